@@ -1,0 +1,242 @@
+//! The nouns that every part shares. Values are checked when they are made and not again.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A monotonic point in time, counted from the start of the process. The core gets it as an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(pub Duration);
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+    fn add(self, rhs: Duration) -> Moment {
+        Moment(self.0.saturating_add(rhs))
+    }
+}
+
+impl Sub for Moment {
+    type Output = Duration;
+    fn sub(self, rhs: Moment) -> Duration {
+        self.0.saturating_sub(rhs.0)
+    }
+}
+
+/// A member cluster: its position in `Config::clusters`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub u16);
+
+impl ClusterId {
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// One lower-case LDH label of 1 to 63 octets (RFC 9499), which is also what Kubernetes calls an RFC 1123 label.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(Arc<str>);
+
+/// Why a text is no [`Label`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a DNS label (1 to 63 lower-case letters, digits and inner hyphens)")]
+pub struct LabelError {
+    pub text: String,
+}
+
+impl Label {
+    pub fn parse(text: &str) -> Result<Label, LabelError> {
+        let bytes = text.as_bytes();
+        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+        let edges = bytes.first() != Some(&b'-') && bytes.last() != Some(&b'-');
+        if (1..=63).contains(&bytes.len()) && edges && bytes.iter().all(inner) {
+            Ok(Label(text.into()))
+        } else {
+            // A hostile object must not fill the log: 80 octets show what is wrong with any label.
+            Err(LabelError { text: text.chars().take(80).collect() })
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A service of the federation. Namespace sameness: equal names in two clusters are one service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    pub namespace: Label,
+    pub name: Label,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// The label of RFC 2782, with its underscore.
+    pub fn label(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "_tcp",
+            Protocol::Udp => "_udp",
+            Protocol::Sctp => "_sctp",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// `None`: the only port of a Service may have no name.
+    pub name: Option<Label>,
+    pub protocol: Protocol,
+    pub number: NonZeroU16,
+}
+
+/// How a Service of one cluster can be reached from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposure {
+    /// `ClusterIP` and `NodePort`: from its own cluster only.
+    ClusterOnly,
+    /// `LoadBalancer`: at the addresses of `status.loadBalancer.ingress[]`, which may not be known yet.
+    LoadBalancer,
+}
+
+/// A Service's address inside its own cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterAddress {
+    /// `spec.clusterIPs`; empty while the API server has not given any.
+    Virtual(Vec<IpAddr>),
+    /// `clusterIP: None`: the addresses of the ready pods.
+    Headless,
+}
+
+/// A Service object of one cluster, cut to what is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub key: ServiceKey,
+    pub exposure: Exposure,
+    pub cluster_address: ClusterAddress,
+    /// `status.loadBalancer.ingress[].ip`, in the object's order.
+    pub ingress: Vec<IpAddr>,
+    pub ports: Vec<Port>,
+    /// Whether a controller makes EndpointSlices for it.
+    pub has_selector: bool,
+}
+
+/// An EndpointSlice object of one cluster, cut to what is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    pub namespace: Label,
+    /// The object's own name, a DNS subdomain name.
+    pub name: Arc<str>,
+    /// The value of `kubernetes.io/service-name`.
+    pub service: Label,
+    pub endpoints: Vec<Endpoint>,
+    pub ports: Vec<Port>,
+}
+
+/// One endpoint of a slice. The conditions are as published; `null` counts as written in each field's comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub addresses: Vec<IpAddr>,
+    pub hostname: Option<Label>,
+    /// `conditions.ready`; `null` is true.
+    pub ready: bool,
+    /// `conditions.serving`; `null` is the value of `ready`.
+    pub serving: bool,
+}
+
+/// A ready endpoint of a headless Service: what `H.C.S.N.Z` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// The endpoint's hostname, or its address with dashes.
+    pub hostname: Label,
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<Port>,
+}
+
+/// What one cluster contributes to a service: its Service object with the slices joined in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    pub cluster: ClusterId,
+    pub exposure: Exposure,
+    pub cluster_address: ClusterAddress,
+    /// The load balancer's addresses, in the object's order.
+    pub ingress: Vec<IpAddr>,
+    pub ports: Vec<Port>,
+    /// At least one endpoint is ready and serving.
+    pub ready: bool,
+    /// Only for a headless share: its ready endpoints, ordered by hostname, then by address.
+    pub pods: Vec<Pod>,
+}
+
+/// A service of the federation with the shares of every cluster that has it, ordered by cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Federated {
+    pub key: ServiceKey,
+    pub shares: Vec<Share>,
+}
+
+/// Whose answers a client gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum View {
+    External,
+    /// The client is inside this cluster.
+    Internal(ClusterId),
+}
+
+/// How a listening socket chooses the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ViewRule {
+    Fixed(View),
+    /// By the client's address: internal to the cluster whose client CIDRs hold it, else external.
+    BySource,
+}
+
+/// A cloud's region, or whatever the operator calls one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Region(pub Arc<str>);
+
+/// A part of a region that fails as one. (Kubernetes says "zone"; here a zone is a DNS zone.)
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AvailabilityZone(pub Arc<str>);
+
+/// A set of clusters whose pods reach each other without translation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Network(pub Arc<str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels() {
+        for good in ["a", "my-service", "0", "1a", &"x".repeat(63)] {
+            assert_eq!(Label::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", "a b", &"x".repeat(64)] {
+            assert!(Label::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}
