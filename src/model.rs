@@ -48,10 +48,7 @@ pub struct LabelError {
 
 impl Label {
     pub fn parse(text: &str) -> Result<Label, LabelError> {
-        let bytes = text.as_bytes();
-        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
-        let edges = bytes.first() != Some(&b'-') && bytes.last() != Some(&b'-');
-        if (1..=63).contains(&bytes.len()) && edges && bytes.iter().all(inner) {
+        if is_label(text.as_bytes()) {
             Ok(Label(text.into()))
         } else {
             // A hostile object must not fill the log: 80 octets show what is wrong with any label.
@@ -66,6 +63,13 @@ impl Label {
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
+}
+
+/// Whether these octets are what [`Label`] holds.
+pub fn is_label(octets: &[u8]) -> bool {
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    let edges = octets.first() != Some(&b'-') && octets.last() != Some(&b'-');
+    (1..=63).contains(&octets.len()) && edges && octets.iter().all(inner)
 }
 
 impl fmt::Display for Label {
