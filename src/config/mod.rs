@@ -1,0 +1,248 @@
+//! Configuration: `raw::RawConfig` as written → [`Config`] as run (`resolve`, where every default and range stands).
+//!
+//! `config/reference.yaml` shows every key. A problem is told with file, line, column, key and what was expected
+//! ([`ConfigErrors`]): the first one that keeps the file from being understood, else all of them.
+
+mod error;
+mod raw;
+mod resolve;
+mod special;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use self::error::{ConfigErrors, Fault, Place, Problem, Words};
+pub use self::special::Never;
+use crate::model::{AvailabilityZone, ClusterId, Label, Network, Region, View, ViewRule};
+use crate::names::Name;
+
+/// Octets of a configuration file: 1,024 clusters with 20 lines each are 600 kB.
+pub const MAX_FILE: u64 = 1 << 20;
+pub const MAX_ZONES: usize = 256;
+/// A [`ClusterId`] has 16 bits, and each cluster costs a source with its connections.
+pub const MAX_CLUSTERS: usize = 1024;
+/// Listening addresses of all listeners; each has its own sockets and UDP workers.
+pub const MAX_ADDRESSES: usize = 512;
+/// The external view and the internal ones in use: answers are compiled once for each, and numbered with an octet.
+pub const MAX_VIEWS: usize = 255;
+/// CIDRs in one list.
+pub const MAX_CIDRS: usize = 256;
+/// Availability zones of one cluster.
+pub const MAX_AVAILABILITY_ZONES: usize = 64;
+/// Namespaces in one list.
+pub const MAX_NAMESPACES: usize = 1024;
+
+/// What will be run. Nothing in here is undecided: every default is filled in, every name resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file it was read from; relative paths in it are relative to its directory.
+    pub path: PathBuf,
+    pub zones: Vec<Zone>,
+    /// A [`ClusterId`] is the position in here.
+    pub clusters: Vec<Cluster>,
+    pub listeners: Vec<Listener>,
+    /// Where /metrics, /livez and /readyz are; `None` when switched off.
+    pub admin: Option<SocketAddr>,
+    pub identity: Identity,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    pub name: Name,
+    pub schema: Schema,
+    /// The static data: SOA, NS and whatever else stands at fixed names.
+    pub file: PathBuf,
+    /// Seconds, of the records of services, and of NODATA.
+    pub ttl: u32,
+    /// Seconds, of NXDOMAIN and of a service that has no address yet.
+    pub negative_ttl: u32,
+    /// Most addresses in one answer; headless sets are not cut.
+    pub max_answers: u8,
+    pub families: Families,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// `<service>.<namespace>.<zone>`
+    Federation,
+    /// Static data only.
+    Static,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// A family is answered if every exporting cluster has it; without a common one, all that any has.
+    Common,
+    /// Every family that any exporting cluster has.
+    Any,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    pub name: Label,
+    pub source: Source,
+    pub region: Option<Region>,
+    pub availability_zones: Vec<AvailabilityZone>,
+    pub network: Option<Network>,
+    /// Where this cluster's own clients come from, for listeners with the view `bySource`.
+    pub client_cidrs: Vec<IpNet>,
+    /// Special-purpose ranges (RFC 6890) in which this cluster's load balancers live.
+    pub ingress_cidrs: Vec<IpNet>,
+    pub export: Export,
+    pub namespaces: Namespaces,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source {
+    Manifests {
+        directory: PathBuf,
+    },
+    Kubeconfig {
+        file: PathBuf,
+        context: Option<String>,
+    },
+    /// The service account of the pod that this process runs in.
+    InCluster,
+}
+
+/// Which of a cluster's Services are federated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Export {
+    /// Every Service of type LoadBalancer (the 2015 text).
+    LoadBalancer,
+    /// Those with the annotation `signpost.dev/export: "true"`.
+    Annotated,
+    All,
+}
+
+/// The namespaces that a cluster may export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    All,
+    /// Sorted, without duplicates.
+    Only(Vec<Label>),
+}
+
+impl Namespaces {
+    pub fn allow(&self, namespace: &str) -> bool {
+        match self {
+            Namespaces::All => true,
+            Namespaces::Only(list) => list.binary_search_by(|l| l.as_str().cmp(namespace)).is_ok(),
+        }
+    }
+}
+
+/// One address on which UDP and TCP are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub view: ViewRule,
+}
+
+/// What the CHAOS class tells; `None` is REFUSED.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// version.bind, version.server
+    pub version: Option<String>,
+    /// hostname.bind, id.server, and NSID (RFC 5001)
+    pub server: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// UDP worker threads for each listener.
+    pub udp_workers: u16,
+    /// Octets of a UDP socket's receive buffer.
+    pub udp_receive_buffer: u32,
+    pub tcp_connections: u32,
+    /// Per client /24 or /56 on external listeners, per address on internal ones.
+    pub tcp_connections_per_client: u32,
+    /// Until an idle connection to a listener with the view `external` or `bySource` is closed.
+    pub tcp_idle: Duration,
+    /// The same on listeners with an internal view: resolvers reuse connections.
+    pub tcp_idle_internal: Duration,
+    /// Until every cluster has synced or this has passed, no socket answers.
+    pub sync_wait: Duration,
+    /// Largest manifest file, in octets.
+    pub manifest_size: u64,
+    /// Most manifest files of one cluster.
+    pub manifest_files: u32,
+    /// Most objects of one kind in one cluster.
+    pub objects_per_cluster: u32,
+}
+
+impl Config {
+    /// Reads, checks and resolves the file at `path`, and looks whether the files that it names are there.
+    pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+        Config::read(path).map_err(|problems| ConfigErrors { path: path.to_owned(), problems })
+    }
+
+    fn read(path: &Path) -> Result<Config, Vec<Problem>> {
+        let whole = |fault| vec![Problem { place: None, key: String::new(), fault }];
+        let octets = read_limited(path).map_err(|error| whole(Fault::Unreadable(error)))?;
+        let octets = octets.ok_or_else(|| whole(Fault::TooLarge))?;
+        let text = str::from_utf8(&octets).map_err(|error| {
+            let place = end_of(&octets[..error.valid_up_to()]);
+            vec![Problem { place: Some(place), key: String::new(), fault: Fault::NotUtf8 }]
+        })?;
+        let raw = raw::parse(text)?;
+        // The only default that depends on the machine: as many UDP workers as there are cores to run on.
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        resolve::resolve(path, raw, cores)
+    }
+
+    /// Every view that answers are compiled for: the external one first, then the internal ones that any listener can
+    /// give, by cluster.
+    pub fn views(&self) -> Vec<View> {
+        let mut views = BTreeSet::from([View::External]);
+        for listener in &self.listeners {
+            match listener.view {
+                ViewRule::Fixed(view) => {
+                    views.insert(view);
+                }
+                ViewRule::BySource => views.extend(
+                    (0..)
+                        .zip(&self.clusters)
+                        .filter(|(_, cluster)| !cluster.client_cidrs.is_empty())
+                        .map(|(id, _)| View::Internal(ClusterId(id))),
+                ),
+            }
+        }
+        views.into_iter().collect()
+    }
+
+    /// The clusters with their ids.
+    pub fn numbered(&self) -> impl Iterator<Item = (ClusterId, &Cluster)> {
+        (0..).map(ClusterId).zip(&self.clusters)
+    }
+
+    pub fn has(&self, id: ClusterId) -> bool {
+        id.index() < self.clusters.len()
+    }
+
+    pub fn cluster(&self, id: ClusterId) -> &Cluster {
+        &self.clusters[id.index()]
+    }
+}
+
+/// The file's octets; `None` if there are more than [`MAX_FILE`].
+fn read_limited(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut octets = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut octets)?;
+    Ok((octets.len() as u64 <= MAX_FILE).then_some(octets))
+}
+
+/// The place behind `octets`, which are UTF-8.
+fn end_of(octets: &[u8]) -> Place {
+    let text = String::from_utf8_lossy(octets);
+    let line = text.matches('\n').count() as u64 + 1;
+    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() as u64 + 1;
+    Place { line, column }
+}

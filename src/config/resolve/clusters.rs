@@ -1,0 +1,219 @@
+//! The member clusters, and the CIDRs in which they can contradict each other.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{Resolver, shortened};
+use crate::config::error::{Fault, Place};
+use crate::config::raw::{At, RawCluster, RawExport, place};
+use crate::config::special::declarable;
+use crate::config::{Cluster, Export, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES, Namespaces, Source};
+use crate::model::{AvailabilityZone, Network, Region};
+
+/// One of the `clientCidrs`, and where it stands.
+struct ClientCidr {
+    cidr: IpNet,
+    key: String,
+    place: Option<Place>,
+}
+
+impl Resolver<'_> {
+    pub(super) fn clusters(&mut self, raw: Vec<At<RawCluster>>) -> Vec<Cluster> {
+        let mut names = HashMap::new();
+        let mut sources = HashMap::new();
+        let mut client_cidrs = Vec::new();
+        let mut clusters = Vec::with_capacity(raw.len());
+        for (i, raw) in raw.into_iter().enumerate() {
+            let key = format!("clusters[{i}]");
+            let name = &raw.value.name;
+            let first = *names.entry(name.value.clone()).or_insert(i);
+            if first != i {
+                let fault = Fault::DuplicateCluster { name: shortened(&name.value), first };
+                self.fault(name, format!("{key}.name"), fault);
+            }
+            let source = self.source(&raw, &key);
+            if let Some(source) = &source {
+                let first = *sources.entry(source.clone()).or_insert(i);
+                if first != i {
+                    self.fault(&raw, &key, Fault::DuplicateSource { first });
+                }
+            }
+            clusters.extend(self.cluster(raw.value, &key, source, &mut client_cidrs));
+        }
+        self.overlapping_clients(client_cidrs);
+        clusters
+    }
+
+    fn cluster(
+        &mut self,
+        raw: RawCluster,
+        key: &str,
+        source: Option<Source>,
+        client_cidrs: &mut Vec<ClientCidr>,
+    ) -> Option<Cluster> {
+        let name = self.label(&raw.name, &format!("{key}.name"));
+        let region = self.topology(raw.region, &format!("{key}.region")).map(Region);
+        let network = self.topology(raw.network, &format!("{key}.network")).map(Network);
+
+        let zones_key = format!("{key}.availabilityZones");
+        let zones = self.list(raw.availability_zones, &zones_key, "availability zones", MAX_AVAILABILITY_ZONES);
+        let zones = self.distinct(zones, &zones_key);
+        let availability_zones =
+            zones.into_iter().filter_map(|(key, zone)| self.topology(Some(zone), &key).map(AvailabilityZone)).collect();
+
+        let own = self.cidrs(raw.client_cidrs, &format!("{key}.clientCidrs"), some_clients);
+        let ingress = self.cidrs(raw.ingress_cidrs, &format!("{key}.ingressCidrs"), declarable);
+        let cluster = Cluster {
+            name: name?,
+            source: source?,
+            region,
+            availability_zones,
+            network,
+            client_cidrs: own.iter().map(|own| own.cidr).collect(),
+            ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
+            export: self.export(raw.export, &format!("{key}.export")),
+            namespaces: self.namespaces(raw.namespaces, &format!("{key}.namespaces")),
+        };
+        client_cidrs.extend(own);
+        Some(cluster)
+    }
+
+    fn source(&mut self, raw: &At<RawCluster>, key: &str) -> Option<Source> {
+        let RawCluster { manifests, kubeconfig, in_cluster, .. } = &raw.value;
+        let in_cluster = in_cluster.as_ref().is_some_and(|given| given.value);
+        match (manifests, kubeconfig, in_cluster) {
+            (Some(manifests), None, false) => {
+                let directory = self.directory(manifests, &format!("{key}.manifests"), "the manifests' directory");
+                Some(Source::Manifests { directory })
+            }
+            (None, Some(kubeconfig), false) => {
+                let file = self.file(&kubeconfig.value.file, &format!("{key}.kubeconfig.file"), "the kubeconfig");
+                let context = kubeconfig.value.context.as_ref().map(|context| context.value.clone());
+                Some(Source::Kubeconfig { file, context })
+            }
+            (None, None, true) => Some(Source::InCluster),
+            (manifests, kubeconfig, in_cluster) => {
+                let given = [
+                    (manifests.is_some(), "manifests"),
+                    (kubeconfig.is_some(), "kubeconfig"),
+                    (in_cluster, "inCluster"),
+                ];
+                let given = given.iter().filter(|(given, _)| *given).map(|(_, name)| *name).collect();
+                self.fault(raw, key, Fault::Sources(given));
+                None
+            }
+        }
+    }
+
+    fn export(&mut self, raw: Option<At<RawExport>>, key: &str) -> Export {
+        let Some(raw) = raw else { return Export::LoadBalancer };
+        match raw.value {
+            RawExport::LoadBalancer => Export::LoadBalancer,
+            RawExport::Annotated => Export::Annotated,
+            RawExport::All => Export::All,
+            RawExport::ServiceExport => {
+                self.fault(&raw, key, Fault::ServiceExport);
+                Export::LoadBalancer
+            }
+        }
+    }
+
+    fn namespaces(&mut self, raw: Option<At<Vec<At<String>>>>, key: &str) -> Namespaces {
+        let Some(raw) = raw else { return Namespaces::All };
+        if raw.value.is_empty() {
+            self.fault(&raw, key, Fault::NoNamespaces);
+        }
+        let list = self.list(Some(raw), key, "namespaces", MAX_NAMESPACES);
+        let list = self.distinct(list, key);
+        let mut labels: Vec<_> = list.into_iter().filter_map(|(key, namespace)| self.label(&namespace, &key)).collect();
+        labels.sort();
+        Namespaces::Only(labels)
+    }
+
+    /// A region or the like: what a node's topology label can say, so that both can be compared.
+    fn topology(&mut self, raw: Option<At<String>>, key: &str) -> Option<Arc<str>> {
+        let raw = raw?;
+        let bytes = raw.value.as_bytes();
+        let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        if bytes.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inner) {
+            return Some(raw.value.into());
+        }
+        self.fault(&raw, key, Fault::Topology(shortened(&raw.value)));
+        None
+    }
+
+    /// The items with their keys; each text once.
+    fn distinct(&mut self, list: Vec<At<String>>, key: &str) -> Vec<(String, At<String>)> {
+        let mut seen = HashSet::new();
+        let mut distinct = Vec::with_capacity(list.len());
+        for (i, item) in list.into_iter().enumerate() {
+            let key = format!("{key}[{i}]");
+            if seen.insert(item.value.clone()) {
+                distinct.push((key, item));
+            } else {
+                self.fault(&item, key, Fault::Repeated { text: shortened(&item.value) });
+            }
+        }
+        distinct
+    }
+
+    /// The CIDRs that are well formed and pass `check`.
+    fn cidrs(
+        &mut self,
+        raw: Option<At<Vec<At<String>>>>,
+        key: &str,
+        check: fn(IpNet) -> Result<(), Fault>,
+    ) -> Vec<ClientCidr> {
+        let list = self.list(raw, key, "CIDRs", MAX_CIDRS);
+        let list = self.distinct(list, key);
+        let mut cidrs = Vec::with_capacity(list.len());
+        for (key, raw) in list {
+            match cidr(&raw.value).and_then(|cidr| check(cidr).map(|()| cidr)) {
+                Ok(cidr) => cidrs.push(ClientCidr { cidr, key, place: place(raw.referenced) }),
+                Err(fault) => self.fault(&raw, key, fault),
+            }
+        }
+        cidrs
+    }
+
+    /// Two CIDRs are nested or disjoint, so that in the order of their networks (the wider one first) each has to be compared
+    /// with only the last one that was not inside another.
+    fn overlapping_clients(&mut self, cidrs: Vec<ClientCidr>) {
+        let mut sorted: Vec<(usize, &ClientCidr)> = cidrs.iter().enumerate().collect();
+        sorted.sort_by_key(|(_, client)| (client.cidr.network(), client.cidr.prefix_len()));
+        let mut outer: Option<(usize, &ClientCidr)> = None;
+        for (i, client) in sorted {
+            match outer {
+                Some((first, wide)) if wide.cidr.contains(&client.cidr) => {
+                    // The one that stands later in the file is the one to change.
+                    let (early, late) = if first < i { (wide, client) } else { (client, wide) };
+                    let fault = Fault::Overlap { cidr: late.cidr, other: early.cidr, key: early.key.clone() };
+                    self.fault_at(late.place, &late.key, fault);
+                }
+                _ => outer = Some((i, client)),
+            }
+        }
+    }
+}
+
+fn cidr(text: &str) -> Result<IpNet, Fault> {
+    let cidr: IpNet = text.parse().map_err(|_| Fault::Cidr(shortened(text)))?;
+    let network = cidr.trunc();
+    if cidr != network {
+        return Err(Fault::HostBits { cidr, network });
+    }
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.network().to_ipv4_mapped().is_some() => {
+            Err(Fault::Mapped(shortened(text)))
+        }
+        _ => Ok(network),
+    }
+}
+
+/// `clientCidrs` tell insiders from the rest of the world, which a range without a prefix can't.
+fn some_clients(cidr: IpNet) -> Result<(), Fault> {
+    if cidr.prefix_len() == 0 { Err(Fault::EveryClient(cidr)) } else { Ok(()) }
+}

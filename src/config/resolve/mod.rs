@@ -1,0 +1,222 @@
+//! As written → as run: every default, every range, and everything in which two keys can contradict each other.
+
+mod clusters;
+mod limits;
+mod listeners;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use super::error::{Fault, Place, Problem};
+use super::raw::{At, RawAdmin, RawConfig, RawFamilies, RawIdentity, RawSchema, RawZone, place};
+use super::{Config, Families, Identity, MAX_CLUSTERS, MAX_VIEWS, MAX_ZONES, Schema, Zone};
+use crate::model::{Label, LabelError};
+use crate::names::Name;
+
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8055);
+const DEFAULT_TTL: u32 = 30;
+const DEFAULT_NEGATIVE_TTL: u32 = 5;
+/// Eight AAAA records fit into 512 octets whatever the name is.
+const DEFAULT_MAX_ANSWERS: u8 = 8;
+/// One character-string of a TXT record (RFC 1035 section 3.3).
+const MAX_IDENTITY: usize = 255;
+
+/// `path` is the configuration file; `cores` is how many UDP workers `auto` means.
+pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Config, Vec<Problem>> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let mut resolver = Resolver { directory, problems: Vec::new() };
+    let RawConfig { zones, clusters, listeners, admin, identity, limits } = raw;
+
+    let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
+    let names: Vec<String> = raw_clusters.iter().map(|cluster| cluster.value.name.value.clone()).collect();
+    let client_cidrs = raw_clusters.iter().any(|c| c.value.client_cidrs.as_ref().is_some_and(|l| !l.value.is_empty()));
+    let listeners_place = listeners.as_ref().and_then(|list| place(list.referenced));
+
+    let zones = resolver.zones(zones, names.is_empty());
+    let clusters = resolver.clusters(raw_clusters);
+    let (listeners, bound) = resolver.listeners(listeners, &names, client_cidrs);
+    let admin = resolver.admin(admin, &bound);
+    let identity = resolver.identity(identity);
+    let limits = resolver.limits(limits.unwrap_or_default(), cores);
+    let config = Config { path: path.to_owned(), zones, clusters, listeners, admin, identity, limits };
+
+    let views = config.views().len();
+    if views > MAX_VIEWS {
+        resolver.fault_at(listeners_place, "listeners", Fault::too_many("views in use", views, MAX_VIEWS));
+    }
+    let mut problems = resolver.problems;
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    // What is missing altogether has no place and comes first.
+    problems.sort_by_key(|problem| problem.place);
+    Err(problems)
+}
+
+/// Collects problems. After one, its methods go on with what is left: the result is thrown away, and whoever repairs the
+/// file wants to hear everything at once.
+struct Resolver<'a> {
+    /// Where relative paths begin.
+    directory: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Resolver<'_> {
+    fn fault<T>(&mut self, at: &At<T>, key: impl Into<String>, fault: Fault) {
+        self.fault_at(place(at.referenced), key, fault);
+    }
+
+    fn fault_at(&mut self, place: Option<Place>, key: impl Into<String>, fault: Fault) {
+        self.problems.push(Problem { place, key: key.into(), fault });
+    }
+
+    fn zones(&mut self, raw: Option<At<Vec<RawZone>>>, no_clusters: bool) -> Vec<Zone> {
+        let place = raw.as_ref().and_then(|list| place(list.referenced));
+        let raw = self.list(raw, "zones", "zones", MAX_ZONES);
+        if raw.is_empty() {
+            self.fault_at(place, "zones", Fault::NoZones);
+        }
+        let mut seen = HashMap::new();
+        let mut zones = Vec::with_capacity(raw.len());
+        for (i, raw) in raw.into_iter().enumerate() {
+            let key = format!("zones[{i}]");
+            let name_key = format!("{key}.name");
+            let name = self.zone_name(&raw.name, &name_key);
+            if let Some(name) = &name {
+                let first = *seen.entry(name.clone()).or_insert(i);
+                if first != i {
+                    self.fault(&raw.name, name_key, Fault::DuplicateZone { name: name.to_string(), first });
+                }
+            }
+            zones.extend(self.zone(raw, &key, name, no_clusters));
+        }
+        zones
+    }
+
+    fn zone(&mut self, raw: RawZone, key: &str, name: Option<Name>, no_clusters: bool) -> Option<Zone> {
+        let schema = match raw.schema.unwrap_or(RawSchema::Federation) {
+            RawSchema::Federation => Schema::Federation,
+            RawSchema::Static => Schema::Static,
+        };
+        if schema == Schema::Federation && no_clusters {
+            self.fault(&raw.name, format!("{key}.schema"), Fault::NoClusters);
+        }
+        let file = self.file(&raw.file, &format!("{key}.file"), "the zone file");
+        let ttl = self.number(raw.ttl, &format!("{key}.ttl"), 5..=86_400, "s", DEFAULT_TTL);
+        // RFC 2308 section 5: a negative answer is kept for one to three hours at most.
+        let negative_key = format!("{key}.negativeTtl");
+        let negative_ttl = self.number(raw.negative_ttl, &negative_key, 1..=10_800, "s", DEFAULT_NEGATIVE_TTL);
+        let max_key = format!("{key}.maxAnswers");
+        let max_answers = self.number(raw.max_answers, &max_key, 1..=255, "addresses", DEFAULT_MAX_ANSWERS);
+        let families = match raw.families.unwrap_or(RawFamilies::Common) {
+            RawFamilies::Common => Families::Common,
+            RawFamilies::Any => Families::Any,
+        };
+        name.map(|name| Zone { name, schema, file, ttl, negative_ttl, max_answers, families })
+    }
+
+    fn zone_name(&mut self, raw: &At<String>, key: &str) -> Option<Name> {
+        let text = raw.value.to_ascii_lowercase();
+        let ldh = text.strip_suffix('.').unwrap_or(&text).split('.').all(|label| Label::parse(label).is_ok());
+        let fault = match Name::parse(&text) {
+            Ok(name) if ldh => return Some(name),
+            Ok(_) => Fault::ZoneLabels(shortened(&raw.value)),
+            Err(error) => Fault::ZoneName { name: shortened(&raw.value), error },
+        };
+        self.fault(raw, key, fault);
+        None
+    }
+
+    fn identity(&mut self, raw: Option<RawIdentity>) -> Identity {
+        let Some(raw) = raw else { return Identity::default() };
+        let mut text = |raw: Option<At<String>>, key: &str| {
+            let raw = raw?;
+            let good = (1..=MAX_IDENTITY).contains(&raw.value.len()) && !raw.value.contains(char::is_control);
+            if !good {
+                self.fault(&raw, key, Fault::Text { text: shortened(&raw.value), limit: MAX_IDENTITY });
+            }
+            good.then_some(raw.value)
+        };
+        Identity { version: text(raw.version, "identity.version"), server: text(raw.server, "identity.server") }
+    }
+
+    // What several of them need.
+
+    /// The list's items, cut to the limit.
+    fn list<T>(&mut self, list: Option<At<Vec<T>>>, key: &str, what: &'static str, limit: usize) -> Vec<T> {
+        let Some(mut list) = list else { return Vec::new() };
+        let count = list.value.len();
+        if count > limit {
+            self.fault(&list, key, Fault::too_many(what, count, limit));
+            list.value.truncate(limit);
+        }
+        list.value
+    }
+
+    /// A number within `range`, whose ends `N` can hold.
+    fn number<N: TryFrom<u64>>(
+        &mut self,
+        raw: Option<At<u64>>,
+        key: &str,
+        range: RangeInclusive<u64>,
+        unit: &'static str,
+        default: N,
+    ) -> N {
+        let Some(raw) = raw else { return default };
+        if range.contains(&raw.value)
+            && let Ok(number) = N::try_from(raw.value)
+        {
+            return number;
+        }
+        let (min, max) = range.into_inner();
+        self.fault(&raw, key, Fault::OutOfRange { got: raw.value, min, max, unit });
+        default
+    }
+
+    fn label(&mut self, raw: &At<String>, key: &str) -> Option<Label> {
+        Label::parse(&raw.value)
+            .map_err(|LabelError { text }| {
+                self.fault(raw, key, Fault::Label(LabelError { text }));
+            })
+            .ok()
+    }
+
+    /// The path of a file that can be opened.
+    fn file(&mut self, raw: &At<String>, key: &str, what: &'static str) -> PathBuf {
+        let path = self.directory.join(&raw.value);
+        let fault = match fs::metadata(&path) {
+            // Only a regular file is opened: to open a named pipe would wait for its writer.
+            Ok(metadata) if metadata.is_file() => match File::open(&path) {
+                Ok(_) => return path,
+                Err(error) => Fault::Path { what, path: path.clone(), error },
+            },
+            Ok(_) => Fault::PathKind { what, path: path.clone(), expected: "a regular file" },
+            Err(error) => Fault::Path { what, path: path.clone(), error },
+        };
+        self.fault(raw, key, fault);
+        path
+    }
+
+    /// The path of a directory that can be listed.
+    fn directory(&mut self, raw: &At<String>, key: &str, what: &'static str) -> PathBuf {
+        let path = self.directory.join(&raw.value);
+        let fault = match fs::read_dir(&path) {
+            Ok(_) => return path,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Fault::PathKind { what, path: path.clone(), expected: "a directory" }
+            }
+            Err(error) => Fault::Path { what, path: path.clone(), error },
+        };
+        self.fault(raw, key, fault);
+        path
+    }
+}
+
+/// 80 characters show what is wrong with any value.
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
