@@ -1,0 +1,199 @@
+//! The federation as last heard: what each cluster said, object by object, and what an update changes.
+
+use std::collections::BTreeSet;
+use std::mem;
+use std::sync::Arc;
+
+use crate::model::{ClusterId, Federated, Moment, Service, ServiceKey, Slice};
+
+mod cluster;
+mod losses;
+mod share;
+#[cfg(test)]
+mod tests;
+
+use cluster::Cluster;
+
+/// What every cluster said last, held per cluster and joined on demand.
+///
+/// A cluster is *synced* when every [`Kind`] of it has been listed once. Until then its objects are kept but not
+/// shown: half a cluster (Services without their slices) would answer wrongly.
+pub struct Index {
+    /// By [`ClusterId`]. Ids come from the configuration that this index was made for; another one is a bug.
+    clusters: Vec<Cluster>,
+    /// Most objects of one kind in one cluster.
+    limit: usize,
+}
+
+/// Deletions of one kind in one cluster that are not believed yet: see [`losses`](self::losses).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub cluster: ClusterId,
+    pub kind: Kind,
+    /// The objects that stay although they were said to be gone.
+    pub count: usize,
+    /// When to ask the source for a list. Usually the first moment at which a list can release all of them; while
+    /// deletions go on, that of the older ones.
+    pub release_from: Moment,
+}
+
+impl Index {
+    /// One policy per cluster, in the order of their ids.
+    pub fn new(policies: Vec<SlicePolicy>) -> Index {
+        Index { clusters: policies.into_iter().map(Cluster::new).collect(), limit: usize::MAX }
+    }
+
+    /// Takes no more than `limit` objects of one kind from one cluster: the sources bound their lists, this bounds what
+    /// comes one by one.
+    pub fn limited(self, limit: u32) -> Index {
+        Index { limit: limit as usize, ..self }
+    }
+
+    /// Takes over a cluster's objects, sync state, timers and held deletions from another index, which forgets them:
+    /// a new configuration must not unlearn what the clusters said. The policy is this index's own. The caller
+    /// rebuilds the cluster's services: an id or the policy may differ.
+    pub fn adopt(&mut self, id: ClusterId, from: &mut Index, old: ClusterId) {
+        let policy = self.clusters[id.index()].policy;
+        let source = &mut from.clusters[old.index()];
+        let emptied = Cluster::new(source.policy);
+        let mut adopted = mem::replace(source, emptied);
+        adopted.policy = policy;
+        self.clusters[id.index()] = adopted;
+    }
+
+    /// Enters what a source says of its cluster. Costs the object and its service's slices, for a list the sum.
+    pub fn apply(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
+        let state = &mut self.clusters[cluster.index()];
+        if let Update::Apply(object) = &update
+            && state.is_new_beyond(object, self.limit)
+        {
+            return Changes { refused: Some(cluster), ..Changes::default() };
+        }
+        let was_synced = state.is_synced();
+        let services = state.apply(update, now);
+        if !was_synced && state.is_synced() {
+            Changes { services: state.keys().cloned().collect(), synced: Some(cluster), refused: None }
+        } else {
+            Changes { services, ..Changes::default() }
+        }
+    }
+
+    /// Lets time pass: ends the graces that are over at `now`.
+    pub fn tick(&mut self, now: Moment) -> Changes {
+        let services = self.clusters.iter_mut().flat_map(|cluster| cluster.tick(now)).collect();
+        Changes { services, ..Changes::default() }
+    }
+
+    /// When [`Index::tick`] has something to do next.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.clusters.iter().filter_map(Cluster::next_deadline).min()
+    }
+
+    pub fn held(&self) -> Vec<Held> {
+        let mut all = Vec::new();
+        for (cluster, state) in self.numbered() {
+            for kind in Kind::ALL {
+                if let Some((count, release_from)) = state.held(kind) {
+                    all.push(Held { cluster, kind, count, release_from });
+                }
+            }
+        }
+        all
+    }
+
+    pub fn is_synced(&self, cluster: ClusterId) -> bool {
+        self.clusters[cluster.index()].is_synced()
+    }
+
+    /// The service with the shares of all synced clusters that have it; `None` if none has.
+    pub fn service(&self, key: &ServiceKey) -> Option<Federated> {
+        let visible = self.numbered().filter(|(_, state)| state.is_synced());
+        let shares: Vec<_> = visible.filter_map(|(id, state)| state.share(id, key)).collect();
+        (!shares.is_empty()).then(|| Federated { key: key.clone(), shares })
+    }
+
+    /// The services of all synced clusters, in order, each once.
+    pub fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        let visible = self.clusters.iter().filter(|state| state.is_synced());
+        visible.flat_map(Cluster::keys).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// How many Services and EndpointSlices of a cluster are held, synced or not.
+    pub fn counts(&self, cluster: ClusterId) -> (usize, usize) {
+        self.clusters[cluster.index()].counts()
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (ClusterId, &Cluster)> {
+        // Positions fit: a ClusterId is 16 bits, and the configuration gave one to each cluster.
+        (0..=u16::MAX).map(ClusterId).zip(&self.clusters)
+    }
+}
+
+/// The kinds of objects that a source lists and watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Service,
+    EndpointSlice,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    Service(Service),
+    Slice(Slice),
+}
+
+/// An object's identity within its cluster, valid or not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+/// What a source tells of one cluster. Both kinds of sources say the same things in the same words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// The object is as given.
+    Apply(Object),
+    /// The object is gone, or no longer exported.
+    Delete(Kind, ObjectKey),
+    /// A whole list of one kind: what is not in it is gone.
+    Reset {
+        kind: Kind,
+        objects: Vec<Object>,
+        /// Objects that are in the list but could not be understood: their last good state stays.
+        keep: Vec<ObjectKey>,
+    },
+}
+
+impl Object {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Service(_) => Kind::Service,
+            Object::Slice(_) => Kind::EndpointSlice,
+        }
+    }
+}
+
+/// How a cluster's services without any EndpointSlice are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlicePolicy {
+    /// A controller makes slices: a Service with a selector and none is not ready after 30 s.
+    Expected,
+    /// Manifests: ready, if the cluster has no EndpointSlice for any service.
+    Optional,
+}
+
+/// What an update or the passing of time changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The services whose [`Federated`] may have changed.
+    pub services: BTreeSet<ServiceKey>,
+    /// The cluster has synced with this update: all its kinds were listed once.
+    pub synced: Option<ClusterId>,
+    /// The cluster has as many objects of the kind as it may have, and this one was not taken.
+    pub refused: Option<ClusterId>,
+}

@@ -1,0 +1,229 @@
+//! A Service object with its slices joined in: readiness, and the pods of a headless one.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{ClusterAddress, ClusterId, Endpoint, Exposure, Label, Moment, Pod, Port, Service, Share};
+
+/// What a cluster holds under one service's name. Not both parts are empty.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    /// `None`: only slices came yet, or their Service is not exported.
+    pub service: Option<Stored>,
+    /// Ordered by object name.
+    pub slices: Vec<StoredSlice>,
+}
+
+/// A Service object without its key, which the map holds.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub exposure: Exposure,
+    pub cluster_address: ClusterAddress,
+    pub ingress: Vec<IpAddr>,
+    /// The object has no ingress address any more; `ingress` is what it had last, and goes at this moment.
+    pub ingress_until: Option<Moment>,
+    pub ports: Vec<Port>,
+    pub has_selector: bool,
+    pub slice_wait: SliceWait,
+}
+
+/// Where a share stands that should have slices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SliceWait {
+    /// It has slices, needs none (no selector), or the cluster's slices were not listed yet.
+    /// Exits: with a selector and no slice → `Until` if it was ready, else `Over`.
+    NotNeeded,
+    /// Ready, for its controller may not have come to it yet.
+    /// Exits: a slice comes or the selector goes → `NotNeeded`; the moment → `Over`.
+    Until(Moment),
+    /// Not ready. Exits: a slice comes or the selector goes → `NotNeeded`.
+    Over,
+}
+
+/// An EndpointSlice object without its namespace and service, which the map holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StoredSlice {
+    pub name: Arc<str>,
+    pub endpoints: Vec<Endpoint>,
+    pub ports: Vec<Port>,
+}
+
+impl Stored {
+    /// Whether the object is the one that is stored.
+    pub fn is_from(&self, service: &Service) -> bool {
+        let ingress_same = match self.ingress_until {
+            Some(_) => service.ingress.is_empty(),
+            None => service.ingress == self.ingress,
+        };
+        ingress_same
+            && self.exposure == service.exposure
+            && self.cluster_address == service.cluster_address
+            && self.ports == service.ports
+            && self.has_selector == service.has_selector
+    }
+}
+
+impl Joined {
+    /// `sliceless_ready`: a Service without slice is ready in this cluster, whatever its selector.
+    ///
+    /// Two slices may hold the same address while a controller moves an endpoint between them, and the two events come
+    /// one after the other. The endpoint is then ready if either copy says that it is ready and serving: a
+    /// wrong "ready" ends with the second event, a wrong "not ready" would take the cluster out of answers. The two
+    /// conditions are taken from one copy; mixed from both they could make an endpoint that neither calls alive.
+    pub fn ready(&self, sliceless_ready: bool) -> bool {
+        let Some(service) = &self.service else { return false };
+        if !self.slices.is_empty() {
+            return self.slices.iter().flat_map(|slice| &slice.endpoints).any(|e| e.ready && e.serving);
+        }
+        let no_wait_over = match service.slice_wait {
+            SliceWait::NotNeeded | SliceWait::Until(_) => true,
+            SliceWait::Over => false,
+        };
+        !service.has_selector || sliceless_ready || no_wait_over
+    }
+
+    pub fn is_headless(&self) -> bool {
+        self.service.as_ref().is_some_and(|s| s.cluster_address == ClusterAddress::Headless)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.service.is_none() && self.slices.is_empty()
+    }
+
+    pub fn share(&self, cluster: ClusterId, sliceless_ready: bool) -> Option<Share> {
+        let service = self.service.as_ref()?;
+        Some(Share {
+            cluster,
+            exposure: service.exposure,
+            cluster_address: service.cluster_address.clone(),
+            ingress: service.ingress.clone(),
+            ports: service.ports.clone(),
+            ready: self.ready(sliceless_ready),
+            pods: if self.is_headless() { pods(&self.slices) } else { Vec::new() },
+        })
+    }
+}
+
+/// A ready address of a headless service, joined over the slices that hold it.
+#[derive(Default)]
+struct Address<'a> {
+    hostname: Option<&'a Label>,
+    ports: Vec<&'a Port>,
+}
+
+/// The ready endpoints by hostname. An address in two slices is one endpoint, with the ports of both (slices made by
+/// hand may hold one port each) and one hostname: the first given, in the order of slice names. A hostname with several
+/// addresses is one pod: a dual-stack pod has a slice per family.
+fn pods(slices: &[StoredSlice]) -> Vec<Pod> {
+    let mut addresses: BTreeMap<IpAddr, Address<'_>> = BTreeMap::new();
+    for slice in slices {
+        for endpoint in slice.endpoints.iter().filter(|e| e.ready) {
+            for address in &endpoint.addresses {
+                let joined = addresses.entry(*address).or_default();
+                joined.hostname = joined.hostname.or(endpoint.hostname.as_ref());
+                joined.ports.extend(&slice.ports);
+            }
+        }
+    }
+    let mut pods: BTreeMap<Label, Pod> = BTreeMap::new();
+    for (address, joined) in addresses {
+        let hostname = joined.hostname.cloned().unwrap_or_else(|| dashed(address));
+        let pod = pods.entry(hostname.clone()).or_insert_with(|| Pod { hostname, addresses: vec![], ports: vec![] });
+        // In order and each once, as the map is.
+        pod.addresses.push(address);
+        pod.ports.extend(joined.ports.into_iter().cloned());
+    }
+    let finish = |mut pod: Pod| {
+        pod.ports.sort();
+        pod.ports.dedup();
+        pod
+    };
+    pods.into_values().map(finish).collect()
+}
+
+/// `10.0.0.1` → `10-0-0-1`, `fd00::1` → `fd00--1`. A label has no hyphen at its ends: `::1` → `0--1`, `fd00::` →
+/// `fd00--0`, which are other spellings of the same addresses and so collide with no other one.
+fn dashed(address: IpAddr) -> Label {
+    let mut text = address.to_string().replace(['.', ':'], "-");
+    if text.starts_with('-') {
+        text.insert(0, '0');
+    }
+    if text.ends_with('-') {
+        text.push('0');
+    }
+    Label::parse(&text).expect("at most 45 hexadecimal digits and inner hyphens")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::slice;
+    use super::*;
+
+    fn pods_of(slices: &[&str]) -> Vec<String> {
+        let stored = |text: &&str| {
+            let slice = slice(text);
+            StoredSlice { name: slice.name, endpoints: slice.endpoints, ports: slice.ports }
+        };
+        let slices: Vec<StoredSlice> = slices.iter().map(stored).collect();
+        let show = |pod: Pod| {
+            let ports: Vec<u16> = pod.ports.iter().map(|port| port.number.get()).collect();
+            format!("{} {:?} {ports:?}", pod.hostname, pod.addresses)
+        };
+        pods(&slices).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn pods_join_over_slices() {
+        let cases: &[(&str, &[&str], &[&str])] = &[
+            ("none", &["s a"], &[]),
+            ("ready alone counts", &["s a 10.0.0.1!ready 10.0.0.2!serving 10.0.0.3!"], &["10-0-0-2 [10.0.0.2] []"]),
+            (
+                "ordered by hostname, addresses sorted",
+                &["s a 10.0.0.3@b 10.0.0.2@a 10.0.0.1@b port=80"],
+                &["a [10.0.0.2] [80]", "b [10.0.0.1, 10.0.0.3] [80]"],
+            ),
+            (
+                "dual stack with hostname",
+                &["s a 10.0.0.1@web-0 port=80", "t a fd00::1@web-0 port=80"],
+                &["web-0 [10.0.0.1, fd00::1] [80]"],
+            ),
+            (
+                "dual stack without",
+                &["s a 10.0.0.1 port=80", "t a fd00::1 port=80"],
+                &["10-0-0-1 [10.0.0.1] [80]", "fd00--1 [fd00::1] [80]"],
+            ),
+            (
+                "several addresses without hostname",
+                &["s a 10.0.0.2,10.0.0.1"],
+                &["10-0-0-1 [10.0.0.1] []", "10-0-0-2 [10.0.0.2] []"],
+            ),
+            (
+                "a copy is one endpoint with the ports of both slices",
+                &["s a 10.0.0.1@x port=81 port=80", "t a 10.0.0.1@x port=80 port=79"],
+                &["x [10.0.0.1] [79, 80, 81]"],
+            ),
+            ("a copy is ready if either is", &["s a 10.0.0.1@x!", "t a 10.0.0.1@x"], &["x [10.0.0.1] []"]),
+            ("the first hostname given", &["s a 10.0.0.1", "t a 10.0.0.1@x", "u a 10.0.0.1@y"], &["x [10.0.0.1] []"]),
+        ];
+        for (name, slices, expected) in cases {
+            assert_eq!(pods_of(slices), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn addresses_with_dashes() {
+        let cases = [
+            ("10.0.0.1", "10-0-0-1"),
+            ("fd00::1", "fd00--1"),
+            ("::1", "0--1"),
+            ("fd00::", "fd00--0"),
+            ("::", "0--0"),
+            ("::ffff:10.0.0.1", "0--ffff-10-0-0-1"),
+            ("2001:db8:1111:2222:3333:4444:5555:6666", "2001-db8-1111-2222-3333-4444-5555-6666"),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(dashed(address.parse().unwrap()).as_str(), expected);
+        }
+    }
+}
