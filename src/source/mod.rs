@@ -1,1 +1,43 @@
+//! Where a cluster's objects come from: Kubernetes API servers and manifest directories. Both say the same things in
+//! the same words ([`Update`]), and Kubernetes' own shapes end in here.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`slim`] | an object as written: only the fields that are read, lenient about the rest |
+//! | [`convert`] | a slim object → the model's, or why not |
+//! | [`problem`] | what can be wrong with an object or a file |
+//! | [`manifests`] | a directory, re-read on change |
+//! | [`kube`] | list and watch |
+//! | [`status`] | how a source is doing, for metrics |
 
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::config;
+use crate::index::Update;
+use crate::model::ClusterId;
+
+pub mod convert;
+pub mod kube;
+pub mod manifests;
+pub mod problem;
+pub mod slim;
+pub mod status;
+
+/// What a source sends to the app's publisher task. The cluster is the connection's, never the object's word.
+pub type Message = (ClusterId, Update);
+
+/// What every source is started with.
+pub struct Feed {
+    pub cluster: ClusterId,
+    /// Its name, and what it may export.
+    pub config: Arc<config::Cluster>,
+    pub updates: mpsc::Sender<Message>,
+    pub status: Arc<status::Status>,
+    /// The app asks for a fresh consistent list.
+    pub relist: Arc<Notify>,
+    pub stop: CancellationToken,
+    pub limits: Arc<config::Limits>,
+}

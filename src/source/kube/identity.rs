@@ -1,0 +1,90 @@
+//! Which cluster is behind a name: the UID of its namespace kube-system.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::client::Failure;
+use crate::model::{ClusterId, Label};
+
+/// Which cluster each UID belongs to, shared by all sources: two names for one cluster would count every endpoint
+/// of it twice. Holds at most one entry for each source that runs.
+#[derive(Debug, Default)]
+pub struct Identities {
+    owners: Mutex<HashMap<String, (ClusterId, Label)>>,
+}
+
+impl Identities {
+    fn claim(&self, uid: &str, cluster: ClusterId, name: &Label) -> Result<(), Failure> {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let (owner, other) = owners.entry(uid.to_owned()).or_insert_with(|| (cluster, name.clone()));
+        if *owner == cluster {
+            Ok(())
+        } else {
+            Err(Failure::SameCluster { other: other.to_string(), uid: uid.to_owned() })
+        }
+    }
+
+    fn release(&self, uid: &str) {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// One source's identity, fixed from the first time that it is told until the source is started anew (which is
+/// what a reload does, and how the operator acknowledges that a name now means another cluster).
+#[derive(Debug)]
+pub struct Identity {
+    cluster: ClusterId,
+    name: Label,
+    all: Arc<Identities>,
+    uid: Mutex<Option<String>>,
+}
+
+impl Identity {
+    pub fn new(cluster: ClusterId, name: Label, all: Arc<Identities>) -> Identity {
+        Identity { cluster, name, all, uid: Mutex::new(None) }
+    }
+
+    /// The API said that it is `got`: is that the cluster whose data we have?
+    pub fn confirm(&self, got: &str) -> Result<(), Failure> {
+        let mut uid = self.uid.lock().unwrap_or_else(PoisonError::into_inner);
+        match uid.as_deref() {
+            Some(known) if known == got => Ok(()),
+            Some(known) => Err(Failure::OtherCluster { known: known.to_owned(), got: got.to_owned() }),
+            None => {
+                self.all.claim(got, self.cluster, &self.name)?;
+                *uid = Some(got.to_owned());
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        if let Some(uid) = self.uid.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            self.all.release(uid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_for_one_cluster() {
+        let all = Arc::new(Identities::default());
+        let identity = |id, name| Identity::new(ClusterId(id), Label::parse(name).unwrap(), Arc::clone(&all));
+        let (a, b) = (identity(0, "a"), identity(1, "b"));
+        a.confirm("one").unwrap();
+        a.confirm("one").unwrap();
+        assert!(matches!(b.confirm("one"), Err(Failure::SameCluster { other, .. }) if other == "a"));
+        b.confirm("two").unwrap();
+        assert!(matches!(b.confirm("one"), Err(Failure::OtherCluster { known, .. }) if known == "two"));
+        assert!(matches!(a.confirm("three"), Err(Failure::OtherCluster { .. })));
+        drop(a);
+        let again = identity(0, "a");
+        again.confirm("three").unwrap();
+        identity(2, "c").confirm("one").unwrap();
+    }
+}

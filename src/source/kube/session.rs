@@ -1,0 +1,582 @@
+//! One kind of one cluster: list it, watch it, and decide what each failure means.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::select_all;
+use tokio::sync::watch as asks;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Timing;
+use super::backoff::Backoff;
+use super::client::{Api, Failure, escape, path, refusal, shorten};
+use super::identity::{Identities, Identity};
+use super::list::{ListDecoder, ListHead};
+use super::watch::{Event, EventKind, Lines};
+use crate::config::Namespaces;
+use crate::index::{Kind, Object, ObjectKey, Update};
+use crate::model::Label;
+use crate::source::convert::{self, Converted, Problem};
+use crate::source::status::ErrorReason;
+use crate::source::{Feed, slim};
+
+/// Up to this many namespaces are listed and watched one by one, with rights in them alone; more are picked from
+/// what all of the cluster says.
+const MAX_SCOPES: usize = 16;
+/// Lists in a row that are older than what was seen before one is taken for a restored backup.
+const RESTORE: u32 = 3;
+/// Problems of one kind's objects that are remembered, so that each is told once and not with every list.
+const MAX_TOLD: usize = 1_000;
+
+/// What the sessions of one cluster share.
+pub struct Link {
+    api: Api,
+    feed: Feed,
+    identity: Identity,
+    backoff: Mutex<Backoff>,
+    /// That the identity may not be read has been said.
+    nameless: AtomicBool,
+}
+
+impl Link {
+    pub fn new(api: Api, feed: Feed, identities: Arc<Identities>) -> Link {
+        Link {
+            identity: Identity::new(feed.cluster, feed.config.name.clone(), identities),
+            backoff: Mutex::new(Backoff::new(api.timing().pace)),
+            nameless: AtomicBool::new(false),
+            api,
+            feed,
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.feed.config.name.as_str()
+    }
+
+    fn timing(&self) -> &Timing {
+        self.api.timing()
+    }
+
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the server's last `Retry-After` has passed.
+    async fn gate(&self) {
+        let wait = self.backoff().gate(std::time::Instant::now());
+        sleep(wait).await;
+    }
+
+    /// Nothing is used before it is known whose it is: a name can come to mean another cluster at any time.
+    async fn confirm(&self) -> Result<(), Failure> {
+        match self.api.uid().await {
+            Ok(uid) => self.identity.confirm(&uid),
+            Err(Failure::Status(refusal)) if refusal.code == 403 => {
+                self.feed.status.error(ErrorReason::Forbidden);
+                if !self.nameless.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        cluster = self.name(),
+                        "the right to get the namespace kube-system is missing: a cluster that is exchanged \
+                         for another will not be noticed ({refusal})"
+                    );
+                }
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Waits while the publisher is busy. When it is gone, the process ends, and so will we.
+    async fn tell(&self, update: Update) {
+        if self.feed.updates.send((self.feed.cluster, update)).await.is_err() {
+            self.feed.stop.cancelled().await;
+        }
+    }
+}
+
+/// What the watches of one kind share.
+struct Subject<'l> {
+    link: &'l Link,
+    kind: Kind,
+    /// The trouble that was last logged, so that an outage is one line and not one for each try.
+    trouble: Mutex<Option<ErrorReason>>,
+    /// Problems of objects that were logged.
+    told: Mutex<BTreeSet<(Option<ObjectKey>, Problem)>>,
+}
+
+/// Lists and watches one kind.
+pub struct Session<'l> {
+    subject: Subject<'l>,
+    scopes: Vec<Scope>,
+    asked: asks::Receiver<u64>,
+    /// Objects in a page; `None` after a page's token expired, until a list succeeds.
+    page: Option<u32>,
+    /// Lists in a row that were older than what had been seen.
+    older: u32,
+    relist_at: Instant,
+    /// The versions at hand are good to watch from.
+    listed: bool,
+}
+
+/// All namespaces, or one.
+struct Scope {
+    /// Its number in the cluster's back-off.
+    number: usize,
+    namespace: Option<Label>,
+    /// The highest version that was heard.
+    version: Version,
+    heard: Instant,
+}
+
+/// A resourceVersion as it was written. Since Kubernetes 1.35 they are promised to be numbers; one that is none cannot be
+/// compared, and never counts as older.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Version(String);
+
+impl Version {
+    fn is_older_than(&self, other: &Version) -> bool {
+        match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
+            (Ok(this), Ok(other)) => this < other,
+            _ => false,
+        }
+    }
+}
+
+/// How far a watch came.
+#[derive(Debug, Default)]
+struct Progress {
+    opened: bool,
+    /// An event or a bookmark came.
+    heard: bool,
+}
+
+/// Why a watch cannot be resumed.
+struct Lost {
+    number: usize,
+    failure: Failure,
+    /// The client that it happened to.
+    generation: u64,
+}
+
+/// A list that is being received.
+#[derive(Default)]
+struct Gathered {
+    objects: Vec<Object>,
+    keep: Vec<ObjectKey>,
+}
+
+impl<'l> Session<'l> {
+    pub fn new(link: &'l Link, kind: Kind, asked: asks::Receiver<u64>) -> Session<'l> {
+        let namespaces = match &link.feed.config.namespaces {
+            Namespaces::Only(list) if (1..=MAX_SCOPES).contains(&list.len()) => {
+                list.iter().cloned().map(Some).collect()
+            }
+            Namespaces::Only(_) | Namespaces::All => vec![None],
+        };
+        let first = match kind {
+            Kind::Service => 0,
+            Kind::EndpointSlice => MAX_SCOPES,
+        };
+        let now = Instant::now();
+        let scopes = namespaces.into_iter().enumerate().map(|(i, namespace)| Scope {
+            number: first + i,
+            namespace,
+            version: Version::default(),
+            heard: now,
+        });
+        Session {
+            scopes: scopes.collect(),
+            subject: Subject { link, kind, trouble: Mutex::default(), told: Mutex::default() },
+            asked,
+            page: Some(link.timing().page),
+            older: 0,
+            relist_at: now,
+            listed: false,
+        }
+    }
+
+    pub async fn run(mut self) {
+        let link = self.subject.link;
+        let mut begun = false;
+        loop {
+            if begun {
+                link.feed.status.relisting();
+            }
+            begun = true;
+            self.asked.borrow_and_update();
+            link.gate().await;
+            let generation = link.api.generation();
+            if let Err(failure) = self.list().await {
+                // A list that is only due can wait while the watch goes on; not when it told that time went back.
+                self.listed &= !matches!(failure, Failure::TimeTravel { .. });
+                let wait = self.subject.failed(self.scopes[0].number, &failure, generation).await;
+                if !self.listed {
+                    sleep(wait).await;
+                    continue;
+                }
+                self.relist_at = Instant::now() + wait.max(link.timing().relist_again);
+            }
+            if let Some(lost) = self.follow().await {
+                self.listed = false;
+                let wait = self.subject.failed(lost.number, &lost.failure, lost.generation).await;
+                sleep(wait).await;
+            }
+        }
+    }
+
+    /// Lists all scopes, and only then tells anybody.
+    async fn list(&mut self) -> Result<(), Failure> {
+        let link = self.subject.link;
+        // Once before, because it is cheap and finds a silent server sooner; once after, for what was listed.
+        link.confirm().await?;
+        let mut gathered = Gathered::default();
+        let mut versions = Vec::with_capacity(self.scopes.len());
+        for scope in &self.scopes {
+            let listed = self.subject.list(scope.namespace.as_ref(), self.page, &mut gathered).await;
+            versions.push(listed.inspect_err(|failure| {
+                if failure.is_gone() {
+                    self.page = None;
+                }
+            })?);
+        }
+        link.confirm().await?;
+        self.check_time(&versions)?;
+        let (objects, kept) = (gathered.objects.len(), gathered.keep.len());
+        link.tell(Update::Reset { kind: self.subject.kind, objects: gathered.objects, keep: gathered.keep }).await;
+        let now = Instant::now();
+        for (scope, version) in self.scopes.iter_mut().zip(versions) {
+            scope.version = version;
+            scope.heard = now;
+        }
+        self.page = Some(link.timing().page);
+        self.relist_at = now + link.timing().relist.mul_f64(0.9 + 0.2 * random_share());
+        self.subject.listed(!self.listed, objects, kept);
+        self.listed = true;
+        Ok(())
+    }
+
+    /// A list that is older than what was heard comes from a server that lags, or from a backup.
+    fn check_time(&mut self, versions: &[Version]) -> Result<(), Failure> {
+        let older = self.scopes.iter().zip(versions).find(|(scope, version)| version.is_older_than(&scope.version));
+        let Some((scope, version)) = older else {
+            self.older = 0;
+            return Ok(());
+        };
+        self.older += 1;
+        if self.older < RESTORE {
+            return Err(Failure::TimeTravel { seen: scope.version.0.clone(), got: version.0.clone() });
+        }
+        self.older = 0;
+        tracing::warn!(
+            cluster = self.subject.link.name(),
+            kind = self.subject.plural(),
+            "{RESTORE} lists in a row are older (version {}) than what was seen (version {}): \
+             taken for a restored backup, and used",
+            version.0,
+            scope.version.0,
+        );
+        Ok(())
+    }
+
+    /// Watches all scopes. Ends with `None` when a list is due or asked for, else with what only a list can mend.
+    async fn follow(&mut self) -> Option<Lost> {
+        let Session { subject, scopes, asked, relist_at, .. } = self;
+        let subject = &*subject;
+        let watches = scopes.iter_mut().map(|scope| Box::pin(scope.follow(subject)));
+        tokio::select! {
+            (lost, _, _) = select_all(watches) => Some(lost),
+            () = sleep_until(*relist_at) => None,
+            Ok(()) = asked.changed() => None,
+        }
+    }
+}
+
+impl Scope {
+    /// Watches, again and again, until the version at hand is of no use.
+    async fn follow(&mut self, subject: &Subject<'_>) -> Lost {
+        let link = subject.link;
+        loop {
+            link.gate().await;
+            let begun = Instant::now();
+            let generation = link.api.generation();
+            let mut progress = Progress::default();
+            let failure = match self.watch(subject, &mut progress).await {
+                Ok(()) if progress.heard => {
+                    link.feed.status.watch_restarted();
+                    sleep_until(begun + link.timing().watch_spacing).await;
+                    continue;
+                }
+                Ok(()) => Failure::Silent,
+                Err(failure) => failure,
+            };
+            if is_lost(&failure, &progress, self.heard.elapsed(), link.timing()) {
+                return Lost { number: self.number, failure, generation };
+            }
+            link.feed.status.watch_restarted();
+            let wait = subject.failed(self.number, &failure, generation).await;
+            sleep(wait).await;
+        }
+    }
+
+    /// One watch, to its end.
+    async fn watch(&mut self, subject: &Subject<'_>, progress: &mut Progress) -> Result<(), Failure> {
+        let link = subject.link;
+        let timing = link.timing();
+        let target = format!(
+            "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}{}",
+            path(subject.kind, self.namespace.as_ref().map(Label::as_str)),
+            timing.watch.as_secs().max(1),
+            escape(&self.version.0),
+            selector(subject.kind),
+        );
+        let mut chunks = link.api.get(&target, "a watch", timing.small).await?;
+        link.confirm().await?;
+        progress.opened = true;
+        // Of the whole watch, not of one read: the server ends it, so drops that make no event are no life.
+        let mut deadline = Instant::now() + timing.read;
+        let mut lines = Lines::default();
+        while let Some(chunk) = chunks.next(deadline).await? {
+            lines.push(&chunk);
+            while let Some(line) = lines.next_line()? {
+                let event = Event::parse(line)?;
+                let (version, update) = self.understand(subject, &event)?;
+                if let Some(update) = update {
+                    let before = Instant::now();
+                    link.tell(update).await;
+                    // That we were busy is not the server's fault.
+                    deadline += before.elapsed();
+                }
+                self.version = version;
+                self.heard = Instant::now();
+                progress.heard = true;
+                subject.heard(self.number);
+            }
+        }
+        Ok(())
+    }
+
+    /// What an event comes to: the version that it brings, and what to tell.
+    fn understand(&self, subject: &Subject<'_>, event: &Event<'_>) -> Result<(Version, Option<Update>), Failure> {
+        let raw = event.object.get().as_bytes();
+        if event.kind == EventKind::Error {
+            return Err(Failure::Status(refusal(0, None, raw)));
+        }
+        let unexpected = |expected| Failure::Unexpected { expected, got: shorten(event.object.get()) };
+        let version = event.resource_version().map(Version).ok_or_else(|| unexpected("a resourceVersion"))?;
+        if version.is_older_than(&self.version) {
+            return Err(Failure::TimeTravel { seen: self.version.0.clone(), got: version.0 });
+        }
+        let update = match event.kind {
+            EventKind::Error | EventKind::Bookmark => None,
+            EventKind::Deleted => {
+                let key = slim::key_of(&mut serde_json::Deserializer::from_slice(raw));
+                Some(Update::Delete(subject.kind, key.ok_or_else(|| unexpected("the name of what was deleted"))?))
+            }
+            EventKind::Added | EventKind::Modified => match subject.convert(raw) {
+                Converted::Object { object, .. } => Some(Update::Apply(object)),
+                Converted::NotExported(key) | Converted::Ignored(key) => Some(Update::Delete(subject.kind, key)),
+                // Counted and told; its last good state stays.
+                Converted::Malformed { .. } => None,
+            },
+        };
+        Ok((version, update))
+    }
+}
+
+/// Whether only a list can mend it; else the watch is resumed from where it was. `quiet` is how long ago the last word was.
+fn is_lost(failure: &Failure, progress: &Progress, quiet: Duration, timing: &Timing) -> bool {
+    // A watch that ended with neither an event nor a bookmark, or too much may have happened meanwhile.
+    let doubtful = (progress.opened && !progress.heard) || quiet >= timing.resume;
+    match failure {
+        Failure::Credentials(_)
+        | Failure::Connect(_)
+        | Failure::Tls(_)
+        | Failure::Timeout { .. }
+        | Failure::Cut(_)
+        | Failure::OtherCluster { .. }
+        | Failure::SameCluster { .. } => doubtful,
+        // 410 above all, but also whatever else the server has against this version.
+        Failure::Status(refusal) => doubtful || !matches!(refusal.code, 401 | 403 | 408 | 429 | 500..=599),
+        Failure::Silent
+        | Failure::TimeTravel { .. }
+        | Failure::List(_)
+        | Failure::Event(_)
+        | Failure::Unexpected { .. }
+        | Failure::TooMany { .. } => true,
+    }
+}
+
+impl Subject<'_> {
+    fn plural(&self) -> &'static str {
+        match self.kind {
+            Kind::Service => "services",
+            Kind::EndpointSlice => "endpointslices",
+        }
+    }
+
+    /// Lists one scope to its last page.
+    async fn list(
+        &self,
+        namespace: Option<&Label>,
+        page: Option<u32>,
+        gathered: &mut Gathered,
+    ) -> Result<Version, Failure> {
+        let api = &self.link.api;
+        let timing = api.timing();
+        let end = Instant::now() + timing.list;
+        let path = path(self.kind, namespace.map(Label::as_str));
+        let limit = page.map(|page| format!("&limit={page}")).unwrap_or_default();
+        let mut token: Option<String> = None;
+        let mut version: Option<String> = None;
+        loop {
+            let from = token.as_deref().map(|token| format!("&continue={}", escape(token))).unwrap_or_default();
+            // No resourceVersion: the list is what the cluster holds now, not what a cache remembers.
+            let query = format!("{from}{limit}{}", selector(self.kind));
+            let target = format!("{path}?{}", query.trim_start_matches('&'));
+            let mut chunks = api.get(&target, "a list", timing.read).await?;
+            let mut decoder = ListDecoder::default();
+            while let Some(chunk) = chunks.next(end.min(Instant::now() + timing.read)).await? {
+                decoder.feed(&chunk, &mut |raw| self.gather(raw, gathered))?;
+                let limit = self.link.feed.limits.objects_per_cluster;
+                if gathered.objects.len() + gathered.keep.len() > limit as usize {
+                    return Err(Failure::TooMany { limit });
+                }
+            }
+            let head = decoder.finish()?;
+            self.check(&head)?;
+            if version.get_or_insert_with(|| head.resource_version.clone()) != &head.resource_version {
+                return Err(Failure::Unexpected { expected: "pages of one version", got: head.resource_version });
+            }
+            match head.continue_token {
+                None => return Ok(Version(head.resource_version)),
+                Some(next) if token.as_ref() == Some(&next) => {
+                    return Err(Failure::Unexpected { expected: "another page", got: "the same page".to_owned() });
+                }
+                next => token = next,
+            }
+        }
+    }
+
+    /// A proxy can answer 200 with a list of something else.
+    fn check(&self, head: &ListHead) -> Result<(), Failure> {
+        let expected = match self.kind {
+            Kind::Service => "ServiceList of v1",
+            Kind::EndpointSlice => "EndpointSliceList of discovery.k8s.io/v1",
+        };
+        let got = format!("{} of {}", head.kind, head.api_version);
+        if got == expected { Ok(()) } else { Err(Failure::Unexpected { expected, got: shorten(&got) }) }
+    }
+
+    /// One object of a list. Only what is no JSON at all is the list's fault.
+    fn gather(&self, raw: &[u8], gathered: &mut Gathered) -> Result<(), String> {
+        match self.convert(raw) {
+            Converted::Object { object, .. } => gathered.objects.push(object),
+            Converted::NotExported(_) | Converted::Ignored(_) => {}
+            Converted::Malformed { problem: Problem::Syntax { what }, .. } => return Err(what),
+            Converted::Malformed { key, .. } => gathered.keep.extend(key),
+        }
+        Ok(())
+    }
+
+    fn convert(&self, raw: &[u8]) -> Converted {
+        let config = &self.link.feed.config;
+        let converted = match self.kind {
+            Kind::Service => slim::from_json(raw).map(|raw| convert::service(raw, config)),
+            Kind::EndpointSlice => slim::from_json(raw).map(|raw| convert::slice(raw, config)),
+        };
+        let converted = converted.unwrap_or_else(|error| convert::undecodable(*error, config));
+        match &converted {
+            Converted::Object { object, left_out } => {
+                for problem in left_out {
+                    self.skipped(Some(key_of(object)), problem, "is left out of");
+                }
+            }
+            Converted::NotExported(_) | Converted::Ignored(_) => {}
+            Converted::Malformed { key, problem } => self.skipped(key.clone(), problem, "spoils"),
+        }
+        converted
+    }
+
+    fn skipped(&self, key: Option<ObjectKey>, problem: &Problem, does: &str) {
+        self.link.feed.status.skipped(problem.reason());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MAX_TOLD {
+            told.clear();
+        }
+        if told.insert((key.clone(), problem.clone())) {
+            let object = key.map_or("an object without a name".to_owned(), |k| format!("{}/{}", k.namespace, k.name));
+            tracing::warn!(cluster = self.link.name(), kind = self.plural(), object, "{problem}: {does} the object");
+        }
+    }
+
+    /// Counts and tells a failure; returns how long to wait.
+    async fn failed(&self, number: usize, failure: &Failure, generation: u64) -> Duration {
+        let reason = failure.reason();
+        self.link.feed.status.error(reason);
+        let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(reason);
+        if before != Some(reason) {
+            tracing::warn!(
+                cluster = self.link.name(),
+                kind = self.plural(),
+                reason = reason.label(),
+                "{failure}; what was heard last stays, and it is tried again"
+            );
+        }
+        let random = getrandom::u64().unwrap_or(u64::MAX / 2);
+        let wait = self.link.backoff().failed(number, std::time::Instant::now(), failure.retry_after(), random);
+        self.link.api.renew(generation, failure).await;
+        wait
+    }
+
+    /// An event or a bookmark came.
+    fn heard(&self, number: usize) {
+        let status = &self.link.feed.status;
+        status.heard(status.now());
+        self.link.backoff().heard(number);
+        self.well();
+    }
+
+    fn listed(&self, anew: bool, objects: usize, kept: usize) {
+        let status = &self.link.feed.status;
+        status.listed();
+        status.heard(status.now());
+        if anew {
+            tracing::info!(cluster = self.link.name(), kind = self.plural(), objects, kept, "listed");
+        }
+        // Lists come through even where watches do not: that stays said until the watch is heard.
+        let silent = *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) == Some(ErrorReason::Silent);
+        if !silent {
+            self.well();
+        }
+    }
+
+    fn well(&self) {
+        if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!(cluster = self.link.name(), kind = self.plural(), "heard again");
+        }
+    }
+}
+
+/// Slices of no Service say nothing that is answered with.
+fn selector(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service => "",
+        Kind::EndpointSlice => "&labelSelector=kubernetes.io%2Fservice-name",
+    }
+}
+
+fn key_of(object: &Object) -> ObjectKey {
+    match object {
+        Object::Service(service) => {
+            ObjectKey { namespace: service.key.namespace.as_str().into(), name: service.key.name.as_str().into() }
+        }
+        Object::Slice(slice) => ObjectKey { namespace: slice.namespace.as_str().into(), name: slice.name.clone() },
+    }
+}
+
+/// Uniform in 0..=1.
+fn random_share() -> f64 {
+    getrandom::u64().unwrap_or(u64::MAX / 2) as f64 / u64::MAX as f64
+}

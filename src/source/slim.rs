@@ -1,0 +1,387 @@
+//! Kubernetes objects as written, cut to the fields that are read. Everything else (managedFields, pod references,
+//! foreign annotations, node names) is passed over while decoding and never allocated.
+//!
+//! Null is what it is to the API server, which is written in Go: the empty value of its type. So `endpoints: null`,
+//! which Kubernetes itself prints for an empty list, is an empty list.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_path_to_error::Segment;
+
+use super::problem::Problem;
+use crate::index::ObjectKey;
+
+/// A Service of `v1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Service {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: ServiceSpec,
+    #[serde(default, deserialize_with = "nullable")]
+    pub status: ServiceStatus,
+}
+
+/// An EndpointSlice of `discovery.k8s.io/v1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSlice {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub address_type: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub endpoints: Vec<Endpoint>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub ports: Vec<EndpointPort>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta {
+    #[serde(default, deserialize_with = "nullable")]
+    pub name: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub namespace: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub uid: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub resource_version: String,
+    /// `deletionTimestamp` is set.
+    #[serde(default, rename = "deletionTimestamp", deserialize_with = "present")]
+    pub deleting: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    pub annotations: Annotations,
+    #[serde(default, deserialize_with = "nullable")]
+    pub labels: Labels,
+}
+
+/// The annotations that are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Annotations {
+    #[serde(default, rename = "signpost.dev/export")]
+    pub export: Option<String>,
+}
+
+/// The labels that are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// `kubernetes.io/service-name`
+    pub service_name: Option<String>,
+    /// `endpointslice.kubernetes.io/managed-by`
+    pub managed_by: Option<String>,
+    /// There is a `multicluster.kubernetes.io/*`.
+    pub multicluster: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSpec {
+    #[serde(default, rename = "type", deserialize_with = "nullable")]
+    pub kind: String,
+    #[serde(default, rename = "clusterIP", deserialize_with = "nullable")]
+    pub cluster_ip: String,
+    #[serde(default, rename = "clusterIPs", deserialize_with = "nullable")]
+    pub cluster_ips: Vec<String>,
+    #[serde(default)]
+    pub ports: List<ServicePort>,
+    /// `selector` has an entry.
+    #[serde(default, rename = "selector", deserialize_with = "has_entries")]
+    pub has_selector: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ServicePort {
+    #[serde(default, deserialize_with = "nullable")]
+    pub name: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub protocol: String,
+    /// Wider than a port, so that 70000 and -1 are told as what they are.
+    #[serde(default, deserialize_with = "nullable")]
+    pub port: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    #[serde(default, deserialize_with = "nullable")]
+    pub load_balancer: LoadBalancer,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct LoadBalancer {
+    #[serde(default, deserialize_with = "nullable")]
+    pub ingress: Vec<Ingress>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Ingress {
+    #[serde(default, deserialize_with = "nullable")]
+    pub ip: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub hostname: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Endpoint {
+    #[serde(default, deserialize_with = "nullable")]
+    pub addresses: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub conditions: Conditions,
+    #[serde(default, deserialize_with = "nullable")]
+    pub hostname: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Conditions {
+    #[serde(default)]
+    pub ready: Option<bool>,
+    #[serde(default)]
+    pub serving: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct EndpointPort {
+    #[serde(default, deserialize_with = "nullable")]
+    pub name: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub protocol: String,
+    /// `None` is every port.
+    #[serde(default)]
+    pub port: Option<i64>,
+}
+
+/// A list that tells null from absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum List<T> {
+    #[default]
+    Absent,
+    Null,
+    Items(Vec<T>),
+}
+
+/// An object that could not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// Whose last good state stays; `None` when not even that can be read.
+    pub key: Option<ObjectKey>,
+    pub problem: Problem,
+}
+
+impl Meta {
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey { namespace: self.namespace.as_str().into(), name: self.name.as_str().into() }
+    }
+}
+
+/// Decodes one JSON object. Where it fails, it is decoded once more to tell the path: following paths costs an
+/// allocation for every key, which the 100,000 good objects of a list should not pay.
+pub fn from_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Box<Undecodable>> {
+    serde_json::from_slice(raw).map_err(|error| {
+        let problem = if error.is_data() {
+            type_problem::<T, _>(&mut serde_json::Deserializer::from_slice(raw))
+        } else {
+            Problem::syntax(&error.to_string())
+        };
+        let key = key_of(&mut serde_json::Deserializer::from_slice(raw));
+        Box::new(Undecodable { key, problem })
+    })
+}
+
+/// Decodes one object of a document that was parsed before.
+pub fn from_value<T: DeserializeOwned>(raw: &serde_json::Value) -> Result<T, Box<Undecodable>> {
+    T::deserialize(raw).map_err(|_| Box::new(Undecodable { key: key_of(raw), problem: type_problem::<T, _>(raw) }))
+}
+
+/// The identity of an object, whatever else is wrong with it. A name or namespace that is no text is none.
+pub fn key_of<'de, D: Deserializer<'de>>(raw: D) -> Option<ObjectKey> {
+    #[derive(Deserialize)]
+    struct Identity {
+        metadata: IdentityMeta,
+    }
+    #[derive(Deserialize)]
+    struct IdentityMeta {
+        name: Text,
+        namespace: Text,
+    }
+    let Identity { metadata } = Identity::deserialize(raw).ok()?;
+    match (metadata.namespace, metadata.name) {
+        (Text(Some(namespace)), Text(Some(name))) if !name.is_empty() => Some(ObjectKey { namespace, name }),
+        _ => None,
+    }
+}
+
+fn type_problem<'de, T: Deserialize<'de>, D>(raw: D) -> Problem
+where
+    D: Deserializer<'de, Error = serde_json::Error>,
+{
+    match serde_path_to_error::deserialize::<D, T>(raw) {
+        Ok(_) => Problem::syntax("decoding gave different results"),
+        Err(error) => {
+            let what = error.inner().to_string();
+            // The line and column of an API server's answer help nobody; the path does.
+            let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
+            Problem::wrong_type(path_text(error.path()), what)
+        }
+    }
+}
+
+/// `metadata.annotations[signpost.dev/export]`: a key with a dot in it gets brackets.
+fn path_text(path: &serde_path_to_error::Path) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Map { key } if key.contains('.') => text.push_str(&format!("[{key}]")),
+            Segment::Map { key: name } | Segment::Enum { variant: name } => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(name);
+            }
+            Segment::Unknown => text.push('?'),
+        }
+    }
+    text
+}
+
+fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(raw: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(raw)?.unwrap_or_default())
+}
+
+fn present<'de, D: Deserializer<'de>>(raw: D) -> Result<bool, D::Error> {
+    Ok(Option::<IgnoredAny>::deserialize(raw)?.is_some())
+}
+
+fn has_entries<'de, D: Deserializer<'de>>(raw: D) -> Result<bool, D::Error> {
+    struct Entries(bool);
+    impl<'de> Deserialize<'de> for Entries {
+        fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+            struct Counter;
+            impl<'de> Visitor<'de> for Counter {
+                type Value = bool;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a map")
+                }
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+                    let mut any = false;
+                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                        any = true;
+                    }
+                    Ok(any)
+                }
+            }
+            raw.deserialize_map(Counter).map(Entries)
+        }
+    }
+    Ok(Option::<Entries>::deserialize(raw)?.is_some_and(|entries| entries.0))
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(raw)?.map_or(List::Null, List::Items))
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Labels;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of labels")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut labels = Labels::default();
+                while let Some(key) = map.next_key()? {
+                    match key {
+                        LabelKey::ServiceName => labels.service_name = map.next_value()?,
+                        LabelKey::ManagedBy => labels.managed_by = map.next_value()?,
+                        LabelKey::Multicluster => {
+                            labels.multicluster = true;
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        LabelKey::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(labels)
+            }
+        }
+        raw.deserialize_map(Keys)
+    }
+}
+
+enum LabelKey {
+    ServiceName,
+    ManagedBy,
+    Multicluster,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for LabelKey {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = LabelKey;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the key of a label")
+            }
+            fn visit_str<E>(self, key: &str) -> Result<LabelKey, E> {
+                Ok(match key {
+                    "kubernetes.io/service-name" => LabelKey::ServiceName,
+                    "endpointslice.kubernetes.io/managed-by" => LabelKey::ManagedBy,
+                    _ if key.starts_with("multicluster.kubernetes.io/") => LabelKey::Multicluster,
+                    _ => LabelKey::Other,
+                })
+            }
+        }
+        raw.deserialize_identifier(Key)
+    }
+}
+
+/// A text, or whatever else stands where one should.
+struct Text(Option<Arc<str>>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Text;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(Some(text.into())))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+            fn visit_unit<E>(self) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Text(None))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Text(None))
+            }
+        }
+        raw.deserialize_any(Any)
+    }
+}

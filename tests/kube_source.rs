@@ -1,0 +1,886 @@
+//! The kube source against an API server whose every octet the test decides. Whatever happens, what the source says is at
+//! each moment a state that the API really had.
+
+#[path = "common/scripted_api.rs"]
+mod scripted_api;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scripted_api::{Ask, Fault, Kind, ScriptedApi, bookmark, line, status};
+use serde_json::{Value, json};
+use signpost::config::{self, Export, Namespaces, Source};
+use signpost::index::{Object, ObjectKey, Update};
+use signpost::model::{ClusterId, Label};
+use signpost::source::convert::{self, Converted};
+use signpost::source::kube::{self, Identities, Timing};
+use signpost::source::status::{ErrorReason, Reason, Status};
+use signpost::source::{Feed, Message, slim};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const SERVICE: Kind = Kind::Service;
+const SLICE: Kind = Kind::EndpointSlice;
+/// On a busy machine; nothing here takes more than some seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Times that make tests fast, in the same order of size as the real ones.
+fn timing() -> Timing {
+    let mut timing = Timing {
+        small: Duration::from_secs(2),
+        read: Duration::from_secs(3),
+        watch: Duration::from_secs(1),
+        watch_spacing: Duration::from_millis(20),
+        relist_again: Duration::from_millis(50),
+        ..Timing::default()
+    };
+    timing.pace.first = Duration::from_millis(20);
+    timing.pace.cap = Duration::from_millis(200);
+    timing
+}
+
+fn cluster(name: &str, file: &tempfile::NamedTempFile) -> config::Cluster {
+    config::Cluster {
+        name: Label::parse(name).unwrap(),
+        source: Source::Kubeconfig { file: file.path().to_owned(), context: None },
+        region: None,
+        availability_zones: Vec::new(),
+        network: None,
+        client_cidrs: Vec::new(),
+        ingress_cidrs: Vec::new(),
+        export: Export::LoadBalancer,
+        namespaces: Namespaces::All,
+    }
+}
+
+fn limits() -> config::Limits {
+    config::Limits {
+        udp_workers: 1,
+        udp_receive_buffer: 0,
+        tcp_connections: 0,
+        tcp_connections_per_client: 0,
+        tcp_idle: Duration::ZERO,
+        tcp_idle_internal: Duration::ZERO,
+        sync_wait: Duration::ZERO,
+        manifest_size: 0,
+        manifest_files: 0,
+        objects_per_cluster: 20,
+    }
+}
+
+fn kubeconfig(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+/// A Service of type LoadBalancer.
+fn service(name: &str, ip: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "ns"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+                 "selector": {"a": "b"}, "ports": [{"port": 80, "protocol": "TCP"}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": ip}]}}
+    })
+}
+
+fn slice(name: &str, ip: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+        "ports": [{"port": 8080, "protocol": "TCP", "name": ""}]
+    })
+}
+
+fn versioned(mut object: Value, version: u64) -> Value {
+    object["metadata"]["resourceVersion"] = json!(version.to_string());
+    object
+}
+
+type Known = BTreeMap<ObjectKey, Object>;
+
+/// What the API's objects come to, after the conversion that has its own tests.
+fn converted<'a>(config: &config::Cluster, kind: Kind, objects: impl Iterator<Item = &'a Value>) -> Known {
+    objects
+        .filter_map(|object| {
+            let raw = object.to_string();
+            let converted = match kind {
+                SERVICE => slim::from_json(raw.as_bytes()).map(|raw| convert::service(raw, config)),
+                SLICE => slim::from_json(raw.as_bytes()).map(|raw| convert::slice(raw, config)),
+            };
+            match converted {
+                Ok(Converted::Object { object, .. }) => Some((key(&object), object)),
+                _ => None,
+            }
+        })
+        .collect()
+}
+
+fn key(object: &Object) -> ObjectKey {
+    match object {
+        Object::Service(s) => {
+            ObjectKey { namespace: s.key.namespace.as_str().into(), name: s.key.name.as_str().into() }
+        }
+        Object::Slice(s) => ObjectKey { namespace: s.namespace.as_str().into(), name: s.name.clone() },
+    }
+}
+
+/// A source that runs, and what its updates come to.
+struct World {
+    api: ScriptedApi,
+    config: Arc<config::Cluster>,
+    status: Arc<Status>,
+    relist: Arc<Notify>,
+    stop: CancellationToken,
+    updates: mpsc::Receiver<Message>,
+    /// `None` until the first list of the kind.
+    known: BTreeMap<Kind, Known>,
+    resets: BTreeMap<Kind, usize>,
+    /// Off in the tests where an object is malformed: then the last good state of it is from another time.
+    check_history: bool,
+    task: JoinHandle<()>,
+    _file: tempfile::NamedTempFile,
+}
+
+impl World {
+    async fn start(api: &ScriptedApi) -> World {
+        World::start_with(api, timing(), Arc::default(), |_| {}).await
+    }
+
+    async fn start_with(
+        api: &ScriptedApi,
+        timing: Timing,
+        identities: Arc<Identities>,
+        change: fn(&mut config::Cluster),
+    ) -> World {
+        let file = kubeconfig(&api.kubeconfig("good"));
+        World::start_from(api, timing, identities, change, file, "c1", 0).await
+    }
+
+    async fn start_from(
+        api: &ScriptedApi,
+        timing: Timing,
+        identities: Arc<Identities>,
+        change: fn(&mut config::Cluster),
+        file: tempfile::NamedTempFile,
+        name: &str,
+        id: u16,
+    ) -> World {
+        let mut config = cluster(name, &file);
+        change(&mut config);
+        let config = Arc::new(config);
+        let prepared = kube::prepare_with(&config, timing).await.unwrap();
+        // Small, so that the source has to wait for the publisher now and then.
+        let (sender, updates) = mpsc::channel(2);
+        let (status, relist, stop) =
+            (Arc::new(Status::new(Instant::now())), Arc::new(Notify::new()), CancellationToken::new());
+        let feed = Feed {
+            cluster: ClusterId(id),
+            config: Arc::clone(&config),
+            updates: sender,
+            status: Arc::clone(&status),
+            relist: Arc::clone(&relist),
+            stop: stop.clone(),
+            limits: Arc::new(limits()),
+        };
+        World {
+            api: api.clone(),
+            config,
+            status,
+            relist,
+            stop,
+            updates,
+            known: BTreeMap::new(),
+            resets: BTreeMap::new(),
+            check_history: true,
+            task: tokio::spawn(kube::run(prepared, feed, identities)),
+            _file: file,
+        }
+    }
+
+    /// Takes updates until `good`. Fails after [`PATIENCE`], or when something was published that never was.
+    async fn until(&mut self, what: &str, good: impl Fn(&World) -> bool) {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while !good(self) {
+            tokio::select! {
+                message = self.updates.recv() => {
+                    let (_, update) = message.unwrap_or_else(|| panic!("the source ended while waiting for {what}"));
+                    self.apply(update);
+                }
+                _ = tick.tick() => {}
+                () = tokio::time::sleep_until(end) => {
+                    let errors: Vec<_> = ErrorReason::ALL.iter().map(|&r| (r, self.status.errors(r))).filter(|e| e.1 > 0).collect();
+                    panic!("not within {PATIENCE:?}: {what}\nknown {:#?}\nerrors {errors:?}\nrequests {:#?}", self.known, self.api.requests())
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, update: Update) {
+        let kind = match update {
+            Update::Apply(object) => {
+                let kind = object.kind();
+                self.known.get_mut(&kind).expect("a list comes first").insert(key(&object), object);
+                kind
+            }
+            Update::Delete(kind, key) => {
+                self.known.get_mut(&kind).expect("a list comes first").remove(&key);
+                kind
+            }
+            Update::Reset { kind, objects, keep } => {
+                let mut before = self.known.remove(&kind).unwrap_or_default();
+                before.retain(|key, _| keep.contains(key));
+                before.extend(objects.into_iter().map(|object| (key(&object), object)));
+                self.known.insert(kind, before);
+                *self.resets.entry(kind).or_default() += 1;
+                kind
+            }
+        };
+        if self.check_history {
+            let states = self.api.history(kind);
+            let states: Vec<Known> = states.iter().map(|state| converted(&self.config, kind, state.values())).collect();
+            // Namespaces that are watched one by one have no order among each other.
+            let parts = match &self.config.namespaces {
+                Namespaces::All => vec![None],
+                Namespaces::Only(list) => list.iter().map(Some).collect(),
+            };
+            for part in parts {
+                let of = |known: &Known| -> Known {
+                    let inside = known.iter().filter(|(key, _)| part.is_none_or(|n| n.as_str() == &*key.namespace));
+                    inside.map(|(key, object)| (key.clone(), object.clone())).collect()
+                };
+                let now = of(&self.known[&kind]);
+                assert!(states.iter().any(|state| of(state) == now), "never true of {kind:?}: {now:#?}");
+            }
+        }
+    }
+
+    async fn until_current(&mut self) {
+        self.until("what the API has", World::is_current).await;
+    }
+
+    fn is_current(&self) -> bool {
+        Kind::ALL.iter().all(|kind| {
+            let state = self.api.current(*kind);
+            self.known.get(kind) == Some(&converted(&self.config, *kind, state.values()))
+        })
+    }
+
+    fn synced(&self) -> bool {
+        self.known.len() == Kind::ALL.len()
+    }
+
+    /// The load balancer's address of a service.
+    fn ip(&self, name: &str) -> Option<String> {
+        self.known.get(&SERVICE)?.values().find_map(|object| match object {
+            Object::Service(s) if s.key.name.as_str() == name => Some(s.ingress[0].to_string()),
+            _ => None,
+        })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        drop(self.updates);
+        tokio::time::timeout(PATIENCE, self.task).await.expect("stops when told").unwrap();
+    }
+}
+
+/// An API with two Services and a slice.
+async fn api() -> ScriptedApi {
+    let api = ScriptedApi::start().await;
+    api.put(SERVICE, service("web", "192.0.2.1"));
+    api.put(SERVICE, service("mail", "192.0.2.2"));
+    api.put(SLICE, slice("web-1", "10.1.0.1"));
+    api
+}
+
+async fn synced() -> (ScriptedApi, World) {
+    let api = api().await;
+    let mut world = World::start(&api).await;
+    world.until_current().await;
+    (api, world)
+}
+
+#[tokio::test]
+async fn lists_then_follows() {
+    let (api, mut world) = synced().await;
+    api.put(SERVICE, service("web", "192.0.2.9"));
+    api.put(SLICE, slice("web-2", "10.1.0.2"));
+    world.until_current().await;
+    assert_eq!(world.ip("web").unwrap(), "192.0.2.9");
+    api.delete(SERVICE, "ns", "web");
+    api.delete(SLICE, "ns", "web-1");
+    world.until_current().await;
+    // Through the ends of watches, of which each has its bookmark.
+    let watches = api.count(Ask::Watch(SERVICE));
+    world.until("three more watches", |w| w.api.count(Ask::Watch(SERVICE)) > watches + 3).await;
+    api.put(SERVICE, service("late", "192.0.2.7"));
+    world.until_current().await;
+    assert_eq!(api.count(Ask::List(SERVICE)), 1, "bookmarks make new lists unnecessary");
+    assert!(ErrorReason::ALL.iter().all(|&reason| world.status.errors(reason) == 0));
+    assert!(world.status.last_heard().is_some() && world.status.watch_restarts() >= 3);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_no_longer_exported_is_gone() {
+    let (api, mut world) = synced().await;
+    let mut inner = service("web", "192.0.2.1");
+    inner["spec"]["type"] = json!("ClusterIP");
+    api.put(SERVICE, inner);
+    world.until("web is gone", |w| w.ip("web").is_none()).await;
+    api.put(SERVICE, service("web", "192.0.2.1"));
+    world.until("web is back", |w| w.ip("web").is_some()).await;
+}
+
+/// Before the first list: the fault delays it, and nothing is published for it. After it: what was heard last stays.
+async fn a_list_that_fails(fault: Fault, reason: ErrorReason) {
+    let api = api().await;
+    for _ in 0..2 {
+        api.fault(Ask::List(SERVICE), fault.clone());
+    }
+    let mut world = World::start(&api).await;
+    world.until("both faults", |w| w.status.errors(reason) >= 2).await;
+    world.until_current().await;
+    assert_eq!(world.status.errors(reason), 2, "{fault:?}");
+
+    api.fault(Ask::List(SERVICE), fault.clone());
+    world.relist.notify_one();
+    world.until("the fault of a relist", |w| w.status.errors(reason) >= 3).await;
+    assert!(world.is_current(), "what was heard stays: {fault:?}");
+    // The watch goes on, and so does the next list.
+    api.put(SERVICE, service("web", "192.0.2.8"));
+    world.until_current().await;
+    world.until("the list after the fault", |w| w.resets[&SERVICE] >= 2).await;
+    assert!(world.is_current());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn lists_that_are_refused() {
+    for (code, headers, reason) in [
+        (401, "", ErrorReason::Unauthorized),
+        (403, "", ErrorReason::Forbidden),
+        (404, "", ErrorReason::NotFound),
+        (410, "", ErrorReason::Gone),
+        (429, "", ErrorReason::Throttled),
+        (500, "", ErrorReason::Server),
+        (503, "", ErrorReason::Server),
+        (302, "Location: /elsewhere\r\n", ErrorReason::Status),
+        (204, "", ErrorReason::Status),
+    ] {
+        let body = if code == 204 { String::new() } else { status(code, "no") };
+        a_list_that_fails(Fault::Status(code, headers, body), reason).await;
+    }
+}
+
+#[tokio::test]
+async fn lists_that_are_cut_off() {
+    for share in [0.0, 0.5, 0.99] {
+        a_list_that_fails(Fault::CutByLength(share), ErrorReason::Connect).await;
+        a_list_that_fails(Fault::CutInChunks(share), ErrorReason::Connect).await;
+        // HTTP cannot tell this end from a good one, but the text can.
+        a_list_that_fails(Fault::CutByClose(share), ErrorReason::Protocol).await;
+    }
+}
+
+#[tokio::test]
+async fn lists_that_are_none() {
+    for body in [
+        "",
+        "<html>It works!</html>",
+        "{}",
+        r#"{"kind":"Status","apiVersion":"v1","status":"Success"}"#,
+        r#"{"kind":"ServiceList","apiVersion":"v1","items":[]}"#,
+        r#"{"kind":"ServiceList","apiVersion":"v1","metadata":{},"items":[]}"#,
+        r#"{"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"5000"},"items":[{"metadata":}]}"#,
+        r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"5000"},"items":[]}"#,
+        r#"{"kind":"ServiceList","apiVersion":"v2","metadata":{"resourceVersion":"5000"},"items":[]}"#,
+    ] {
+        a_list_that_fails(Fault::Body(body.to_owned()), ErrorReason::Protocol).await;
+    }
+    a_list_that_fails(
+        Fault::Changed(|body| body.replacen("ServiceList", "EndpointSliceList", 1)),
+        ErrorReason::Protocol,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_that_never_comes_and_one_that_never_ends() {
+    let slow = Duration::from_millis(20);
+    let mut timing = timing();
+    timing.read = Duration::from_millis(700);
+    timing.list = Duration::from_millis(900);
+    for fault in [Fault::Silence, Fault::Drip(slow)] {
+        let api = api().await;
+        api.fault(Ask::List(SERVICE), fault);
+        let mut world = World::start_with(&api, timing, Arc::default(), |_| {}).await;
+        world.until("the time-out", |w| w.status.errors(ErrorReason::Timeout) >= 1).await;
+        world.until_current().await;
+    }
+}
+
+#[tokio::test]
+async fn an_empty_list_is_empty() {
+    let (api, mut world) = synced().await;
+    api.fault(Ask::Watch(SERVICE), Fault::Silence);
+    api.delete(SERVICE, "ns", "web");
+    api.delete(SERVICE, "ns", "mail");
+    world.relist.notify_one();
+    world.until("nothing", |w| w.known[&SERVICE].is_empty()).await;
+    assert!(!world.known[&SLICE].is_empty());
+
+    let api = ScriptedApi::start().await;
+    let mut world = World::start(&api).await;
+    world.until("an empty cluster is synced", World::synced).await;
+}
+
+#[tokio::test]
+async fn pages_are_one_list() {
+    let api = ScriptedApi::start().await;
+    for i in 0..7 {
+        api.put(SERVICE, service(&format!("s{i}"), "192.0.2.1"));
+    }
+    let timing = Timing { page: 3, ..timing() };
+    let mut world = World::start_with(&api, timing, Arc::default(), |_| {}).await;
+    world.until_current().await;
+    assert_eq!((api.count(Ask::List(SERVICE)), world.resets[&SERVICE]), (3, 1));
+    world.stop().await;
+
+    // The token expires: the list begins anew, and in one piece.
+    api.fault(Ask::List(SERVICE), Fault::Changed(|body| body.replacen("\"continue\":\"1", "\"continue\":\"0", 1)));
+    api.compact();
+    let before = api.count(Ask::List(SERVICE));
+    let mut world = World::start_with(&api, timing, Arc::default(), |_| {}).await;
+    world.until_current().await;
+    assert_eq!(world.status.errors(ErrorReason::Gone), 1);
+    assert_eq!(world.resets[&SERVICE], 1);
+    let asked: Vec<_> = api.requests().into_iter().filter(|r| r.0 == Ask::List(SERVICE)).skip(before).collect();
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(!asked[2].1.contains("limit"), "{asked:?}");
+    world.stop().await;
+
+    // Pages of different versions are no consistent list, and a token that leads nowhere ends.
+    api.fault(
+        Ask::List(SERVICE),
+        Fault::Changed(|body| body.replacen("\"resourceVersion\":\"", "\"resourceVersion\":\"9", 1)),
+    );
+    let mut world = World::start_with(&api, timing, Arc::default(), |_| {}).await;
+    world.until_current().await;
+    assert_eq!(world.status.errors(ErrorReason::Protocol), 1);
+}
+
+#[tokio::test]
+async fn watches_that_fail_and_are_resumed() {
+    let new = || line("ADDED", &versioned(service("new", "192.0.2.50"), 1010));
+    for (fault, reason) in [
+        (Fault::Status(401, "", status(401, "no")), ErrorReason::Unauthorized),
+        (Fault::Status(403, "", status(403, "no")), ErrorReason::Forbidden),
+        (Fault::Status(429, "", status(429, "no")), ErrorReason::Throttled),
+        (Fault::Status(500, "", status(500, "no")), ErrorReason::Server),
+        (Fault::Status(503, "", "<html>".to_owned()), ErrorReason::Server),
+        (Fault::Silence, ErrorReason::Timeout),
+        (Fault::LinesThenCut(vec![bookmark(1003)]), ErrorReason::Connect),
+        (Fault::LinesThenSilence(vec![bookmark(1003)]), ErrorReason::Timeout),
+    ] {
+        let (api, mut world) = synced().await;
+        api.fault(Ask::Watch(SERVICE), fault.clone());
+        world.until("the fault", |w| w.status.errors(reason) >= 1).await;
+        api.put(SERVICE, service("web", "192.0.2.44"));
+        world.until_current().await;
+        assert_eq!(world.resets[&SERVICE], 1, "resumed without a list after {fault:?}");
+        world.stop().await;
+    }
+    // What came before the cut is used, and once.
+    let (api, mut world) = synced().await;
+    api.fault(Ask::Watch(SERVICE), Fault::LinesThenCut(vec![new()]));
+    world.check_history = false;
+    world.until("the event", |w| w.ip("new").is_some()).await;
+    world.until("the next watch", |w| w.api.requests().iter().any(|r| r.1.contains("resourceVersion=1010"))).await;
+}
+
+#[tokio::test]
+async fn watches_that_only_a_list_can_mend() {
+    let gone = || line("ERROR", &serde_json::from_str(&status(410, "too old")).unwrap());
+    let broken = || line("ERROR", &serde_json::from_str(&status(500, "etcd")).unwrap());
+    for (fault, reason) in [
+        (Fault::Status(410, "", status(410, "too old")), ErrorReason::Gone),
+        (Fault::Status(404, "", status(404, "no such thing")), ErrorReason::NotFound),
+        (Fault::Status(400, "", status(400, "bad version")), ErrorReason::Status),
+        (Fault::Lines(vec![gone()]), ErrorReason::Gone),
+        (Fault::Lines(vec![bookmark(1003), gone()]), ErrorReason::Gone),
+        (Fault::Lines(vec![broken()]), ErrorReason::Server),
+        (Fault::Lines(vec![]), ErrorReason::Silent),
+        (Fault::LinesThenCut(vec![]), ErrorReason::Connect),
+        (Fault::LinesThenSilence(vec![]), ErrorReason::Timeout),
+        (Fault::Lines(vec!["junk\n".to_owned()]), ErrorReason::Protocol),
+        (Fault::Lines(vec![line("ADDED", &service("unversioned", "192.0.2.3"))]), ErrorReason::Protocol),
+        (Fault::Lines(vec![line("DELETED", &json!({"metadata": {"resourceVersion": "1005"}}))]), ErrorReason::Protocol),
+        (Fault::Lines(vec![line("ADDED", &versioned(service("old", "192.0.2.3"), 5))]), ErrorReason::TimeTravel),
+        (Fault::Lines(vec![bookmark(7)]), ErrorReason::TimeTravel),
+    ] {
+        let (api, mut world) = synced().await;
+        api.fault(Ask::Watch(SERVICE), fault.clone());
+        world.until("the fault", |w| w.status.errors(reason) >= 1).await;
+        world.until("a list", |w| w.resets[&SERVICE] == 2).await;
+        assert_eq!(world.resets[&SLICE], 1, "the other kind goes on: {fault:?}");
+        api.put(SERVICE, service("web", "192.0.2.44"));
+        world.until_current().await;
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn events_in_crumbs() {
+    let (api, mut world) = synced().await;
+    let text = line("ADDED", &versioned(service("new", "192.0.2.50"), 1010)) + &bookmark(1011);
+    let crumbs = text.as_bytes().chunks(7).map(|crumb| String::from_utf8(crumb.to_vec()).unwrap()).collect();
+    world.check_history = false;
+    api.fault(Ask::Watch(SERVICE), Fault::Lines(crumbs));
+    world.until("the event", |w| w.ip("new").is_some()).await;
+    world.until("the bookmark", |w| w.api.requests().iter().any(|r| r.1.contains("resourceVersion=1011"))).await;
+}
+
+#[tokio::test]
+async fn a_compacted_version_is_listed_anew() {
+    let (api, mut world) = synced().await;
+    api.compact();
+    api.set_up(false);
+    api.put(SERVICE, service("web", "192.0.2.77"));
+    api.delete(SERVICE, "ns", "mail");
+    api.compact();
+    api.set_up(true);
+    world.until_current().await;
+    world.until("a list for a 410", |w| w.resets[&SERVICE] >= 2).await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_and_returns() {
+    let (api, mut world) = synced().await;
+    api.set_up(false);
+    world.until("the loss", |w| w.status.errors(ErrorReason::Connect) >= 4).await;
+    assert!(world.is_current(), "what was heard stays");
+    api.put(SERVICE, service("web", "192.0.2.77"));
+    api.delete(SERVICE, "ns", "mail");
+    api.set_up(true);
+    world.until_current().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_at_the_start() {
+    let api = api().await;
+    api.set_up(false);
+    let mut world = World::start(&api).await;
+    world.until("some tries", |w| w.status.errors(ErrorReason::Connect) >= 3).await;
+    assert!(world.known.is_empty());
+    api.set_up(true);
+    world.until_current().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_is_found_and_followed_again() {
+    let (api, mut world) = synced().await;
+    api.freeze(true);
+    let begun = Instant::now();
+    world.until("the silence", |w| w.status.errors(ErrorReason::Timeout) >= 1).await;
+    assert!(begun.elapsed() < PATIENCE / 2, "within the time of a watch");
+    assert!(world.is_current(), "what was heard stays");
+    api.put(SERVICE, service("web", "192.0.2.77"));
+    api.delete(SERVICE, "ns", "mail");
+    api.freeze(false);
+    world.until_current().await;
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured() {
+    let api = api().await;
+    api.fault(Ask::List(SERVICE), Fault::Status(429, "Retry-After: 1\r\n", status(429, "slow down")));
+    let begun = Instant::now();
+    let mut world = World::start(&api).await;
+    world.until_current().await;
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(api.count(Ask::List(SERVICE)), 2, "no try before that");
+}
+
+#[tokio::test]
+async fn an_older_list_is_not_used_until_it_is_a_restore() {
+    let (api, mut world) = synced().await;
+    // A replica that lags, twice.
+    for _ in 0..2 {
+        api.fault(
+            Ask::List(SERVICE),
+            Fault::Body(
+                r#"{"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"999"},"items":[]}"#.into(),
+            ),
+        );
+    }
+    world.relist.notify_one();
+    world.until("two old lists", |w| w.status.errors(ErrorReason::TimeTravel) >= 2).await;
+    world.until("a good list", |w| w.resets[&SERVICE] >= 2).await;
+    assert!(world.is_current());
+
+    // A backup.
+    api.restore(500, SERVICE, vec![versioned(service("web", "192.0.2.33"), 400)]);
+    world.relist.notify_one();
+    world.until_current().await;
+    assert_eq!(world.ip("web").unwrap(), "192.0.2.33");
+    assert!(world.status.errors(ErrorReason::TimeTravel) >= 4);
+    api.put(SERVICE, service("web", "192.0.2.34"));
+    world.until_current().await;
+}
+
+#[tokio::test]
+async fn a_name_that_comes_to_mean_another_cluster_keeps_its_data() {
+    let (api, mut world) = synced().await;
+    let before = world.known.clone();
+    api.set_uid("uid-2");
+    api.put(SERVICE, service("web", "203.0.113.66"));
+    api.put(SERVICE, service("foreign", "203.0.113.67"));
+    // The watch that is open belongs to whom it was opened with; cut it.
+    api.set_up(false);
+    api.set_up(true);
+    world.until("the stranger", |w| w.status.errors(ErrorReason::Identity) >= 3).await;
+    world.check_history = false;
+    world.relist.notify_one();
+    let lists = world.status.errors(ErrorReason::Identity);
+    world.until("more tries", |w| w.status.errors(ErrorReason::Identity) >= lists + 3).await;
+    assert!(world.resets.values().all(|&resets| resets == 1), "nothing of the stranger's is used");
+    assert_eq!(world.known[&SLICE], before[&SLICE]);
+    world.stop().await;
+    // A new start acknowledges it.
+    let mut world = World::start(&api).await;
+    world.until_current().await;
+    assert!(world.ip("foreign").is_some());
+}
+
+#[tokio::test]
+async fn two_names_for_one_cluster() {
+    let api = api().await;
+    let identities = Arc::<Identities>::default();
+    let mut first = World::start_with(&api, timing(), Arc::clone(&identities), |_| {}).await;
+    first.until_current().await;
+    let file = kubeconfig(&api.kubeconfig("good"));
+    let mut second = World::start_from(&api, timing(), identities, |_| {}, file, "c2", 1).await;
+    second.until("the refusal", |w| w.status.errors(ErrorReason::Identity) >= 3).await;
+    assert!(second.known.is_empty());
+    first.stop().await;
+    second.until_current().await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_know_who_it_is() {
+    let api = api().await;
+    for _ in 0..50 {
+        api.fault(Ask::Uid, Fault::Status(403, "", status(403, "no")));
+    }
+    let mut world = World::start(&api).await;
+    world.until_current().await;
+    assert!(world.status.errors(ErrorReason::Forbidden) >= 1);
+    assert_eq!(world.resets[&SERVICE], 1);
+}
+
+#[tokio::test]
+async fn namespaces_one_by_one() {
+    let api = api().await;
+    let mut other = service("other", "192.0.2.60");
+    other["metadata"]["namespace"] = json!("two");
+    api.put(SERVICE, other.clone());
+    other["metadata"]["namespace"] = json!("hidden");
+    api.put(SERVICE, other.clone());
+    api.allow_namespaced_only();
+    let change = |config: &mut config::Cluster| {
+        config.namespaces = Namespaces::Only(["ns", "two"].map(|n| Label::parse(n).unwrap()).to_vec());
+    };
+    // While one of the namespaces fails, nothing is said of the kind.
+    api.fault(Ask::List(SERVICE), Fault::CutByLength(0.0));
+    let mut world = World::start_with(&api, timing(), Arc::default(), change).await;
+    world.until_current().await;
+    assert_eq!((world.known[&SERVICE].len(), world.resets[&SERVICE]), (3, 1));
+    // Both are watched.
+    other["metadata"]["namespace"] = json!("two");
+    other["status"]["loadBalancer"]["ingress"][0]["ip"] = json!("192.0.2.61");
+    api.put(SERVICE, other);
+    api.put(SERVICE, service("web", "192.0.2.62"));
+    world.until_current().await;
+    assert_eq!(world.ip("other").unwrap(), "192.0.2.61");
+}
+
+#[tokio::test]
+async fn more_namespaces_than_are_listed_one_by_one() {
+    let api = api().await;
+    let mut hidden = service("hidden", "192.0.2.60");
+    hidden["metadata"]["namespace"] = json!("hidden");
+    api.put(SERVICE, hidden);
+    let change = |config: &mut config::Cluster| {
+        let mut names: Vec<_> = (0..16).map(|i| Label::parse(&format!("n{i:02}")).unwrap()).collect();
+        names.push(Label::parse("ns").unwrap());
+        config.namespaces = Namespaces::Only(names);
+    };
+    let mut world = World::start_with(&api, timing(), Arc::default(), change).await;
+    world.until_current().await;
+    assert_eq!((world.known[&SERVICE].len(), api.count(Ask::List(SERVICE))), (2, 1));
+}
+
+#[tokio::test]
+async fn a_malformed_object_costs_itself_only() {
+    let api = api().await;
+    let mut bad = service("bad", "192.0.2.3");
+    bad["spec"]["ports"] = json!("eighty");
+    api.put(SERVICE, bad.clone());
+    let mut world = World::start(&api).await;
+    world.check_history = false;
+    world.until("the good ones", |w| w.ip("web").is_some() && w.ip("mail").is_some()).await;
+    assert!(world.ip("bad").is_none());
+    assert_eq!(world.status.skips(Reason::Type), 1);
+
+    // Repaired, and broken again: the last good state stays, through an event and through a list.
+    api.put(SERVICE, service("bad", "192.0.2.3"));
+    world.until("repaired", |w| w.ip("bad").is_some()).await;
+    bad["metadata"]["annotations"] = json!({"changed": "yes"});
+    api.put(SERVICE, bad);
+    world.until("broken", |w| w.status.skips(Reason::Type) >= 2).await;
+    world.relist.notify_one();
+    world.until("listed", |w| w.resets[&SERVICE] >= 2).await;
+    assert_eq!(world.ip("bad").unwrap(), "192.0.2.3");
+    api.delete(SERVICE, "ns", "bad");
+    world.until("gone", |w| w.ip("bad").is_none()).await;
+    assert!(world.ip("web").is_some());
+    assert_eq!(ErrorReason::ALL.iter().map(|&r| world.status.errors(r)).sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn more_objects_than_the_limit_are_no_list() {
+    let api = ScriptedApi::start().await;
+    for i in 0..21 {
+        api.put(SERVICE, service(&format!("s{i}"), "192.0.2.1"));
+    }
+    let mut world = World::start(&api).await;
+    world.until("the limit", |w| w.status.errors(ErrorReason::Limit) >= 2).await;
+    assert!(!world.known.contains_key(&SERVICE));
+    api.delete(SERVICE, "ns", "s20");
+    world.until("one fewer", World::is_current).await;
+}
+
+#[tokio::test]
+async fn the_list_comes_again_by_itself() {
+    let api = api().await;
+    let timing = Timing { relist: Duration::from_millis(200), ..timing() };
+    let mut world = World::start_with(&api, timing, Arc::default(), |_| {}).await;
+    world.until("three lists", |w| w.resets.get(&SERVICE) >= Some(&3)).await;
+    assert!(world.status.relists() >= 2 && world.is_current());
+}
+
+#[tokio::test]
+async fn credentials_are_read_again() {
+    let api = api().await;
+    let file = kubeconfig(&api.kubeconfig("expired"));
+    let path = file.path().to_owned();
+    let mut world = World::start_from(&api, timing(), Arc::default(), |_| {}, file, "c1", 0).await;
+    world.until("the refusal", |w| w.status.errors(ErrorReason::Unauthorized) >= 2).await;
+    assert!(world.known.is_empty());
+    // Half written: the old ones stay in use.
+    std::fs::write(&path, "clusters: [").unwrap();
+    let errors = world.status.errors(ErrorReason::Unauthorized);
+    world.until("more refusals", |w| w.status.errors(ErrorReason::Unauthorized) >= errors + 2).await;
+    std::fs::write(&path, api.kubeconfig("good")).unwrap();
+    world.until_current().await;
+}
+
+#[tokio::test]
+async fn a_busy_publisher_is_waited_for() {
+    let (api, mut world) = synced().await;
+    for i in 0..200 {
+        api.put(SERVICE, service("web", &format!("192.0.2.{}", i % 250 + 1)));
+    }
+    // Nobody takes updates for longer than a watch may last.
+    tokio::time::sleep(timing().read + Duration::from_millis(500)).await;
+    api.put(SERVICE, service("web", "192.0.2.254"));
+    world.until_current().await;
+    assert_eq!(world.resets[&SERVICE], 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_kubeconfig_is_one_sentence() {
+    let api = api().await;
+    let good = api.kubeconfig("secret-token");
+    let plugin = good.replace(
+        "token: 'secret-token'",
+        "exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/false, interactiveMode: Never}",
+    );
+    for (text, context, parts) in [
+        ("users: [{name: u, user: {token: 'secret-token'}}]\nclusters: [", None, vec!["is no kubeconfig", "line 2"]),
+        ("just a text", None, vec!["is no kubeconfig"]),
+        ("", None, vec!["no current-context"]),
+        (&good, Some("nope"), vec!["no context \"nope\"", "it has: c"]),
+        (&good.replace("users: [{name: u", "users: [{name: v"), None, vec!["context \"c\"", "has no user \"u\""]),
+        (&good.replace("cluster: k", "cluster: l"), None, vec!["context \"c\"", "cluster"]),
+        (
+            &good.replace("server:", "certificate-authority: /nowhere/ca.crt, server:"),
+            None,
+            vec!["context \"c\"", "/nowhere/ca.crt"],
+        ),
+        (
+            &good.replace("server:", "certificate-authority-data: '!', server:"),
+            None,
+            vec!["context \"c\"", "certificate"],
+        ),
+        (
+            &good.replace("token:", "client-certificate: /nowhere/client.crt, token:"),
+            None,
+            vec!["context \"c\"", "client"],
+        ),
+        (
+            &good.replace("token: 'secret-token'", "tokenFile: /nowhere/token"),
+            None,
+            vec!["context \"c\"", "/nowhere/token"],
+        ),
+        (&good.replace("server:", "proxy-url: 'gopher://x', server:"), None, vec!["context \"c\"", "gopher"]),
+    ] {
+        let file = kubeconfig(text);
+        let mut config = cluster("c1", &file);
+        config.source = Source::Kubeconfig { file: file.path().to_owned(), context: context.map(str::to_owned) };
+        let Err(error) = kube::prepare(&config).await else { panic!("{text}") };
+        let error = error.to_string();
+        let path = file.path().display().to_string();
+        for part in parts.into_iter().chain(["cluster c1", &path]) {
+            assert!(error.contains(part), "{part:?} is missing in: {error}");
+        }
+        assert!(!error.contains('\n') && !error.contains("secret"), "{error}");
+    }
+
+    let file = kubeconfig("");
+    let mut config = cluster("c1", &file);
+    config.source = Source::Kubeconfig { file: "/nowhere/kubeconfig".into(), context: None };
+    let Err(error) = kube::prepare(&config).await else { panic!() };
+    assert!(error.to_string().contains("/nowhere/kubeconfig: cannot be read (No such file"), "{error}");
+
+    // What a plugin cannot tell now it may tell later.
+    assert!(kube::prepare(&cluster("c1", &kubeconfig(&plugin))).await.is_ok());
+    config.source = Source::Manifests { directory: "/nowhere".into() };
+    assert!(kube::prepare(&config).await.is_err());
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_is_asked_again() {
+    let api = api().await;
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    let command = format!(
+        "exec: {{apiVersion: client.authentication.k8s.io/v1, command: /bin/cat, args: ['{}'], interactiveMode: Never}}",
+        token.display()
+    );
+    let file = kubeconfig(&api.kubeconfig("good").replace("token: 'good'", &command));
+    let mut world = World::start_from(&api, timing(), Arc::default(), |_| {}, file, "c1", 0).await;
+    world.until("the failure", |w| w.status.errors(ErrorReason::Credentials) >= 2).await;
+    std::fs::write(
+        &token,
+        r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"good"}}"#,
+    )
+    .unwrap();
+    world.until_current().await;
+}
