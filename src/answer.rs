@@ -2,7 +2,14 @@
 
 use std::net::IpAddr;
 
-use crate::model::ViewRule;
+use crate::model::{View, ViewRule, is_label};
+use crate::names::{Labels, MAX_NAME};
+use crate::table::{Extra, Found, Node, Random, Set, Snapshot, Variant, ViewIndex, Walk, Zone, pointer_to};
+use crate::wire::response::{Options, Section};
+use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, rtype};
+
+/// Most CNAME and DNAME records that one answer follows. Chains in a zone file are short, loops are not.
+const MAX_CHAIN: usize = 8;
 
 /// Who asks, and over what.
 #[derive(Debug, Clone, Copy)]
@@ -11,10 +18,445 @@ pub struct Client {
     /// The rule of the listening socket.
     pub view: ViewRule,
     pub transport: Transport,
+    /// How long a connection may be idle, in units of 100 ms (RFC 7828); nothing to do with UDP.
+    pub keepalive: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     Udp,
     Tcp,
+}
+
+/// What to do with the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// Send its first `length` octets.
+    Send {
+        length: usize,
+        outcome: Outcome,
+    },
+    Drop(DropCause),
+}
+
+pub use crate::wire::Drop as DropCause;
+
+/// An answer by what counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    pub rcode: Rcode,
+    pub view: ViewClass,
+    pub truncated: bool,
+}
+
+/// RCODEs, with NOERROR in two parts (RFC 2308 section 2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rcode {
+    /// With an answer, or a referral.
+    NoError,
+    NoData,
+    NxDomain,
+    Refused,
+    FormErr,
+    NotImp,
+    ServFail,
+    BadVers,
+    YxDomain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ViewClass {
+    External,
+    Internal,
+}
+
+/// Answers queries, one at a time. A worker's own.
+pub struct Responder {
+    query: Query,
+    random: Random,
+}
+
+impl Responder {
+    /// `seed` starts the generator behind the order of equal candidates.
+    pub fn new(seed: u64) -> Responder {
+        Responder { query: Query::new(), random: Random::new(seed) }
+    }
+
+    /// `buffer[..length]` holds the query; the answer is written over it. No allocation, no lock, no system call.
+    ///
+    /// The buffer has at least [`wire::MAX_UDP`] octets, or [`wire::MAX_STREAM`] on streams: what does not fit into it is
+    /// truncated as if the client had asked for no more.
+    pub fn answer(&mut self, table: &Snapshot<'_>, client: Client, buffer: &mut [u8], length: usize) -> Reply {
+        let request = match wire::parse(&buffer[..length], &mut self.query) {
+            Ok(request) => request,
+            Err(cause) => return Reply::Drop(cause),
+        };
+        let (stream, keepalive) = match client.transport {
+            Transport::Udp => (false, None),
+            Transport::Tcp => (true, Some(client.keepalive)),
+        };
+        let speaks_for_others = request.edns.and_then(|edns| edns.subnet_source).is_some_and(|source| source > 0);
+        let view = table.view(client.view, client.address, speaks_for_others);
+        let options = Options { edns: request.edns, server: table.server(), keepalive };
+        let mut answering = Answering {
+            table,
+            view: table.view_index(view),
+            writer: Writer::new(buffer, self.query.end, stream, options),
+            random: &mut self.random,
+            stream,
+        };
+        let rcode = answering.reply(&request, &mut self.query);
+        let outcome = Outcome {
+            rcode,
+            view: match view {
+                View::External => ViewClass::External,
+                View::Internal(_) => ViewClass::Internal,
+            },
+            truncated: answering.writer.is_truncated(),
+        };
+        Reply::Send { length: answering.writer.finish(), outcome }
+    }
+}
+
+/// One answer in the making.
+struct Answering<'a, 't> {
+    table: &'a Snapshot<'t>,
+    view: ViewIndex,
+    writer: Writer<'a>,
+    random: &'a mut Random,
+    stream: bool,
+}
+
+/// What a name and a type come to in a zone.
+enum Step<'a> {
+    /// A set of a variant; its additional records belong to the question as it stands.
+    Records(&'a Variant, &'a Set),
+    NoData {
+        pending: bool,
+    },
+    NxDomain,
+    Referral {
+        node: &'a Node,
+        labels: usize,
+        mandatory_glue: bool,
+    },
+    Dname {
+        node: &'a Node,
+        labels: usize,
+    },
+    NotReady,
+}
+
+impl<'t> Answering<'_, 't> {
+    /// The checks that come before any name is looked at.
+    fn reply(&mut self, request: &Request, query: &mut Query) -> Rcode {
+        if request.opcode != 0 {
+            return self.refuse(wire::Rcode::NotImp, None);
+        }
+        if request.edns.is_some_and(|edns| edns.version > 0) {
+            return self.refuse(wire::Rcode::BadVers, None);
+        }
+        match request.fault {
+            Some(Fault::Question | Fault::Records) => return self.refuse(wire::Rcode::FormErr, None),
+            None => {}
+        }
+        // RFC 7828 section 3.2.1: no time-out from a client; over UDP the option means nothing.
+        if self.stream && request.edns.is_some_and(|edns| edns.keepalive_value) {
+            return self.refuse(wire::Rcode::FormErr, None);
+        }
+        match query.qclass {
+            class::IN | class::ANY => {}
+            class::CH => return self.chaos(query),
+            _ => return self.refuse(wire::Rcode::Refused, None),
+        }
+        let mut qtype = query.qtype;
+        match qtype {
+            rtype::NXNAME => return self.refuse(wire::Rcode::FormErr, Some(ExtendedError::InvalidQueryType)),
+            rtype::OPT | rtype::TSIG => return self.refuse(wire::Rcode::FormErr, None),
+            rtype::TKEY | rtype::MAILA | rtype::MAILB => return self.refuse(wire::Rcode::NotImp, None),
+            rtype::AXFR if !self.stream => return self.refuse(wire::Rcode::FormErr, None),
+            rtype::AXFR => return self.refuse(wire::Rcode::Refused, Some(ExtendedError::Prohibited)),
+            rtype::IXFR if self.stream => {
+                return self.refuse(wire::Rcode::Refused, Some(ExtendedError::Prohibited));
+            }
+            // RFC 1995 section 2: a server that does not transfer by UDP answers with its SOA.
+            rtype::IXFR => qtype = rtype::SOA,
+            _ => {}
+        }
+        match self.table.zone(query, qtype == rtype::DS) {
+            Some(zone) => self.resolve(zone, query, qtype),
+            None => self.refuse(wire::Rcode::Refused, Some(ExtendedError::NotAuthoritative)),
+        }
+    }
+
+    fn refuse(&mut self, rcode: wire::Rcode, why: Option<ExtendedError>) -> Rcode {
+        self.writer.set_rcode(rcode);
+        if let Some(why) = why {
+            self.writer.set_extended_error(why);
+        }
+        match rcode {
+            wire::Rcode::NoError => Rcode::NoError,
+            wire::Rcode::FormErr => Rcode::FormErr,
+            wire::Rcode::ServFail => Rcode::ServFail,
+            wire::Rcode::NxDomain => Rcode::NxDomain,
+            wire::Rcode::NotImp => Rcode::NotImp,
+            wire::Rcode::Refused => Rcode::Refused,
+            wire::Rcode::YxDomain => Rcode::YxDomain,
+            wire::Rcode::BadVers => Rcode::BadVers,
+        }
+    }
+
+    /// RFC 1034 section 4.3.2 from step 3 on, once for each name of a chain.
+    fn resolve<'q>(&mut self, zone: &'q Zone, query: &mut Query, qtype: u16) -> Rcode
+    where
+        Self: 'q,
+    {
+        let table = self.table;
+        let mut zone = zone;
+        // Where the name that is looked up stands in the message.
+        let mut owner = HEADER;
+        let mut owners = [HEADER; MAX_CHAIN];
+        self.writer.set_authoritative(true);
+        for link in 0..MAX_CHAIN {
+            owners[link] = owner;
+            let before = self.writer.position();
+            match step(table, zone, self.view, query, qtype) {
+                Step::Records(variant, set) => {
+                    if !variant.write(set, &mut self.writer, Section::Answer, owner, self.random) {
+                        self.writer.truncate();
+                        return Rcode::NoError;
+                    }
+                    let alias = set.rtype() == rtype::CNAME && qtype != rtype::CNAME && qtype != rtype::ANY;
+                    if !alias {
+                        if owner == HEADER {
+                            // What does not fit of these is left out without TC.
+                            let _ = variant.write_extra(set, &mut self.writer);
+                        }
+                        return Rcode::NoError;
+                    }
+                    owner = before + 12;
+                }
+                Step::Dname { node, labels } => match self.dname(node, labels, owner, query) {
+                    Ok(_) if qtype == rtype::CNAME => return Rcode::NoError,
+                    Ok(target) => owner = target,
+                    Err(rcode) => return rcode,
+                },
+                Step::Referral { node, labels, mandatory_glue } => {
+                    return self.referral(node, owner + query.suffix_at(labels), owner, mandatory_glue);
+                }
+                Step::NoData { pending } => {
+                    let ttl = if pending { zone.nxdomain_ttl() } else { zone.nodata_ttl() };
+                    self.negative(zone, query, owner, ttl);
+                    return Rcode::NoData;
+                }
+                Step::NxDomain => {
+                    self.writer.set_rcode(wire::Rcode::NxDomain);
+                    self.negative(zone, query, owner, zone.nxdomain_ttl());
+                    return Rcode::NxDomain;
+                }
+                Step::NotReady => {
+                    // Also of an alias that led here: a failure is about the whole answer.
+                    self.writer.clear();
+                    self.writer.set_authoritative(false);
+                    return self.refuse(wire::Rcode::ServFail, Some(ExtendedError::NotReady));
+                }
+            }
+            // An alias: on with its target, if that is ours.
+            if query.read_name(self.writer.message(), owner).is_none() {
+                return Rcode::NoError;
+            }
+            // A loop is told once: no record comes twice in an answer (RFC 2181 section 5).
+            let message = self.writer.message();
+            let is_query = |at: &usize| {
+                message.get(*at..at + query.name().len()).is_some_and(|name| name.eq_ignore_ascii_case(query.name()))
+            };
+            if owners[..=link].iter().any(is_query) {
+                return Rcode::NoError;
+            }
+            match table.zone(query, qtype == rtype::DS) {
+                Some(next) => zone = next,
+                None => return Rcode::NoError,
+            }
+        }
+        Rcode::NoError
+    }
+
+    /// RFC 2308: the SOA, with the time for which the negative answer holds as its TTL.
+    fn negative(&mut self, zone: &Zone, query: &Query, owner: usize, ttl: u32) {
+        let soa = zone.soa();
+        let pointer = pointer_to(owner + query.suffix_at(zone.label_count()));
+        match self.writer.reserve_records(Section::Authority, 2 + soa.len(), 1) {
+            Some(target) => {
+                target[..2].copy_from_slice(&pointer);
+                target[2..].copy_from_slice(soa);
+                target[6..10].copy_from_slice(&ttl.to_be_bytes());
+            }
+            None => self.writer.truncate(),
+        }
+    }
+
+    /// RFC 1034 section 4.3.2 step 3b.
+    fn referral(&mut self, node: &Node, cut: usize, owner: usize, mandatory_glue: bool) -> Rcode {
+        if owner == HEADER {
+            self.writer.set_authoritative(false);
+        }
+        let Found::Set(set) = node.variant.find(&[], rtype::NS, false) else { return Rcode::NoError };
+        if !node.variant.write(set, &mut self.writer, Section::Authority, cut, self.random) {
+            self.writer.truncate();
+            return Rcode::NoError;
+        }
+        // RFC 9471: a referral without the glue that it needs is truncated.
+        if node.variant.write_extra(set, &mut self.writer) == Extra::Incomplete && mandatory_glue {
+            self.writer.truncate();
+        }
+        Rcode::NoError
+    }
+
+    /// RFC 6672: the DNAME and the CNAME made from it. Returns where the CNAME's target stands.
+    fn dname(&mut self, node: &Node, labels: usize, owner: usize, query: &Query) -> Result<usize, Rcode> {
+        let Found::Set(set) = node.variant.find(&[], rtype::DNAME, false) else { return Err(Rcode::NoError) };
+        let dname = owner + query.suffix_at(labels);
+        if !node.variant.write(set, &mut self.writer, Section::Answer, dname, self.random) {
+            self.writer.truncate();
+            return Err(Rcode::NoError);
+        }
+        let prefix = query.prefix(labels);
+        let target = node.variant.first_rdata(set);
+        let length = prefix.len() + target.len();
+        if length > MAX_NAME {
+            return Err(self.refuse(wire::Rcode::YxDomain, None));
+        }
+        let at = self.writer.position();
+        let Some(record) = self.writer.reserve_records(Section::Answer, 12 + length, 1) else {
+            self.writer.truncate();
+            return Err(Rcode::NoError);
+        };
+        record[..2].copy_from_slice(&pointer_to(owner));
+        record[2..6].copy_from_slice(&[0, rtype::CNAME as u8, 0, class::IN as u8]);
+        record[6..10].copy_from_slice(&node.variant.first_ttl(set).to_be_bytes());
+        record[10..12].copy_from_slice(&(length as u16).to_be_bytes());
+        record[12..12 + prefix.len()].copy_from_slice(prefix);
+        record[12 + prefix.len()..].copy_from_slice(target);
+        Ok(at + 12)
+    }
+
+    /// Who we are, in the class CHAOS (RFC 4892).
+    fn chaos(&mut self, query: &Query) -> Rcode {
+        let text = match query.name() {
+            b"\x07version\x04bind\0" | b"\x07version\x06server\0" => self.table.version(),
+            b"\x02id\x06server\0" | b"\x08hostname\x04bind\0" => self.table.server(),
+            _ => None,
+        };
+        let Some(text) = text else { return self.refuse(wire::Rcode::Refused, None) };
+        self.writer.set_authoritative(true);
+        if query.qtype != rtype::TXT && query.qtype != rtype::ANY {
+            return Rcode::NoData;
+        }
+        // Config::load keeps the texts within one character-string.
+        let length = text.len().min(255);
+        match self.writer.reserve_records(Section::Answer, 13 + length, 1) {
+            Some(record) => {
+                record[..2].copy_from_slice(&wire::QUESTION_POINTER);
+                record[2..10].copy_from_slice(&[0, rtype::TXT as u8, 0, class::CH as u8, 0, 0, 0, 0]);
+                record[10..12].copy_from_slice(&(length as u16 + 1).to_be_bytes());
+                record[12] = length as u8;
+                record[13..].copy_from_slice(&text[..length]);
+            }
+            None => self.writer.truncate(),
+        }
+        Rcode::NoError
+    }
+}
+
+/// One name in one zone.
+fn step<'a>(table: &'a Snapshot<'_>, zone: &'a Zone, view: ViewIndex, query: &Query, qtype: u16) -> Step<'a> {
+    let relative = query.label_count() - zone.label_count();
+    let mut exists = false;
+    let mut encloser = None;
+    // Static data that can stand at or above the name comes first (RFC 1034 section 4.3.2 step 3).
+    if relative < 2 || zone.is_deep() || !zone.is_federation() {
+        match zone.walk(query, qtype == rtype::DS) {
+            Walk::Exact(node) if node.has_sets() => return from_node(node, qtype),
+            Walk::Exact(_) => exists = true,
+            Walk::Cut { node, labels, mandatory_glue } => return Step::Referral { node, labels, mandatory_glue },
+            Walk::Dname { node, labels } => return Step::Dname { node, labels },
+            Walk::Encloser { labels } => encloser = Some(labels),
+        }
+    }
+    if zone.is_federation() && relative >= 1 {
+        let awaits = table.awaits(label(query, zone.label_count() + 1));
+        match federated(table, zone, view, query, qtype, relative) {
+            Federated::Is(step) => return step,
+            Federated::Namespace if awaits => {}
+            Federated::Namespace => return if exists { Step::NoData { pending: false } } else { Step::NxDomain },
+            Federated::Nothing => {}
+        }
+        if awaits && relative == 1 {
+            return Step::NoData { pending: false };
+        }
+        if awaits && is_label(label(query, zone.label_count() + 2)) {
+            return Step::NotReady;
+        }
+    }
+    if exists {
+        return Step::NoData { pending: false };
+    }
+    if zone.has_wildcards() {
+        let labels = encloser.unwrap_or_else(|| match zone.walk(query, false) {
+            Walk::Encloser { labels } => labels,
+            Walk::Exact(_) | Walk::Cut { .. } | Walk::Dname { .. } => zone.label_count(),
+        });
+        if let Some(node) = zone.wildcard(query, labels) {
+            return from_node(node, qtype);
+        }
+    }
+    Step::NxDomain
+}
+
+fn from_node(node: &Node, qtype: u16) -> Step<'_> {
+    match node.variant.find(&[], qtype, qtype == rtype::ANY) {
+        Found::Set(set) => Step::Records(&node.variant, set),
+        Found::NoData { .. } | Found::Missing => match node.variant.find(&[], rtype::CNAME, false) {
+            Found::Set(set) => Step::Records(&node.variant, set),
+            Found::NoData { .. } | Found::Missing => Step::NoData { pending: false },
+        },
+    }
+}
+
+enum Federated<'a> {
+    Is(Step<'a>),
+    /// Not there, in a namespace that is: no wildcard applies.
+    Namespace,
+    Nothing,
+}
+
+/// The part of a federation's zone that the clusters fill.
+fn federated<'a>(
+    table: &'a Snapshot<'_>,
+    zone: &Zone,
+    view: ViewIndex,
+    query: &Query,
+    qtype: u16,
+    relative: usize,
+) -> Federated<'a> {
+    let depth = zone.label_count();
+    if relative == 1 {
+        let namespace = table.has_namespace(query.name(), view);
+        return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
+    }
+    if let Some(variant) = table.service(query.suffix(depth + 2), view) {
+        match variant.find(query.prefix(depth + 2), qtype, qtype == rtype::ANY) {
+            Found::Set(set) => return Federated::Is(Step::Records(variant, set)),
+            Found::NoData { pending } => return Federated::Is(Step::NoData { pending }),
+            Found::Missing => {}
+        }
+    }
+    // Only a wildcard needs to know whether the namespace is there.
+    let namespace = zone.has_wildcards() && table.has_namespace(query.suffix(depth + 1), view);
+    if namespace { Federated::Namespace } else { Federated::Nothing }
+}
+
+/// The first of the name's last `count` labels.
+fn label(query: &Query, count: usize) -> &[u8] {
+    Labels::new(query.suffix(count)).next().unwrap_or_default()
 }

@@ -1,0 +1,268 @@
+//! A zone's static data, laid out like everything else that is answered with.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use foldhash::quality::FixedState;
+
+use super::build::{Builder, Group, put_record};
+use super::record::Variant;
+use crate::config::{self, Families, Schema};
+use crate::names::Name;
+use crate::wire::{Query, rtype};
+use crate::zonefile::{RrSet, ZoneData};
+
+/// What the configuration says of a zone's services.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    pub ttl: u32,
+    pub max_answers: u8,
+    pub families: Families,
+}
+
+pub struct Zone {
+    pub(super) apex: Name,
+    labels: usize,
+    federation: bool,
+    pub(super) policy: Policy,
+    nodes: HashMap<Box<[u8]>, Node, FixedState>,
+    /// The SOA record without its owner, for negative answers.
+    soa: Box<[u8]>,
+    nodata_ttl: u32,
+    nxdomain_ttl: u32,
+    deep: bool,
+    wildcards: bool,
+}
+
+/// A name of the zone file, or an empty non-terminal above one.
+#[derive(Default)]
+pub struct Node {
+    pub variant: Variant,
+    kind: Kind,
+    /// A child `*` exists.
+    wildcard: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Plain,
+    /// An NS set below the apex: what is below belongs to somebody else.
+    Cut { mandatory_glue: bool },
+    /// RFC 6672: what is below is elsewhere.
+    Dname,
+}
+
+/// Where a walk from the apex towards a name ends (RFC 1034 section 4.3.2 step 3).
+pub enum Walk<'a> {
+    /// At the name itself.
+    Exact(&'a Node),
+    /// At a delegation, which has this many labels.
+    Cut { node: &'a Node, labels: usize, mandatory_glue: bool },
+    /// At a DNAME above the name.
+    Dname { node: &'a Node, labels: usize },
+    /// At the closest encloser among the static names.
+    Encloser { labels: usize },
+}
+
+impl Node {
+    pub fn has_sets(&self) -> bool {
+        !self.variant.sets.is_empty()
+    }
+}
+
+impl Zone {
+    pub(super) fn new(config: &config::Zone, data: &ZoneData, seed: u64) -> Zone {
+        let federation = match config.schema {
+            Schema::Federation => true,
+            Schema::Static => false,
+        };
+        let (nodata_ttl, nxdomain_ttl, minimum) = match config.schema {
+            // RFC 2308 section 5: a resolver takes the lower of the SOA's TTL and its MINIMUM, so that MINIMUM must
+            // not be below either of the two.
+            Schema::Federation => (config.ttl, config.negative_ttl, config.ttl.max(config.negative_ttl)),
+            Schema::Static => {
+                let lower = data.soa.ttl.min(data.soa.minimum);
+                (lower, lower, data.soa.minimum)
+            }
+        };
+        let mut soa_rdata = data.soa.rdata.clone();
+        let minimum_at = soa_rdata.len() - 4;
+        soa_rdata[minimum_at..].copy_from_slice(&minimum.to_be_bytes());
+        let mut soa = Vec::new();
+        put_record(&mut soa, rtype::SOA, nodata_ttl, &soa_rdata);
+
+        let labels = config.name.label_count();
+        let mut zone = Zone {
+            apex: config.name.clone(),
+            labels,
+            federation,
+            policy: Policy { ttl: config.ttl, max_answers: config.max_answers, families: config.families },
+            nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
+            soa: soa.into(),
+            nodata_ttl,
+            nxdomain_ttl,
+            deep: false,
+            wildcards: false,
+        };
+        for (owner, sets) in &data.sets {
+            zone.add(owner, sets, data, &soa_rdata);
+        }
+        zone
+    }
+
+    fn add(&mut self, owner: &Name, sets: &[RrSet], data: &ZoneData, soa_rdata: &[u8]) {
+        let mut builder = Builder::default();
+        let mut kind = Kind::Plain;
+        for set in sets {
+            let soa = [soa_rdata.to_vec()];
+            let rdatas = if set.rtype == rtype::SOA { &soa[..] } else { &set.rdatas[..] };
+            let extra = glue(set, data);
+            let left_out = builder.fixed(&[], set.rtype, set.ttl, rdatas, &extra);
+            debug_assert_eq!(left_out, 0, "zonefile refuses sets that fit no message");
+            if set.rtype == rtype::NS && *owner != self.apex {
+                let below = |target: &Name| target.is_at_or_below(owner);
+                kind = Kind::Cut { mandatory_glue: targets(set).iter().any(below) };
+            } else if set.rtype == rtype::DNAME {
+                kind = Kind::Dname;
+            }
+        }
+        let depth = owner.label_count() - self.labels;
+        let wildcard = owner.labels().next() == Some(b"*") && depth > 0;
+        self.wildcards |= wildcard;
+        self.deep |= depth >= 2 || kind != Kind::Plain;
+        let node = self.nodes.entry(owner.as_wire().into()).or_default();
+        node.variant = builder.finish();
+        node.kind = kind;
+        // Names above it exist (RFC 8020).
+        let mut name = owner.clone();
+        let mut first = true;
+        while name != self.apex {
+            name = name.parent().expect("an owner is at or below the apex");
+            let node = self.nodes.entry(name.as_wire().into()).or_default();
+            node.wildcard |= first && wildcard;
+            first = false;
+        }
+    }
+
+    pub fn label_count(&self) -> usize {
+        self.labels
+    }
+
+    pub fn apex(&self) -> &Name {
+        &self.apex
+    }
+
+    /// Whether services have names in this zone.
+    pub fn is_federation(&self) -> bool {
+        self.federation
+    }
+
+    /// Whether static data can stand at or above a service's name.
+    pub fn is_deep(&self) -> bool {
+        self.deep
+    }
+
+    pub fn has_wildcards(&self) -> bool {
+        self.wildcards
+    }
+
+    pub fn nodata_ttl(&self) -> u32 {
+        self.nodata_ttl
+    }
+
+    pub fn nxdomain_ttl(&self) -> u32 {
+        self.nxdomain_ttl
+    }
+
+    /// The SOA record from its type on. The TTL is at octets 4 to 7.
+    pub fn soa(&self) -> &[u8] {
+        &self.soa
+    }
+
+    /// Walks down from the apex. `at_parent`: the type belongs to the parent's side of a cut (DS).
+    pub fn walk(&self, query: &Query, at_parent: bool) -> Walk<'_> {
+        let count = query.label_count();
+        let mut found = None;
+        for labels in self.labels..=count {
+            let Some(node) = self.nodes.get(query.suffix(labels)) else {
+                return Walk::Encloser { labels: labels.saturating_sub(1).max(self.labels) };
+            };
+            match node.kind {
+                Kind::Cut { mandatory_glue } if !(at_parent && labels == count) => {
+                    return Walk::Cut { node, labels, mandatory_glue };
+                }
+                Kind::Dname if labels < count => return Walk::Dname { node, labels },
+                Kind::Plain | Kind::Cut { .. } | Kind::Dname => {}
+            }
+            found = Some(node);
+        }
+        found.map_or(Walk::Encloser { labels: self.labels }, Walk::Exact)
+    }
+
+    /// The wildcard right below the closest encloser (RFC 4592 section 3.3.1).
+    pub fn wildcard(&self, query: &Query, encloser_labels: usize) -> Option<&Node> {
+        let encloser = query.suffix(encloser_labels);
+        if !self.nodes.get(encloser)?.wildcard {
+            return None;
+        }
+        let mut name = [0u8; crate::names::MAX_NAME];
+        name[..2].copy_from_slice(b"\x01*");
+        let target = name.get_mut(2..2 + encloser.len())?;
+        target.copy_from_slice(encloser);
+        self.nodes.get(&name[..2 + encloser.len()])
+    }
+
+    /// Whether a cut stands at or above `name`, or a DNAME above it.
+    pub(super) fn is_occluded(&self, name: &Name) -> bool {
+        if !self.deep {
+            return false;
+        }
+        let mut above = Some(name.clone());
+        while let Some(here) = above.filter(|n| n.is_at_or_below(&self.apex)) {
+            let kind = self.nodes.get(here.as_wire()).map_or(Kind::Plain, |node| node.kind);
+            match kind {
+                Kind::Cut { .. } => return true,
+                Kind::Dname if here != *name => return true,
+                Kind::Dname | Kind::Plain => {}
+            }
+            above = here.parent();
+        }
+        false
+    }
+
+    pub(super) fn has_sets(&self, name: &Name) -> bool {
+        self.nodes.get(name.as_wire()).is_some_and(Node::has_sets)
+    }
+}
+
+/// The names that NS or SRV records point to.
+fn targets(set: &RrSet) -> Vec<Name> {
+    let skip = match set.rtype {
+        rtype::NS => 0,
+        rtype::SRV => 6,
+        _ => return Vec::new(),
+    };
+    set.rdatas.iter().filter_map(|rdata| Name::from_wire(rdata.get(skip..)?).ok()).collect()
+}
+
+/// The addresses that the zone itself has for a set's targets.
+fn glue(set: &RrSet, data: &ZoneData) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for target in targets(set) {
+        for (rtype, v4) in [(rtype::A, true), (rtype::AAAA, false)] {
+            let Some(set) = data.set(&target, rtype) else { continue };
+            let addresses: Vec<IpAddr> = set.rdatas.iter().filter_map(|rdata| address(rdata)).collect();
+            groups.extend(Group::addresses(target.as_wire(), &addresses, v4, set.ttl));
+        }
+    }
+    groups
+}
+
+fn address(rdata: &[u8]) -> Option<IpAddr> {
+    match rdata.len() {
+        4 => <[u8; 4]>::try_from(rdata).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(rdata).ok().map(IpAddr::from),
+        _ => None,
+    }
+}

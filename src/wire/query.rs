@@ -1,0 +1,338 @@
+//! A query's octets → what was asked. Work and memory are bounded by the length of the message.
+
+use super::{HEADER, option, read_u16, rtype};
+use crate::names::MAX_NAME;
+
+/// A name of 255 octets has at most 127 labels before the root.
+const MAX_LABELS: usize = 127;
+
+/// Reasons to say nothing at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Drop {
+    /// Shorter than a header.
+    Short,
+    /// An answer: answering it could start a loop.
+    Response,
+}
+
+/// Why a message is FORMERR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// There is not exactly one whole question: nothing can be echoed.
+    Question,
+    /// What follows the question is broken.
+    Records,
+}
+
+/// The OPT record of a query (RFC 6891), cut to what is acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Edns {
+    pub version: u8,
+    pub payload: u16,
+    pub dnssec_ok: bool,
+    /// The query has an empty NSID option (RFC 5001).
+    pub nsid: bool,
+    /// The query has an edns-tcp-keepalive option (RFC 7828).
+    pub keepalive: bool,
+    /// The option has a value, which only a server's may have.
+    pub keepalive_value: bool,
+    /// SOURCE PREFIX-LENGTH of a client-subnet option (RFC 7871), if there is one.
+    pub subnet_source: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    pub opcode: u8,
+    pub edns: Option<Edns>,
+    pub fault: Option<Fault>,
+}
+
+/// The question, with its name in lower case. One instance is used again for every query of a worker.
+pub struct Query {
+    name: [u8; MAX_NAME],
+    length: usize,
+    offsets: [u8; MAX_LABELS],
+    labels: usize,
+    pub qtype: u16,
+    pub qclass: u16,
+    /// Where the question ends in the message.
+    pub end: usize,
+}
+
+impl Query {
+    pub fn new() -> Query {
+        Query { name: [0; MAX_NAME], length: 1, offsets: [0; MAX_LABELS], labels: 0, qtype: 0, qclass: 0, end: HEADER }
+    }
+
+    /// Wire form, lower case, with the root's octet.
+    pub fn name(&self) -> &[u8] {
+        &self.name[..self.length]
+    }
+
+    /// Labels before the root.
+    pub fn label_count(&self) -> usize {
+        self.labels
+    }
+
+    /// Where the name's last `count` labels (and the root) begin.
+    pub fn suffix_at(&self, count: usize) -> usize {
+        debug_assert!(count <= self.labels);
+        if count == 0 { self.length - 1 } else { usize::from(self.offsets[self.labels - count]) }
+    }
+
+    /// The last `count` labels and the root.
+    pub fn suffix(&self, count: usize) -> &[u8] {
+        &self.name[self.suffix_at(count)..self.length]
+    }
+
+    /// What stands in front of the last `count` labels.
+    pub fn prefix(&self, count: usize) -> &[u8] {
+        &self.name[..self.suffix_at(count)]
+    }
+
+    /// Reads a name that stands uncompressed at `at`; returns where it ends. `None`: it is broken.
+    pub fn read_name(&mut self, message: &[u8], at: usize) -> Option<usize> {
+        let mut here = at;
+        self.labels = 0;
+        loop {
+            let length = usize::from(*message.get(here)?);
+            if length == 0 {
+                break;
+            }
+            // 64 and more: a compression pointer, which a question must not have, or a type of label that nobody uses.
+            if length > 63 || here - at + length + 2 > MAX_NAME {
+                return None;
+            }
+            // 255 octets hold at most 127 labels, so that the array cannot overflow; offsets are below 255.
+            self.offsets[self.labels] = (here - at) as u8;
+            self.labels += 1;
+            here += 1 + length;
+        }
+        let end = here + 1;
+        self.length = end - at;
+        self.name[..self.length].copy_from_slice(&message[at..end]);
+        // Length octets are at most 63 and no letters, so they stay as they are.
+        self.name[..self.length].make_ascii_lowercase();
+        Some(end)
+    }
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Query::new()
+    }
+}
+
+/// Reads one message. `Err`: say nothing.
+pub fn parse(message: &[u8], query: &mut Query) -> Result<Request, Drop> {
+    if message.len() < HEADER {
+        return Err(Drop::Short);
+    }
+    if message[2] & 0x80 != 0 {
+        return Err(Drop::Response);
+    }
+    let mut request = Request { opcode: message[2] >> 3 & 0x0F, edns: None, fault: None };
+    query.end = HEADER;
+    if read_u16(message, 4) != 1 || read_question(message, query).is_none() {
+        request.fault = Some(Fault::Question);
+        return Ok(request);
+    }
+    // At most 3 × 65,535 by the header, but each record takes at least 11 octets of the message.
+    let others = u32::from(read_u16(message, 6)) + u32::from(read_u16(message, 8));
+    let additional = u32::from(read_u16(message, 10));
+    if others + additional > 0 && read_records(message, query.end, others, additional, &mut request.edns).is_none() {
+        request.fault = Some(Fault::Records);
+    }
+    Ok(request)
+}
+
+fn read_question(message: &[u8], query: &mut Query) -> Option<()> {
+    let end = query.read_name(message, HEADER)?;
+    if message.len() < end + 4 {
+        return None;
+    }
+    query.qtype = read_u16(message, end);
+    query.qclass = read_u16(message, end + 2);
+    query.end = end + 4;
+    Some(())
+}
+
+/// Walks the records after the question and picks the OPT. What follows the last record is ignored.
+fn read_records(message: &[u8], at: usize, others: u32, additional: u32, edns: &mut Option<Edns>) -> Option<()> {
+    let mut at = at;
+    for n in 0..others + additional {
+        let owner = at;
+        at = skip_name(message, at)?;
+        let fixed = message.get(at..at + 10)?;
+        let rdata_at = at + 10;
+        let rdata = message.get(rdata_at..rdata_at + usize::from(read_u16(fixed, 8)))?;
+        if read_u16(fixed, 0) == rtype::OPT {
+            // RFC 6891 section 6.1.1: in the additional section, once, owned by the root.
+            if n < others || edns.is_some() || message[owner] != 0 {
+                return None;
+            }
+            let seen = edns.insert(Edns {
+                version: fixed[5],
+                payload: read_u16(fixed, 2),
+                dnssec_ok: fixed[6] & 0x80 != 0,
+                ..Edns::default()
+            });
+            // The options of another version may mean anything (RFC 6891 section 6.1.3).
+            if seen.version == 0 {
+                read_options(rdata, seen)?;
+            }
+        }
+        at = rdata_at + rdata.len();
+    }
+    Some(())
+}
+
+fn read_options(rdata: &[u8], edns: &mut Edns) -> Option<()> {
+    let mut rest = rdata;
+    while !rest.is_empty() {
+        let head = rest.get(..4)?;
+        let value = rest.get(4..4 + usize::from(read_u16(head, 2)))?;
+        match read_u16(head, 0) {
+            option::NSID => edns.nsid = true,
+            option::TCP_KEEPALIVE => {
+                edns.keepalive = true;
+                edns.keepalive_value |= !value.is_empty();
+            }
+            // Two of them could say two things of one client.
+            option::CLIENT_SUBNET if edns.subnet_source.is_some() => return None,
+            option::CLIENT_SUBNET => edns.subnet_source = Some(read_subnet(value)?),
+            _ => {}
+        }
+        rest = &rest[4 + value.len()..];
+    }
+    Some(())
+}
+
+/// RFC 7871 section 6 and 7.1.2: the shape of an option in a query.
+fn read_subnet(value: &[u8]) -> Option<u8> {
+    let head = value.get(..4)?;
+    let (family, source, scope) = (read_u16(head, 0), head[2], head[3]);
+    let widest = match family {
+        0 => 0,
+        1 => 32,
+        2 => 128,
+        _ => return None,
+    };
+    let address = &value[4..];
+    if source > widest || scope != 0 || address.len() != usize::from(source).div_ceil(8) {
+        return None;
+    }
+    // Bits beyond SOURCE PREFIX-LENGTH are zero.
+    let spare = (8 - source % 8) % 8;
+    match address.last() {
+        Some(last) if last & ((1u16 << spare) - 1) as u8 != 0 => None,
+        _ => Some(source),
+    }
+}
+
+fn skip_name(message: &[u8], at: usize) -> Option<usize> {
+    let mut at = at;
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            n @ 1..=63 => at += 1 + usize::from(n),
+            0xC0..=0xFF => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(name: &[u8]) -> Vec<u8> {
+        let mut m = vec![0x12, 0x34, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        m.extend_from_slice(name);
+        m.extend_from_slice(&[0, 1, 0, 1]);
+        m
+    }
+
+    fn with_opt(options: &[u8]) -> Vec<u8> {
+        let mut m = question(b"\x01a\x00");
+        m[11] = 1;
+        m.extend_from_slice(&[0, 0, 41, 0x04, 0xD0, 0, 0, 0x80, 0]);
+        m.extend_from_slice(&(options.len() as u16).to_be_bytes());
+        m.extend_from_slice(options);
+        m
+    }
+
+    #[test]
+    fn names_are_lowered_and_cut_by_label() {
+        let mut q = Query::new();
+        let m = question(b"\x03WwW\x07ExAmPle\x03cOm\x00");
+        let r = parse(&m, &mut q).unwrap();
+        assert_eq!(r, Request { opcode: 0, edns: None, fault: None });
+        assert_eq!(q.name(), b"\x03www\x07example\x03com\x00");
+        assert_eq!(q.label_count(), 3);
+        assert_eq!(q.suffix(2), b"\x07example\x03com\x00");
+        assert_eq!(q.prefix(2), b"\x03www");
+        assert_eq!((q.suffix(0), q.prefix(3)), (&b"\x00"[..], &b""[..]));
+        assert_eq!(q.end, m.len());
+    }
+
+    #[test]
+    fn broken_questions() {
+        let mut long = Vec::new();
+        for _ in 0..4 {
+            long.push(63);
+            long.extend_from_slice(&[b'x'; 63]);
+        }
+        long.push(0);
+        let cases: [&[u8]; 5] = [b"\xC0\x0C", b"\x40a", b"\x05a", b"", &long];
+        for name in cases {
+            let mut m = question(name);
+            if name == b"\x05a" || name.is_empty() {
+                m.truncate(12 + name.len());
+            }
+            assert_eq!(parse(&m, &mut Query::new()).unwrap().fault, Some(Fault::Question), "{name:?}");
+        }
+        let mut many = [b"\x01a".repeat(127), vec![0]].concat();
+        assert_eq!(parse(&question(&many), &mut Query::new()).unwrap().fault, None);
+        many.splice(0..0, *b"\x01a");
+        assert_eq!(parse(&question(&many), &mut Query::new()).unwrap().fault, Some(Fault::Question));
+    }
+
+    #[test]
+    fn dropped() {
+        assert_eq!(parse(&[0; 11], &mut Query::new()), Err(Drop::Short));
+        let mut m = question(b"\x00");
+        m[2] |= 0x80;
+        assert_eq!(parse(&m, &mut Query::new()), Err(Drop::Response));
+    }
+
+    #[test]
+    fn edns() {
+        let seen = |m: &[u8]| parse(m, &mut Query::new()).unwrap();
+        let plain = Edns { payload: 1232, dnssec_ok: true, ..Edns::default() };
+        assert_eq!(seen(&with_opt(&[])).edns, Some(plain));
+        assert_eq!(seen(&with_opt(&[0, 3, 0, 0])).edns, Some(Edns { nsid: true, ..plain }));
+        let subnet = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
+        assert_eq!(seen(&with_opt(&subnet)).edns, Some(Edns { subnet_source: Some(24), ..plain }));
+        assert_eq!(seen(&with_opt(&[0xFF, 0xFE, 0, 1, 7])).edns, Some(plain));
+        let faults: [&[u8]; 6] = [
+            &[0, 3, 0],                                        // half an option
+            &[0, 3, 0, 9, 1],                                  // longer than the record
+            &[0, 8, 0, 4, 0, 0, 0, 0, 0, 8, 0, 4, 0, 0, 0, 0], // two client subnets
+            &[0, 8, 0, 7, 0, 1, 24, 1, 192, 0, 2],             // a scope in a query
+            &[0, 8, 0, 8, 0, 1, 24, 0, 192, 0, 2, 0],          // too many octets
+            &[0, 8, 0, 7, 0, 1, 23, 0, 192, 0, 3],             // a bit beyond the prefix
+        ];
+        for options in faults {
+            assert_eq!(seen(&with_opt(options)).fault, Some(Fault::Records), "{options:?}");
+            assert!(seen(&with_opt(options)).edns.is_some(), "a FORMERR after the OPT carries an OPT");
+        }
+        let mut twice = with_opt(&[]);
+        twice[11] = 2;
+        twice.extend_from_slice(&[0, 0, 41, 4, 0xD0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(seen(&twice).fault, Some(Fault::Records));
+        let mut lying = question(b"\x00");
+        lying[6..12].copy_from_slice(&[0xFF; 6]);
+        assert_eq!(seen(&lying).fault, Some(Fault::Records));
+    }
+}

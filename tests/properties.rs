@@ -1,0 +1,298 @@
+//! What holds for every federation, every view and every question.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{RData, Record};
+use proptest::prelude::*;
+use proptest::test_runner::Config as Cases;
+use signpost::answer::Transport;
+use signpost::config::Cluster;
+use signpost::model::{Federated, ServiceKey, Share, View};
+use signpost::zonefile;
+use support::ask::{Ask, render, text};
+use support::federations::*;
+use support::*;
+
+/// A, AAAA, SRV, TXT, NS, DS, HTTPS, ANY, and 0, which is no type.
+const TYPES: [u16; 9] = [1, 28, 33, 16, 2, 43, 65, 255, 0];
+
+fn world(federation: &Federation) -> World {
+    let mut world = World::new(federation.config(), &federation.zone_file()).synced();
+    for (key, shares) in &federation.services {
+        world.publish(key.clone(), shares.clone());
+    }
+    world
+}
+
+/// Another way to ask for each `n`: with and without EDNS, over both transports, in any case.
+fn ask(name: &str, qtype: u16, n: u64) -> Ask {
+    let ask = Ask::new(&format!("{name}.{ZONE}"), qtype).mixed_case(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    match n % 6 {
+        0 => ask,
+        1 => ask.edns(1232).option(3, &[]),
+        2 => ask.edns((n % 1500) as u16),
+        3 => ask.edns(u16::MAX),
+        4 => ask.tcp(),
+        _ => ask.edns(0).tcp(),
+    }
+}
+
+fn address(record: &Record) -> Option<IpAddr> {
+    match &record.data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(a) => Some(IpAddr::V6(a.0)),
+        _ => None,
+    }
+}
+
+/// The security property: what belongs to the inside of a cluster is told to nobody outside.
+fn origins(message: &Message, view: View, clusters: &[Cluster]) -> Result<(), TestCaseError> {
+    let sections = [&message.answers, &message.authorities, &message.additionals];
+    for record in sections.into_iter().flatten() {
+        if let Some(address) = address(record) {
+            prop_assert!(may_see(view, address, clusters), "{view:?} is told {}", text(record));
+        }
+    }
+    Ok(())
+}
+
+/// One answer against what the oracle says of its name.
+fn check(
+    message: &Message,
+    ask: &Ask,
+    exists: Option<&Expected>,
+    below: bool,
+    all: &BTreeMap<String, Expected>,
+) -> Result<(), TestCaseError> {
+    let seen = render(message);
+    let soa_ttl = message.authorities.first().map(|soa| soa.ttl);
+    let Some(expected) = exists.cloned().or(below.then(Expected::default)) else {
+        prop_assert_eq!(message.metadata.response_code, ResponseCode::NXDomain, "{}", seen);
+        prop_assert_eq!((message.answers.len(), soa_ttl), (0, Some(5)), "{}", seen);
+        return Ok(());
+    };
+    prop_assert_eq!(message.metadata.response_code, ResponseCode::NoError, "{}", seen);
+    prop_assert!(message.metadata.authoritative, "{}", seen);
+    let rtypes: BTreeSet<u16> = message.answers.iter().map(|r| u16::from(r.record_type())).collect();
+    let rtype = match (ask.qtype, rtypes.first()) {
+        (255, Some(&rtype)) => rtype,
+        (qtype, _) => qtype,
+    };
+    let Some(set) = expected.sets.get(&rtype) else {
+        prop_assert!(ask.qtype != 255 || expected.sets.is_empty(), "ANY finds what there is: {seen}");
+        let ttl = if expected.pending { 5 } else { 30 };
+        prop_assert_eq!((message.answers.len(), soa_ttl), (0, Some(ttl)), "{}", seen);
+        return Ok(());
+    };
+    let list: Vec<String> = message.answers.iter().map(|r| r.data.to_string()).collect();
+    let distinct: BTreeSet<&String> = list.iter().collect();
+    prop_assert_eq!(distinct.len(), list.len(), "no record twice: {}", seen);
+    prop_assert_eq!(&rtypes, &BTreeSet::from([rtype]), "{}", seen);
+    let limit = if rtype == 33 || rtype == 16 { usize::MAX } else { expected.limit.unwrap_or(usize::MAX) };
+    if message.metadata.truncation {
+        prop_assert!(ask.transport == Transport::Udp, "{seen}");
+        return Ok(());
+    }
+    prop_assert_eq!(list.len(), set.len().min(limit), "{} of {:?}", seen, set);
+    prop_assert!(message.authorities.is_empty(), "{seen}");
+    // Bands in order, and of those that are left out none is better than one that is not.
+    let mut bands = Vec::new();
+    for data in &list {
+        prop_assert!(set.contains_key(data), "{data} is not in {set:?}");
+        bands.push(set[data]);
+    }
+    let mut best: Vec<usize> = set.values().copied().collect();
+    best.sort();
+    best.truncate(limit);
+    prop_assert_eq!(bands, best, "{} of {:?}", seen, set);
+    // Additional records are the targets' own.
+    for record in &message.additionals {
+        let owner = record.name.to_string().to_ascii_lowercase();
+        let relative = owner.strip_suffix(&format!(".{ZONE}.")).expect("a name of the zone");
+        let own = all.get(relative).and_then(|e| e.sets.get(&u16::from(record.record_type())));
+        prop_assert!(own.is_some_and(|set| set.contains_key(&record.data.to_string())), "{seen}");
+        prop_assert!(list.iter().any(|srv| srv.ends_with(&format!(" {owner}"))), "{seen}");
+    }
+    if ask.transport != Transport::Udp && rtype == 33 {
+        for target in list.iter().filter_map(|srv| srv.rsplit(' ').next()) {
+            let given = message.additionals.iter().any(|r| r.name.to_string().eq_ignore_ascii_case(target));
+            prop_assert!(given, "no address for {target}: {seen}");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(Cases { cases: 48, max_shrink_time: 15_000, ..Cases::default() })]
+
+    /// Membership, order, existence, sizes, echoes and origins, for every name, type and view.
+    #[test]
+    fn every_answer_is_what_the_oracle_says(federation in federations(), salt in any::<u32>()) {
+        let mut world = world(&federation);
+        let mut n = u64::from(salt);
+        for view in federation.views() {
+            let all = oracle(&federation, view);
+            for name in names(federation.clusters.len()) {
+                let suffix = format!(".{name}");
+                // RFC 8020: a name exists if one below it does.
+                let below = all.keys().any(|other| other.ends_with(&suffix));
+                for qtype in TYPES {
+                    n += 1;
+                    let ask = ask(&name, qtype, n);
+                    let message = ask.send(&mut world, view);
+                    origins(&message, view, &federation.clusters)?;
+                    check(&message, &ask, all.get(&name), below, &all)?;
+                    if message.metadata.truncation {
+                        let ask = ask.tcp();
+                        let message = ask.send(&mut world, view);
+                        origins(&message, view, &federation.clusters)?;
+                        check(&message, &ask, all.get(&name), below, &all)?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a question comes to, whatever is drawn.
+fn outcome(world: &mut World, view: View, name: &str, qtype: u16) -> String {
+    let message = Ask::new(&format!("{name}.{ZONE}"), qtype).tcp().send(world, view);
+    let mut lines: Vec<String> = render(&message).lines().map(str::to_owned).collect();
+    lines[1..].sort();
+    lines.join("\n")
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(usize, Vec<Share>),
+    Withdraw(usize),
+    Replace,
+}
+
+fn steps(clusters: usize) -> impl Strategy<Value = Vec<Step>> {
+    let service = 0..SERVICES.len();
+    let publish =
+        service.clone().prop_flat_map(move |s| shares(s, clusters).prop_map(move |list| Step::Publish(s, list)));
+    prop::collection::vec(
+        prop_oneof![6 => publish, 3 => service.prop_map(Step::Withdraw), 1 => Just(Step::Replace)],
+        1..14,
+    )
+}
+
+proptest! {
+    #![proptest_config(Cases { cases: 32, max_shrink_time: 15_000, ..Cases::default() })]
+
+    /// A table that was changed step by step says what one says that was filled at once.
+    #[test]
+    fn incremental_is_rebuilt(
+        (mut federation, steps) in federations().prop_flat_map(|f| (Just(f.clone()), steps(f.clusters.len())))
+    ) {
+        // All of a set comes back, so that the draw does not show.
+        federation.max_answers = 255;
+        let mut world = world(&federation);
+        let mut state: BTreeMap<ServiceKey, Vec<Share>> = federation.services.clone();
+        let file = zonefile::parse(&federation.zone_file(), &world.config.zones[0].name, "z".as_ref()).expect("it is right");
+        for step in steps {
+            match step {
+                Step::Publish(s, list) => {
+                    state.insert(service_key(s), list.clone());
+                    world.publish(service_key(s), list);
+                }
+                Step::Withdraw(s) => {
+                    state.remove(&service_key(s));
+                    world.publisher.publish(&service_key(s), None);
+                }
+                Step::Replace => {
+                    let services = state.iter().map(|(key, shares)| Federated { key: key.clone(), shares: shares.clone() });
+                    let config = world.config.clone();
+                    world.publisher.replace(config, std::slice::from_ref(&file), services, |_| true);
+                }
+            }
+        }
+        let fresh = Federation { services: state.clone(), ..federation.clone() };
+        let mut fresh_world = self::world(&fresh);
+        prop_assert_eq!(world.publisher.name_count(), fresh_world.publisher.name_count());
+        for view in federation.views() {
+            for name in names(federation.clusters.len()) {
+                for qtype in [1, 28, 33, 255] {
+                    let (changed, filled) =
+                        (outcome(&mut world, view, &name, qtype), outcome(&mut fresh_world, view, &name, qtype));
+                    prop_assert_eq!(changed, filled, "{:?} {} {}", view, name, qtype);
+                }
+            }
+        }
+        // Nothing stays behind.
+        for key in state.into_keys() {
+            world.publisher.publish(&key, None);
+        }
+        prop_assert_eq!(world.publisher.name_count(), 0);
+    }
+
+    /// Readiness chooses between candidates; whether there is an answer does not depend on it.
+    #[test]
+    fn what_is_empty_does_not_depend_on_readiness(federation in federations(), ready in any::<u64>()) {
+        let mut other = federation.clone();
+        for (i, share) in other.services.values_mut().flatten().enumerate() {
+            share.ready = ready >> (i % 64) & 1 == 1;
+        }
+        let (mut one, mut two) = (world(&federation), world(&other));
+        for view in federation.views() {
+            for name in names(federation.clusters.len()) {
+                for qtype in [1, 28, 33] {
+                    let [a, b] = [&mut one, &mut two].map(|world| {
+                        let message = Ask::new(&format!("{name}.{ZONE}"), qtype).tcp().send(world, view);
+                        let soa = message.authorities.first().map(text);
+                        (message.metadata.response_code, message.answers.is_empty(), soa)
+                    });
+                    prop_assert_eq!(a, b, "{:?} {} {}", view, name, qtype);
+                }
+            }
+        }
+    }
+}
+
+/// Pearson's statistic of counts that should be equal.
+fn chi_squared(counts: &[u32]) -> f64 {
+    let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
+    counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
+}
+
+/// Equal candidates come in every order equally often, and those that are cut are equally often cut.
+#[test]
+fn equal_candidates_are_drawn_equally() {
+    const DRAWS: u32 = 24_000;
+    let names: Vec<String> = (0..12).map(|i| format!("c{i}")).collect();
+    let mut world = World::new(config(names.iter().map(|n| cluster(n, "r")).collect()), ZONE_FILE).synced();
+    let share = |c: u16| load_balancer(c, "10.0.0.1", &[&format!("104.0.0.{c}")]);
+    world.publish(key("ns", "three"), (0..3).map(share).collect());
+    world.publish(key("ns", "twelve"), (0..12).map(share).collect());
+    // The records of these answers are 16 octets, and the last octet of each is the cluster.
+    let mut draw = |service: &str| -> Vec<u8> {
+        let query = Ask::new(&format!("{service}.ns.{ZONE}"), 1).to_vec();
+        let (answer, _) = world.exchange(View::External, Transport::Udp, &query).expect("an answer");
+        answer[query.len()..].chunks_exact(16).map(|record| record[15]).collect()
+    };
+    let mut orders: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    let (mut first, mut last, mut within) = ([0u32; 12], [0u32; 12], [0u32; 12]);
+    for _ in 0..DRAWS {
+        *orders.entry(draw("three")).or_default() += 1;
+        let list = draw("twelve");
+        assert_eq!(list.len(), 8);
+        first[usize::from(list[0])] += 1;
+        last[usize::from(list[7])] += 1;
+        for cluster in list {
+            within[usize::from(cluster)] += 1;
+        }
+    }
+    let orders: Vec<u32> = orders.into_values().collect();
+    assert_eq!(orders.len(), 6);
+    // The seed is fixed, so this holds always or never; the limits are those of p = 0.0001.
+    assert!(chi_squared(&orders) < 25.7, "5 degrees of freedom: {orders:?}");
+    for counts in [first, last, within] {
+        assert!(chi_squared(&counts) < 37.4, "11 degrees of freedom: {counts:?}");
+    }
+}
