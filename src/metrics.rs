@@ -1,1 +1,600 @@
+//! Counters of the transports and samples of the clusters, in Prometheus text on every scrape.
+//!
+//! Nothing is registered while queries are answered: a UDP worker counts in memory that it alone writes, and
+//! [`Metrics::text`] sums. Received queries = `signpost_queries_total` + `signpost_queries_dropped_total`.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::answer::{DropCause, Outcome, Rcode, Transport, ViewClass};
+
+/// All that is counted in this process.
+pub struct Metrics {
+    udp: Mutex<UdpTotals>,
+    streams: StreamCounters,
+    reloads: Counts<RELOADS>,
+    federation: Mutex<Option<Box<dyn FederationGauges>>>,
+}
+
+/// The writing side of one UDP worker: the only writer of its counters, hence neither `Clone` nor `Sync`-shared.
+pub struct UdpCounters {
+    metrics: Arc<Metrics>,
+    own: Arc<Counters>,
+}
+
+/// The counters of all TCP connections, shared by their tasks.
+#[derive(Default)]
+pub struct StreamCounters {
+    shared: Counters,
+    open: AtomicU64,
+    closed: Counts<CLOSINGS>,
+    accept_errors: AtomicU64,
+}
+
+/// Why a datagram was dropped before it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatagramDrop {
+    /// Source port 0 cannot be answered.
+    SourcePort,
+    /// From an unspecified, broadcast or multicast address.
+    SourceAddress,
+    /// To a broadcast or multicast address: an answer would amplify.
+    DestinationAddress,
+    /// Longer than a receive slot, so that its end is lost.
+    Oversized,
+}
+
+/// Why a TCP connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The peer closed it between two messages.
+    Peer,
+    /// The peer reset it, closed it within a message, or the network failed.
+    Broken,
+    /// No whole message came in time after the connection was opened.
+    FirstMessage,
+    /// A message was begun and not completed in time.
+    Message,
+    Idle,
+    /// The peer does not read its answers.
+    Unread,
+    /// A frame that is no query.
+    NoQuery,
+    /// Closed in favour of a new connection, as the one idle longest.
+    Evicted,
+    /// Not opened: the client has as many connections as it may have.
+    ClientLimit,
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    Applied,
+    /// The new configuration is in error; the old one stays.
+    Rejected,
+}
+
+/// What the application knows of the federation, asked for on every scrape.
+pub trait FederationGauges: Send + Sync {
+    /// Names that the table can answer.
+    fn names(&self) -> u64;
+    /// Parts of services that are not answered with as they are, by reason.
+    fn notes(&self) -> Vec<(&'static str, u64)>;
+    /// One for each configured cluster.
+    fn clusters(&self) -> Vec<ClusterSample>;
+}
+
+/// The state of one cluster's source. Reasons and kinds are `'static`: label values come from the program, never
+/// from a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterSample {
+    /// The configured name.
+    pub cluster: String,
+    pub synced: bool,
+    /// Time since the last event or bookmark; `None` before the first.
+    pub last_heard: Option<Duration>,
+    pub source_errors: Vec<(&'static str, u64)>,
+    pub objects_skipped: Vec<(&'static str, u64)>,
+    /// Deletions held back by the mass-loss rule, by kind.
+    pub held_deletions: Vec<(&'static str, u64)>,
+}
+
+/// A closed set of label values, each with its place in an array of counters.
+trait LabelSet: Copy {
+    const LABELS: &'static [&'static str];
+    fn place(self) -> usize;
+}
+
+/// The `match` in here has no catch-all: a new variant does not compile until it has a label.
+macro_rules! label_set {
+    ($set:ident { $($variant:ident = $label:literal),+ $(,)? }) => {
+        impl LabelSet for $set {
+            const LABELS: &'static [&'static str] = &[$($label),+];
+            fn place(self) -> usize {
+                enum Place { $($variant),+ }
+                match self { $($set::$variant => Place::$variant as usize),+ }
+            }
+        }
+    };
+}
+
+label_set!(Rcode {
+    NoError = "NOERROR",
+    NoData = "NODATA",
+    NxDomain = "NXDOMAIN",
+    Refused = "REFUSED",
+    FormErr = "FORMERR",
+    NotImp = "NOTIMP",
+    ServFail = "SERVFAIL",
+    BadVers = "BADVERS",
+    YxDomain = "YXDOMAIN",
+});
+label_set!(ViewClass { External = "external", Internal = "internal" });
+label_set!(Transport { Udp = "udp", Tcp = "tcp" });
+label_set!(DropCause { Short = "short", Response = "response" });
+label_set!(DatagramDrop {
+    SourcePort = "source_port",
+    SourceAddress = "source_address",
+    DestinationAddress = "destination_address",
+    Oversized = "oversized",
+});
+label_set!(Closing {
+    Peer = "peer",
+    Broken = "broken",
+    FirstMessage = "first_message_timeout",
+    Message = "message_timeout",
+    Idle = "idle",
+    Unread = "unread",
+    NoQuery = "no_query",
+    Evicted = "evicted",
+    ClientLimit = "client_limit",
+    Stop = "stop",
+});
+label_set!(Reload { Applied = "applied", Rejected = "rejected" });
+
+const RCODES: usize = Rcode::LABELS.len();
+const VIEWS: usize = ViewClass::LABELS.len();
+const DROPS: usize = DropCause::LABELS.len();
+const DATAGRAM_DROPS: usize = DatagramDrop::LABELS.len();
+const CLOSINGS: usize = Closing::LABELS.len();
+const RELOADS: usize = Reload::LABELS.len();
+
+/// One counter for each member of a label set.
+struct Counts<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Counts<N> {
+    fn default() -> Self {
+        Counts([const { AtomicU64::new(0) }; N])
+    }
+}
+
+impl<const N: usize> Counts<N> {
+    fn at(&self, member: impl LabelSet) -> &AtomicU64 {
+        &self.0[member.place()]
+    }
+
+    fn add(&self, other: &Counts<N>) {
+        for (sum, more) in self.0.iter().zip(&other.0) {
+            sum.fetch_add(more.load(Relaxed), Relaxed);
+        }
+    }
+}
+
+/// Aligned to two cache lines (the hardware prefetches lines in pairs), so that no two workers share one.
+#[derive(Default)]
+#[repr(align(128))]
+struct Counters {
+    answered: [Counts<RCODES>; VIEWS],
+    truncated: Counts<VIEWS>,
+    dropped: Counts<DROPS>,
+    datagrams_dropped: Counts<DATAGRAM_DROPS>,
+    send_errors: AtomicU64,
+    receive_errors: AtomicU64,
+}
+
+impl Counters {
+    fn add(&self, other: &Counters) {
+        for (sum, more) in self.answered.iter().zip(&other.answered) {
+            sum.add(more);
+        }
+        self.truncated.add(&other.truncated);
+        self.dropped.add(&other.dropped);
+        self.datagrams_dropped.add(&other.datagrams_dropped);
+        self.send_errors.fetch_add(other.send_errors.load(Relaxed), Relaxed);
+        self.receive_errors.fetch_add(other.receive_errors.load(Relaxed), Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct UdpTotals {
+    workers: Vec<Arc<Counters>>,
+    /// The sums of workers that have ended: a counter never runs backwards when a reload removes a listener.
+    ended: Counters,
+}
+
+/// Adds without an atomic read-modify-write, which is sound as there is one writer.
+fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+impl UdpCounters {
+    pub fn answered(&mut self, outcome: Outcome) {
+        bump(self.own.answered[outcome.view.place()].at(outcome.rcode));
+        if outcome.truncated {
+            bump(self.own.truncated.at(outcome.view));
+        }
+    }
+
+    pub fn dropped(&mut self, cause: DropCause) {
+        bump(self.own.dropped.at(cause));
+    }
+
+    pub fn datagram_dropped(&mut self, cause: DatagramDrop) {
+        bump(self.own.datagrams_dropped.at(cause));
+    }
+
+    pub fn send_error(&mut self) {
+        bump(&self.own.send_errors);
+    }
+
+    pub fn receive_error(&mut self) {
+        bump(&self.own.receive_errors);
+    }
+}
+
+impl Drop for UdpCounters {
+    fn drop(&mut self) {
+        let mut totals = lock(&self.metrics.udp);
+        totals.workers.retain(|worker| !Arc::ptr_eq(worker, &self.own));
+        totals.ended.add(&self.own);
+    }
+}
+
+impl StreamCounters {
+    pub fn answered(&self, outcome: Outcome) {
+        self.shared.answered[outcome.view.place()].at(outcome.rcode).fetch_add(1, Relaxed);
+        if outcome.truncated {
+            self.shared.truncated.at(outcome.view).fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn dropped(&self, cause: DropCause) {
+        self.shared.dropped.at(cause).fetch_add(1, Relaxed);
+    }
+
+    pub fn opened(&self) {
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    /// Ends a connection that was [`opened`](Self::opened).
+    pub fn closed(&self, cause: Closing) {
+        self.open.fetch_sub(1, Relaxed);
+        self.closed.at(cause).fetch_add(1, Relaxed);
+    }
+
+    pub fn turned_away(&self) {
+        self.closed.at(Closing::ClientLimit).fetch_add(1, Relaxed);
+    }
+
+    pub fn accept_error(&self) {
+        self.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// How many connections ended so.
+    pub fn closed_by(&self, cause: Closing) -> u64 {
+        self.closed.at(cause).load(Relaxed)
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Relaxed)
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Metrics> {
+        Arc::new(Metrics {
+            udp: Mutex::default(),
+            streams: StreamCounters::default(),
+            reloads: Counts::default(),
+            federation: Mutex::new(None),
+        })
+    }
+
+    /// The counters of one more UDP worker, for as long as it runs.
+    pub fn udp_worker(self: &Arc<Self>) -> UdpCounters {
+        let own = Arc::new(Counters::default());
+        lock(&self.udp).workers.push(Arc::clone(&own));
+        UdpCounters { metrics: Arc::clone(self), own }
+    }
+
+    pub fn streams(&self) -> &StreamCounters {
+        &self.streams
+    }
+
+    pub fn reloaded(&self, result: Reload) {
+        self.reloads.at(result).fetch_add(1, Relaxed);
+    }
+
+    /// Where the gauges of names and clusters come from; replaces the former source, as a reload does.
+    pub fn set_federation(&self, gauges: Box<dyn FederationGauges>) {
+        *lock(&self.federation) = Some(gauges);
+    }
+
+    /// The text exposition of this moment (version 0.0.4).
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let page = Page(Registry::new());
+        let udp = Counters::default();
+        {
+            let totals = lock(&self.udp);
+            udp.add(&totals.ended);
+            for worker in &totals.workers {
+                udp.add(worker);
+            }
+        }
+        self.put_queries(&page, &udp)?;
+        self.put_streams(&page)?;
+        page.counters(
+            "signpost_reload_total",
+            "Reloads of the configuration.",
+            "result",
+            [labelled::<Reload, _>(&self.reloads)],
+        )?;
+        let build =
+            IntGaugeVec::new(Opts::new("signpost_build_info", "Always 1; the labels tell the build."), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        page.0.register(Box::new(build))?;
+        if let Some(federation) = lock(&self.federation).as_deref() {
+            put_federation(&page, federation)?;
+        }
+        TextEncoder::new().encode_to_string(&page.0.gather())
+    }
+
+    fn put_queries(&self, page: &Page, udp: &Counters) -> Result<(), prometheus::Error> {
+        let queries = IntCounterVec::new(
+            Opts::new("signpost_queries_total", "Queries answered."),
+            &["transport", "view", "rcode"],
+        )?;
+        let truncated = IntCounterVec::new(
+            Opts::new("signpost_answers_truncated_total", "Answers with TC=1."),
+            &["transport", "view"],
+        )?;
+        for (transport, counters) in Transport::LABELS.iter().zip([udp, &self.streams.shared]) {
+            for (place, view) in ViewClass::LABELS.iter().enumerate() {
+                for (rcode, count) in labelled::<Rcode, _>(&counters.answered[place]) {
+                    queries.with_label_values(&[transport, view, rcode]).inc_by(count);
+                }
+                truncated.with_label_values(&[transport, view]).inc_by(counters.truncated.0[place].load(Relaxed));
+            }
+        }
+        page.0.register(Box::new(queries))?;
+        page.0.register(Box::new(truncated))?;
+        page.counters(
+            "signpost_queries_dropped_total",
+            "Queries that got no answer.",
+            "cause",
+            [
+                labelled::<DropCause, _>(&udp.dropped),
+                labelled::<DropCause, _>(&self.streams.shared.dropped),
+                labelled::<DatagramDrop, _>(&udp.datagrams_dropped),
+            ],
+        )?;
+        page.counter("signpost_udp_send_errors_total", "Answers that the kernel did not take.", &udp.send_errors)?;
+        page.counter("signpost_udp_receive_errors_total", "Failed receive calls.", &udp.receive_errors)
+    }
+
+    fn put_streams(&self, page: &Page) -> Result<(), prometheus::Error> {
+        let open = IntGauge::new("signpost_tcp_connections", "Open TCP connections.")?;
+        open.set(i64::try_from(self.streams.open()).unwrap_or(i64::MAX));
+        page.0.register(Box::new(open))?;
+        let closed = labelled::<Closing, _>(&self.streams.closed);
+        page.counters("signpost_tcp_closed_total", "TCP connections that ended.", "cause", [closed])?;
+        page.counter("signpost_tcp_accept_errors_total", "Failed accept calls.", &self.streams.accept_errors)
+    }
+}
+
+fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), prometheus::Error> {
+    let names = IntGauge::new("signpost_names", "Names in the table.")?;
+    names.set(i64::try_from(federation.names()).unwrap_or(i64::MAX));
+    let notes = IntGaugeVec::new(
+        Opts::new("signpost_names_left_out", "Names and addresses of services that are not answered with."),
+        &["reason"],
+    )?;
+    for (reason, count) in federation.notes() {
+        notes.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    page.0.register(Box::new(notes))?;
+    let synced = IntGaugeVec::new(Opts::new("signpost_cluster_synced", "1 once all kinds were listed."), &["cluster"])?;
+    let heard = GaugeVec::new(
+        Opts::new("signpost_cluster_last_heard_seconds", "Seconds since the last event or bookmark."),
+        &["cluster"],
+    )?;
+    let errors = IntCounterVec::new(
+        Opts::new("signpost_source_errors_total", "Failed lists and watches, and unreadable files."),
+        &["cluster", "reason"],
+    )?;
+    let skipped = IntCounterVec::new(
+        Opts::new("signpost_objects_skipped_total", "Objects that could not be understood."),
+        &["cluster", "reason"],
+    )?;
+    let held = IntGaugeVec::new(
+        Opts::new("signpost_held_deletions", "Deletions held back because too many came at once."),
+        &["cluster", "kind"],
+    )?;
+    for sample in federation.clusters() {
+        let cluster = sample.cluster.as_str();
+        synced.with_label_values(&[cluster]).set(i64::from(sample.synced));
+        if let Some(age) = sample.last_heard {
+            heard.with_label_values(&[cluster]).set(age.as_secs_f64());
+        }
+        for (reason, count) in sample.source_errors {
+            errors.with_label_values(&[cluster, reason]).inc_by(count);
+        }
+        for (reason, count) in sample.objects_skipped {
+            skipped.with_label_values(&[cluster, reason]).inc_by(count);
+        }
+        for (kind, count) in sample.held_deletions {
+            held.with_label_values(&[cluster, kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+    page.0.register(Box::new(names))?;
+    page.0.register(Box::new(synced))?;
+    page.0.register(Box::new(heard))?;
+    page.0.register(Box::new(errors))?;
+    page.0.register(Box::new(skipped))?;
+    page.0.register(Box::new(held))
+}
+
+/// The metrics of one scrape.
+struct Page(Registry);
+
+impl Page {
+    fn counter(&self, name: &str, help: &str, value: &AtomicU64) -> Result<(), prometheus::Error> {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(value.load(Relaxed));
+        self.0.register(Box::new(counter))
+    }
+
+    /// A counter with one label; members that occur in several sets are summed.
+    fn counters<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        sets: [Vec<(&'static str, u64)>; N],
+    ) -> Result<(), prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), &[label])?;
+        for (value, count) in sets.into_iter().flatten() {
+            counter.with_label_values(&[value]).inc_by(count);
+        }
+        self.0.register(Box::new(counter))
+    }
+}
+
+fn labelled<L: LabelSet, const N: usize>(counts: &Counts<N>) -> Vec<(&'static str, u64)> {
+    L::LABELS.iter().zip(&counts.0).map(|(label, count)| (*label, count.load(Relaxed))).collect()
+}
+
+/// A panic elsewhere must not take the metrics with it: every value behind these locks is whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(rcode: Rcode, view: ViewClass, truncated: bool) -> Outcome {
+        Outcome { rcode, view, truncated }
+    }
+
+    #[track_caller]
+    fn assert_line(text: &str, line: &str) {
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
+    }
+
+    #[test]
+    fn workers_and_streams_are_summed() {
+        let metrics = Metrics::new();
+        let (mut a, mut b) = (metrics.udp_worker(), metrics.udp_worker());
+        a.answered(outcome(Rcode::NoError, ViewClass::External, false));
+        b.answered(outcome(Rcode::NoError, ViewClass::External, true));
+        b.answered(outcome(Rcode::NxDomain, ViewClass::Internal, false));
+        a.dropped(DropCause::Response);
+        metrics.streams().dropped(DropCause::Response);
+        b.datagram_dropped(DatagramDrop::Oversized);
+        b.send_error();
+        metrics.streams().answered(outcome(Rcode::Refused, ViewClass::External, false));
+        let text = metrics.text().unwrap();
+        assert_line(&text, r#"signpost_queries_total{rcode="NOERROR",transport="udp",view="external"} 2"#);
+        assert_line(&text, r#"signpost_queries_total{rcode="NXDOMAIN",transport="udp",view="internal"} 1"#);
+        assert_line(&text, r#"signpost_queries_total{rcode="REFUSED",transport="tcp",view="external"} 1"#);
+        assert_line(&text, r#"signpost_queries_total{rcode="SERVFAIL",transport="tcp",view="internal"} 0"#);
+        assert_line(&text, r#"signpost_answers_truncated_total{transport="udp",view="external"} 1"#);
+        assert_line(&text, r#"signpost_queries_dropped_total{cause="response"} 2"#);
+        assert_line(&text, r#"signpost_queries_dropped_total{cause="oversized"} 1"#);
+        assert_line(&text, "signpost_udp_send_errors_total 1");
+        assert_line(&text, concat!(r#"signpost_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#));
+    }
+
+    #[test]
+    fn a_worker_that_ends_leaves_its_sums() {
+        let metrics = Metrics::new();
+        let mut worker = metrics.udp_worker();
+        worker.answered(outcome(Rcode::NoData, ViewClass::External, false));
+        let line = r#"signpost_queries_total{rcode="NODATA",transport="udp",view="external"} 1"#;
+        assert_line(&metrics.text().unwrap(), line);
+        drop(worker);
+        assert_line(&metrics.text().unwrap(), line);
+        assert!(lock(&metrics.udp).workers.is_empty());
+    }
+
+    #[test]
+    fn connections_are_counted_in_and_out() {
+        let metrics = Metrics::new();
+        metrics.streams().opened();
+        metrics.streams().opened();
+        metrics.streams().closed(Closing::Evicted);
+        metrics.streams().turned_away();
+        metrics.reloaded(Reload::Rejected);
+        let text = metrics.text().unwrap();
+        assert_line(&text, "signpost_tcp_connections 1");
+        assert_line(&text, r#"signpost_tcp_closed_total{cause="evicted"} 1"#);
+        assert_line(&text, r#"signpost_tcp_closed_total{cause="client_limit"} 1"#);
+        assert_line(&text, r#"signpost_reload_total{result="rejected"} 1"#);
+        assert_line(&text, r#"signpost_reload_total{result="applied"} 0"#);
+    }
+
+    struct Two;
+
+    impl FederationGauges for Two {
+        fn notes(&self) -> Vec<(&'static str, u64)> {
+            vec![("long_name", 3)]
+        }
+
+        fn names(&self) -> u64 {
+            7
+        }
+
+        fn clusters(&self) -> Vec<ClusterSample> {
+            vec![
+                ClusterSample {
+                    cluster: "cluster-1".into(),
+                    synced: true,
+                    last_heard: Some(Duration::from_millis(1500)),
+                    source_errors: vec![("forbidden", 3)],
+                    objects_skipped: vec![("port", 2)],
+                    held_deletions: vec![("Service", 12)],
+                },
+                ClusterSample { cluster: "cluster-2".into(), ..ClusterSample::default() },
+            ]
+        }
+    }
+
+    #[test]
+    fn clusters_are_asked_on_scrape() {
+        let metrics = Metrics::new();
+        assert!(!metrics.text().unwrap().contains("signpost_names"));
+        metrics.set_federation(Box::new(Two));
+        let text = metrics.text().unwrap();
+        assert_line(&text, "signpost_names 7");
+        assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-1"} 1"#);
+        assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-2"} 0"#);
+        assert_line(&text, r#"signpost_cluster_last_heard_seconds{cluster="cluster-1"} 1.5"#);
+        assert!(!text.contains(r#"signpost_cluster_last_heard_seconds{cluster="cluster-2"}"#));
+        assert_line(&text, r#"signpost_source_errors_total{cluster="cluster-1",reason="forbidden"} 3"#);
+        assert_line(&text, r#"signpost_objects_skipped_total{cluster="cluster-1",reason="port"} 2"#);
+        assert_line(&text, r#"signpost_held_deletions{cluster="cluster-1",kind="Service"} 12"#);
+    }
+
+    #[test]
+    fn labels_are_in_the_order_of_their_places() {
+        assert_eq!(Rcode::LABELS[Rcode::YxDomain.place()], "YXDOMAIN");
+        assert_eq!(Closing::LABELS[Closing::Stop.place()], "stop");
+        // `put_queries` zips the transports in this order.
+        assert_eq!((Transport::Udp.place(), Transport::Tcp.place()), (0, 1));
+    }
+}
