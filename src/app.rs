@@ -1,1 +1,610 @@
+//! The daemon's life: start order, reload, stop order. Every task is joined here, and the first one that ends without
+//! being told to stops the process with its name.
 
+mod federation;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, AdminLimits, Readiness};
+use crate::answer::Transport;
+use crate::config::{Config, ConfigErrors, Limits, Listener, Source};
+use crate::metrics::{Metrics, Reload};
+use crate::model::{ClusterId, Label, View, ViewRule};
+use crate::net::connections::Connections;
+use crate::net::{self, BindError, Bound, Ended, Serving};
+use crate::source::manifests::Memory;
+use crate::source::{self, Feed, Message};
+use crate::table::{Publisher, Reader};
+use crate::zonefile::{self, ZoneData, ZoneFileError};
+
+use federation::{Federation, Gauges, Member};
+pub use federation::{Seen, UPDATE_QUEUE, new_index};
+
+/// Where the addresses stand in the configuration.
+const LISTENERS: &str = "listeners";
+/// How long sources, connections and workers may take to end once told to. Docker and Kubernetes kill after 10 and 30 s.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the process cannot start, or had to stop. Each is one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("{0}")]
+    Config(ConfigErrors),
+    #[error("{0}")]
+    ZoneFile(ZoneFileError),
+    #[error("{0}")]
+    Delegation(String),
+    #[error("{0}")]
+    Source(source::kube::SourceError),
+    #[error("{0}")]
+    Bind(BindError),
+    #[error("no random numbers from the operating system: {0}")]
+    Random(getrandom::Error),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("{task} ended unexpectedly; the process stops so that its supervisor can start it anew")]
+    TaskEnded { task: String },
+}
+
+/// A configuration with everything that it names on disk.
+pub struct Loaded {
+    pub config: Arc<Config>,
+    /// In the order of `config.zones`.
+    pub zones: Vec<ZoneData>,
+}
+
+impl Loaded {
+    pub fn load(path: &Path) -> Result<Loaded, AppError> {
+        let config = Config::load(path).map_err(AppError::Config)?;
+        let zones: Result<Vec<ZoneData>, ZoneFileError> =
+            config.zones.iter().map(|zone| zonefile::load(&zone.file, &zone.name)).collect();
+        let zones = zones.map_err(AppError::ZoneFile)?;
+        if let Some(problem) = zonefile::check_delegations(&zones).first() {
+            return Err(AppError::Delegation(problem.to_string()));
+        }
+        Ok(Loaded { config: Arc::new(config), zones })
+    }
+
+    fn warn(&self) {
+        for warning in self.zones.iter().flat_map(|zone| &zone.warnings) {
+            warn!("{warning}");
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn serve(path: PathBuf) -> Result<(), AppError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
+    let ended = runtime.block_on(async {
+        // First of all, so that a SIGTERM during the start is not lost.
+        let mut signals = Signals::new().map_err(AppError::Signals)?;
+        let mut daemon = tokio::select! {
+            daemon = Daemon::start(path) => daemon?,
+            () = signals.end.received() => return Ok(()),
+        };
+        let ended = daemon.run(&mut signals).await;
+        daemon.stop().await;
+        ended
+    });
+    // A credential plugin that hangs must not keep the process.
+    runtime.shutdown_timeout(STOP_PATIENCE);
+    ended
+}
+
+struct Signals {
+    end: End,
+    hangup: Signal,
+}
+
+/// SIGTERM and SIGINT.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        let end = End { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Signals { end, hangup: signal(SignalKind::hangup())? })
+    }
+}
+
+impl End {
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+struct Daemon {
+    path: PathBuf,
+    started: Instant,
+    config: Arc<Config>,
+    reader: Reader,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    seen: Arc<Seen>,
+    sources: Sources,
+    publishing: Publishing,
+    connections: Connections,
+    serving: HashMap<Listener, Working>,
+    admin: Option<Admin>,
+    /// Until when clusters are waited for before sockets are bound; `None` once they are.
+    waiting: Option<Instant>,
+}
+
+/// A listener at work, and what ends it.
+struct Working {
+    stop: CancellationToken,
+    serving: Serving,
+}
+
+impl Working {
+    async fn stop(self) {
+        self.stop.cancel();
+        match tokio::time::timeout(STOP_PATIENCE, self.serving.join()).await {
+            Ok(failed) => failed.iter().for_each(|ended| warn!("{}", ended_text(ended))),
+            Err(_) => warn!("a listener did not end in time"),
+        }
+    }
+}
+
+fn ended_text(ended: &Ended) -> String {
+    match &ended.error {
+        Some(error) => format!("{} ({error})", ended.name),
+        None => ended.name.clone(),
+    }
+}
+
+struct Admin {
+    stop: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Daemon {
+    async fn start(path: PathBuf) -> Result<Daemon, AppError> {
+        let started = Instant::now();
+        let loaded = Loaded::load(&path)?;
+        loaded.warn();
+        let Loaded { config, zones } = loaded;
+        let prepared = prepare(&config, |_| true).await?;
+        // A port that is taken is said at once, not after the clusters were waited for.
+        for listener in &config.listeners {
+            drop(net::bind(listener, &config.limits, LISTENERS).map_err(AppError::Bind)?);
+        }
+        let metrics = Metrics::new();
+        let readiness = Readiness::new();
+        let seen = Arc::new(Seen::default());
+        metrics.set_federation(Box::new(Gauges(seen.clone())));
+        let admin = match config.admin {
+            Some(address) => {
+                let listener = tokio::net::TcpListener::bind(address).await.map_err(|source| {
+                    let (transport, key) = (Transport::Tcp, "admin.address".to_owned());
+                    AppError::Bind(BindError { address, transport, key, source })
+                })?;
+                info!(%address, "admin");
+                let stop = CancellationToken::new();
+                let limits = AdminLimits::default();
+                let task = admin::serve(listener, metrics.clone(), readiness.clone(), limits, stop.clone());
+                Some(Admin { stop, task: tokio::spawn(task) })
+            }
+            None => None,
+        };
+        let connections = Connections::new(config.limits.tcp_connections, config.limits.tcp_connections_per_client);
+        let seed = getrandom::u64().map_err(AppError::Random)?;
+        let (publisher, reader) = Publisher::new(config.clone(), &zones, seed);
+        let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
+        let federation = Federation::new(started, publisher, members, seen.clone());
+        let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
+        let mut sources = Sources::new(updates);
+        sources.start(prepared, &config, federation.members());
+        let waiting = Some(Instant::now() + config.limits.sync_wait);
+        Ok(Daemon {
+            path,
+            started,
+            config,
+            reader,
+            metrics,
+            readiness,
+            seen,
+            sources,
+            publishing: Publishing::start(federation, queue),
+            connections,
+            serving: HashMap::new(),
+            admin,
+            waiting,
+        })
+    }
+
+    /// Until told to stop (`Ok`), or until something ends by itself.
+    async fn run(&mut self, signals: &mut Signals) -> Result<(), AppError> {
+        loop {
+            // Registered before the look at what is missing, so that no change falls between.
+            let seen = self.seen.clone();
+            let synced = seen.synced.notified();
+            if self.waiting.is_some() {
+                self.show_missing();
+                if self.seen.missing().is_empty() || self.waiting.is_some_and(|until| until <= Instant::now()) {
+                    self.open()?;
+                }
+            }
+            let waiting = self.waiting;
+            let patience = async {
+                match waiting {
+                    Some(until) => tokio::time::sleep_until(until.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = signals.end.received() => return Ok(()),
+                _ = signals.hangup.recv() => {
+                    let loaded = tokio::select! {
+                        loaded = self.prepare_reload() => loaded,
+                        () = signals.end.received() => return Ok(()),
+                    };
+                    self.reload(loaded).await?;
+                }
+                () = patience => {}
+                () = synced, if waiting.is_some() => {}
+                task = ended(&mut self.sources, &mut self.publishing, &mut self.serving, &mut self.admin) => {
+                    return Err(AppError::TaskEnded { task });
+                }
+            }
+        }
+    }
+
+    fn show_missing(&self) {
+        let missing = self.seen.missing();
+        self.readiness.set(missing.iter().map(|name| format!("{name}: not synced")).collect());
+    }
+
+    /// Binds and serves: from here on the answers are worth having.
+    fn open(&mut self) -> Result<(), AppError> {
+        let missing = self.seen.missing();
+        if !missing.is_empty() {
+            warn!(clusters = missing.join(", "), "not synced in time: what only they could hold is SERVFAIL");
+        }
+        for listener in self.config.listeners.clone() {
+            let bound = net::bind(&listener, &self.config.limits, LISTENERS).map_err(AppError::Bind)?;
+            self.serve(listener, bound);
+        }
+        self.waiting = None;
+        self.readiness.set(Vec::new());
+        info!(after_ms = self.started.elapsed().as_millis() as u64, "ready");
+        Ok(())
+    }
+
+    fn serve(&mut self, listener: Listener, bound: Bound) {
+        info!(address = %bound.address(), view = %view_text(listener.view, &self.config), "serving");
+        let stop = CancellationToken::new();
+        let serving = bound.serve(self.reader.clone(), self.connections.clone(), self.metrics.clone(), stop.clone());
+        self.serving.insert(listener, Working { stop, serving });
+    }
+
+    /// A configuration in error changes nothing. `Err`: a socket was lost on the way to the new one.
+    async fn reload(&mut self, prepared: Result<Reloading, AppError>) -> Result<(), AppError> {
+        match prepared {
+            Ok(reloading) => {
+                self.apply(reloading).await?;
+                self.metrics.reloaded(Reload::Applied);
+                info!("configuration reloaded");
+            }
+            Err(problem) => {
+                self.metrics.reloaded(Reload::Rejected);
+                error!("the configuration stays as it was: {problem}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything about a new configuration that can fail.
+    async fn prepare_reload(&self) -> Result<Reloading, AppError> {
+        let loaded = Loaded::load(&self.path)?;
+        let sources = prepare(&loaded.config, |id| !self.keeps_source(&loaded.config, id)).await?;
+        // Ports of ours are free once their listeners have stopped; of others it is known only by trying.
+        let ports: Vec<u16> = self.serving.keys().map(|listener| listener.address.port()).collect();
+        let mut bound = Vec::new();
+        for listener in loaded.config.listeners.iter().filter(|l| !ports.contains(&l.address.port())) {
+            let socket = net::bind(listener, &loaded.config.limits, LISTENERS).map_err(AppError::Bind)?;
+            if self.waiting.is_none() {
+                bound.push((*listener, socket));
+            }
+        }
+        Ok(Reloading { loaded, sources, bound })
+    }
+
+    /// Whether a source can go on as it is: the same position, name, place and rules.
+    fn keeps_source(&self, config: &Config, id: ClusterId) -> bool {
+        let same_limits = source_limits(&config.limits) == source_limits(&self.config.limits);
+        let old = self.config.clusters.get(id.index());
+        same_limits && old.is_some_and(|old| federation::same_source(old, config.cluster(id)))
+    }
+
+    /// Whether a listener can go on as it is: the same address, and a view of the same cluster at the same position.
+    fn keeps_listener(&self, config: &Config, listener: &Listener) -> bool {
+        let name = |config: &Config| match listener.view {
+            ViewRule::Fixed(View::Internal(id)) => config.clusters.get(id.index()).map(|cluster| cluster.name.clone()),
+            ViewRule::Fixed(View::External) | ViewRule::BySource => None,
+        };
+        config.listeners.contains(listener)
+            && name(config) == name(&self.config)
+            && socket_limits(&config.limits) == socket_limits(&self.config.limits)
+    }
+
+    async fn apply(&mut self, reloading: Reloading) -> Result<(), AppError> {
+        let Reloading { loaded, sources, bound } = reloading;
+        loaded.warn();
+        let Loaded { config, zones } = loaded;
+        if config.admin != self.config.admin {
+            warn!("a new admin address is used from the next start on");
+        }
+        if connection_limits(&config.limits) != connection_limits(&self.config.limits) {
+            warn!("new limits of TCP connections are used from the next start on");
+        }
+        // Before the views change: a listener must not answer with those of another cluster.
+        let gone: Vec<Listener> = self.serving.keys().filter(|l| !self.keeps_listener(&config, l)).copied().collect();
+        let stopping = gone.iter().filter_map(|listener| self.serving.remove(listener)).map(Working::stop);
+        futures::future::join_all(stopping).await;
+
+        let changed: Vec<ClusterId> =
+            self.sources.ids().filter(|&id| !config.has(id) || !self.keeps_source(&config, id)).collect();
+        self.sources.stop(&changed).await?;
+        let (mut federation, queue) = self.publishing.end().await?;
+        federation.reconfigure(config.clone(), &zones);
+        self.sources.start(sources, &config, federation.members());
+        self.publishing = Publishing::start(federation, queue);
+        self.config = config.clone();
+        for (listener, socket) in bound {
+            self.serve(listener, socket);
+        }
+        if self.waiting.is_none() {
+            let missing = config.listeners.iter().filter(|l| !self.serving.contains_key(l));
+            for listener in missing.copied().collect::<Vec<_>>() {
+                let socket = net::bind(&listener, &config.limits, LISTENERS).map_err(AppError::Bind)?;
+                self.serve(listener, socket);
+            }
+        }
+        Ok(())
+    }
+
+    /// Not ready first, so that nobody new is sent here; then the sockets, with what they hold answered; then the rest.
+    async fn stop(mut self) {
+        self.readiness.stop();
+        info!("stopping");
+        futures::future::join_all(self.serving.drain().map(|(_, working)| working.stop())).await;
+        let all: Vec<ClusterId> = self.sources.ids().collect();
+        if tokio::time::timeout(STOP_PATIENCE, self.sources.stop(&all)).await.is_err() {
+            warn!("a source did not end in time");
+        }
+        if tokio::time::timeout(STOP_PATIENCE, self.publishing.end()).await.is_err() {
+            warn!("the publisher did not end in time");
+        }
+        if let Some(admin) = self.admin.take() {
+            admin.stop.cancel();
+            if tokio::time::timeout(STOP_PATIENCE, admin.task).await.is_err() {
+                warn!("admin did not end in time");
+            }
+        }
+        info!("stopped");
+    }
+}
+
+/// A configuration that is in order, with what was made for it.
+struct Reloading {
+    loaded: Loaded,
+    sources: Vec<(ClusterId, Prepared)>,
+    bound: Vec<(Listener, Bound)>,
+}
+
+/// The limits that a socket is made with.
+fn socket_limits(limits: &Limits) -> (u16, u32, Duration, Duration) {
+    (limits.udp_workers, limits.udp_receive_buffer, limits.tcp_idle, limits.tcp_idle_internal)
+}
+
+/// The limits of all sockets together.
+fn connection_limits(limits: &Limits) -> (u32, u32) {
+    (limits.tcp_connections, limits.tcp_connections_per_client)
+}
+
+/// The limits that a source is started with.
+fn source_limits(limits: &Limits) -> (u64, u32, u32) {
+    (limits.manifest_size, limits.manifest_files, limits.objects_per_cluster)
+}
+
+/// The name of the first task that ends.
+async fn ended(
+    sources: &mut Sources,
+    publishing: &mut Publishing,
+    serving: &mut HashMap<Listener, Working>,
+    admin: &mut Option<Admin>,
+) -> String {
+    let sockets = async {
+        if serving.is_empty() {
+            return std::future::pending().await;
+        }
+        let all = serving.values_mut().map(|working| Box::pin(working.serving.ended()));
+        match futures::future::select_all(all).await.0 {
+            Some(ended) => ended_text(&ended),
+            None => "a listener".to_owned(),
+        }
+    };
+    let admin = async {
+        match admin {
+            Some(admin) => match (&mut admin.task).await {
+                Ok(Err(error)) => format!("admin ({error})"),
+                Ok(Ok(())) | Err(_) => "admin".to_owned(),
+            },
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        name = sources.ended() => name,
+        _ = &mut publishing.task => "the publisher".to_owned(),
+        name = sockets => name,
+        name = admin => name,
+    }
+}
+
+fn view_text(rule: ViewRule, config: &Config) -> String {
+    match rule {
+        ViewRule::Fixed(View::External) => "external".to_owned(),
+        ViewRule::Fixed(View::Internal(id)) => format!("internal to {}", config.cluster(id).name),
+        ViewRule::BySource => "by source address".to_owned(),
+    }
+}
+
+/// The task that writes.
+struct Publishing {
+    stop: CancellationToken,
+    task: JoinHandle<(Federation, mpsc::Receiver<Message>)>,
+}
+
+impl Publishing {
+    fn start(federation: Federation, queue: mpsc::Receiver<Message>) -> Publishing {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(federation.run(queue, stop.clone()));
+        Publishing { stop, task }
+    }
+
+    /// Ends it and hands back what is known, with everything that was told so far in it.
+    async fn end(&mut self) -> Result<(Federation, mpsc::Receiver<Message>), AppError> {
+        self.stop.cancel();
+        (&mut self.task).await.map_err(|_| AppError::TaskEnded { task: "the publisher".to_owned() })
+    }
+}
+
+/// A source that is ready to start.
+enum Prepared {
+    Manifests(PathBuf),
+    Kube(Box<source::kube::Prepared>),
+}
+
+/// Prepares the sources of those clusters that `wanted` picks.
+async fn prepare(config: &Config, wanted: impl Fn(ClusterId) -> bool) -> Result<Vec<(ClusterId, Prepared)>, AppError> {
+    let mut prepared = Vec::new();
+    for (id, cluster) in config.numbered().filter(|&(id, _)| wanted(id)) {
+        let source = match &cluster.source {
+            Source::Manifests { directory } => Prepared::Manifests(directory.clone()),
+            Source::Kubeconfig { .. } | Source::InCluster => {
+                Prepared::Kube(Box::new(source::kube::prepare(cluster).await.map_err(AppError::Source)?))
+            }
+        };
+        prepared.push((id, source));
+    }
+    Ok(prepared)
+}
+
+/// The sources at work, one for each cluster. A reload leaves those alone that it does not concern.
+struct Sources {
+    tasks: JoinSet<ClusterId>,
+    stops: BTreeMap<ClusterId, (Label, CancellationToken)>,
+    updates: mpsc::Sender<Message>,
+    identities: Arc<source::kube::Identities>,
+    /// What manifests said, by cluster and directory.
+    memories: HashMap<(Label, PathBuf), Memory>,
+}
+
+impl Sources {
+    fn new(updates: mpsc::Sender<Message>) -> Sources {
+        Sources {
+            tasks: JoinSet::new(),
+            stops: BTreeMap::new(),
+            updates,
+            identities: Arc::default(),
+            memories: HashMap::new(),
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = ClusterId> {
+        self.stops.keys().copied()
+    }
+
+    fn start(&mut self, prepared: Vec<(ClusterId, Prepared)>, config: &Arc<Config>, members: &[Member]) {
+        let runs = |(name, directory): &(Label, PathBuf)| {
+            config
+                .clusters
+                .iter()
+                .any(|c| c.name == *name && c.source == Source::Manifests { directory: directory.clone() })
+        };
+        self.memories.retain(|place, _| runs(place));
+        for (id, source) in prepared {
+            let stop = CancellationToken::new();
+            let cluster = config.cluster(id).clone();
+            self.stops.insert(id, (cluster.name.clone(), stop.clone()));
+            let feed = Feed {
+                cluster: id,
+                config: Arc::new(cluster),
+                updates: self.updates.clone(),
+                status: members[id.index()].status.clone(),
+                relist: members[id.index()].relist.clone(),
+                stop,
+                limits: Arc::new(config.limits.clone()),
+            };
+            match source {
+                Prepared::Manifests(directory) => {
+                    let place = (feed.config.name.clone(), directory.clone());
+                    let memory = self.memories.entry(place).or_default().clone();
+                    self.tasks.spawn(async move {
+                        source::manifests::run(directory, feed, memory).await;
+                        id
+                    });
+                }
+                Prepared::Kube(prepared) => {
+                    let identities = self.identities.clone();
+                    self.tasks.spawn(async move {
+                        source::kube::run(*prepared, feed, identities).await;
+                        id
+                    });
+                }
+            }
+        }
+    }
+
+    /// Ends these sources and waits for them.
+    async fn stop(&mut self, ids: &[ClusterId]) -> Result<(), AppError> {
+        for id in ids {
+            if let Some((_, stop)) = self.stops.get(id) {
+                stop.cancel();
+            }
+        }
+        while ids.iter().any(|id| self.stops.contains_key(id)) {
+            match self.tasks.join_next().await {
+                Some(Ok(id)) if ids.contains(&id) => drop(self.stops.remove(&id)),
+                Some(joined) => return Err(AppError::TaskEnded { task: self.name(joined) }),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn ended(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(joined) => self.name(joined),
+            // Only static zones.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn name(&self, joined: Result<ClusterId, JoinError>) -> String {
+        match joined {
+            Ok(id) => match self.stops.get(&id) {
+                Some((name, _)) => format!("the source of {name}"),
+                None => "a source".to_owned(),
+            },
+            Err(panic) => format!("a source ({panic})"),
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The one task that writes: updates of all clusters → index → table.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{Cluster, Config, Export, Namespaces, Source};
+use crate::index::{Changes, Held, Index, Kind, SlicePolicy};
+use crate::metrics::{ClusterSample, FederationGauges};
+use crate::model::{ClusterId, Moment, ServiceKey};
+use crate::source::Message;
+use crate::source::status::{ErrorReason, Reason, Status};
+use crate::table::{Note, NoteKind, Publisher};
+use crate::zonefile::ZoneData;
+
+/// Updates that wait for the publisher; a source that is faster than it waits.
+pub const UPDATE_QUEUE: usize = 1_024;
+/// Updates taken from the queue before the services that they change are compiled, each once.
+const BATCH: usize = 256;
+/// Services compiled before other tasks of the runtime get a turn.
+const PUBLISH_TURN: usize = 256;
+
+/// From one list that did not release held deletions to the next.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+fn kind_label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service => "service",
+        Kind::EndpointSlice => "endpointslice",
+    }
+}
+
+/// What one cluster's source and the publisher share.
+#[derive(Clone)]
+pub struct Member {
+    pub status: Arc<Status>,
+    pub relist: Arc<Notify>,
+}
+
+impl Member {
+    pub fn new(started: Instant) -> Member {
+        Member { status: Arc::new(Status::new(started)), relist: Arc::new(Notify::new()) }
+    }
+}
+
+/// The index, the publisher, and what was said about them.
+pub struct Federation {
+    started: Instant,
+    index: Index,
+    publisher: Publisher,
+    members: Vec<Member>,
+    notes: BTreeMap<ServiceKey, Vec<Note>>,
+    /// The clusters of which it was said that they are full.
+    full: BTreeSet<ClusterId>,
+    /// When a list that may release held deletions was last asked for.
+    asked: BTreeMap<(ClusterId, Kind), Moment>,
+    seen: Arc<Seen>,
+}
+
+/// What /metrics and /readyz see of the federation. Written after each batch, never by a query.
+#[derive(Default)]
+pub struct Seen {
+    state: Mutex<SeenState>,
+    /// A cluster has synced.
+    pub synced: Notify,
+}
+
+#[derive(Default)]
+struct SeenState {
+    names: u64,
+    clusters: Vec<SeenCluster>,
+    notes: Vec<(&'static str, u64)>,
+}
+
+struct SeenCluster {
+    name: String,
+    synced: bool,
+    status: Arc<Status>,
+    held: Vec<(&'static str, u64)>,
+}
+
+impl Seen {
+    fn lock(&self) -> std::sync::MutexGuard<'_, SeenState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of the clusters that were not heard in full yet.
+    pub fn missing(&self) -> Vec<String> {
+        self.lock().clusters.iter().filter(|c| !c.synced).map(|c| c.name.clone()).collect()
+    }
+}
+
+/// [`Seen`] as metrics ask for it.
+pub struct Gauges(pub Arc<Seen>);
+
+impl FederationGauges for Gauges {
+    fn names(&self) -> u64 {
+        self.0.lock().names
+    }
+
+    fn notes(&self) -> Vec<(&'static str, u64)> {
+        self.0.lock().notes.clone()
+    }
+
+    fn clusters(&self) -> Vec<ClusterSample> {
+        let sample = |cluster: &SeenCluster| {
+            let status = &cluster.status;
+            let now = status.now();
+            ClusterSample {
+                cluster: cluster.name.clone(),
+                synced: cluster.synced,
+                last_heard: status.last_heard().map(|at| now - at),
+                source_errors: ErrorReason::ALL.iter().map(|&r| (r.label(), status.errors(r))).collect(),
+                objects_skipped: Reason::ALL.iter().map(|&r| (r.label(), status.skips(r))).collect(),
+                held_deletions: cluster.held.clone(),
+            }
+        };
+        self.0.lock().clusters.iter().map(sample).collect()
+    }
+}
+
+/// What a cluster's services without slices mean, by where they come from.
+fn slice_policy(source: &Source) -> SlicePolicy {
+    match source {
+        Source::Manifests { .. } => SlicePolicy::Optional,
+        Source::Kubeconfig { .. } | Source::InCluster => SlicePolicy::Expected,
+    }
+}
+
+/// Whether a source can go on unchanged.
+pub fn same_source(old: &Cluster, new: &Cluster) -> bool {
+    old.name == new.name && old.source == new.source && old.export == new.export && old.namespaces == new.namespaces
+}
+
+/// Whether everything that `old` was allowed to say, `new` is allowed to say too. Where its objects come from may have
+/// changed, from one API server's address to another; the first list sets right what is different there.
+fn may_say_all_of(new: &Cluster, old: &Cluster) -> bool {
+    let export = new.export == old.export || new.export == Export::All;
+    let namespaces = match (&new.namespaces, &old.namespaces) {
+        (Namespaces::All, _) => true,
+        (Namespaces::Only(_), Namespaces::All) => false,
+        (new @ Namespaces::Only(_), Namespaces::Only(old)) => old.iter().all(|name| new.allow(name.as_str())),
+    };
+    let same_kind = slice_policy(&new.source) == slice_policy(&old.source);
+    export && namespaces && same_kind
+}
+
+pub fn new_index(config: &Config) -> Index {
+    Index::new(config.clusters.iter().map(|cluster| slice_policy(&cluster.source)).collect())
+        .limited(config.limits.objects_per_cluster)
+}
+
+impl Federation {
+    pub fn new(started: Instant, publisher: Publisher, members: Vec<Member>, seen: Arc<Seen>) -> Federation {
+        let index = new_index(publisher.config());
+        let mut federation = Federation {
+            started,
+            index,
+            publisher,
+            members,
+            notes: BTreeMap::new(),
+            full: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            seen,
+        };
+        federation.show();
+        federation
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.started.elapsed())
+    }
+
+    /// What each cluster's source is started with.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Goes over to another configuration. A cluster keeps all that was heard of it while it may still say it.
+    pub fn reconfigure(&mut self, config: Arc<Config>, zones: &[ZoneData]) {
+        let mut index = new_index(&config);
+        let mut members = Vec::with_capacity(config.clusters.len());
+        let mut asked = BTreeMap::new();
+        let old = self.publisher.config().clone();
+        for (id, cluster) in config.numbered() {
+            let before = old.numbered().find(|(_, old)| old.name == cluster.name);
+            members.push(match before {
+                Some((before, _)) => self.members[before.index()].clone(),
+                None => Member::new(self.started),
+            });
+            if let Some((before, _)) = before.filter(|(_, old)| may_say_all_of(cluster, old)) {
+                index.adopt(id, &mut self.index, before);
+                let kinds = Kind::ALL.into_iter();
+                asked.extend(kinds.filter_map(|kind| Some(((id, kind), *self.asked.get(&(before, kind))?))));
+            }
+        }
+        self.index = index;
+        self.members = members;
+        self.asked = asked;
+        self.full.clear();
+        let services: Vec<_> = self.index.keys().filter_map(|key| self.index.service(key)).collect();
+        let said = self.publisher.replace(config, zones, services.into_iter(), |id| self.index.is_synced(id));
+        let before = std::mem::take(&mut self.notes);
+        for (key, notes) in said {
+            if before.get(&key) != Some(&notes) {
+                self.say(&key, &notes);
+            }
+            self.notes.insert(key, notes);
+        }
+        self.show();
+    }
+
+    /// Publishes until `stop`; gives itself back, so that another configuration can go on with what it knows.
+    pub async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<Message>,
+        stop: CancellationToken,
+    ) -> (Federation, mpsc::Receiver<Message>) {
+        loop {
+            let deadline = self.next_deadline();
+            let wait = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until((self.started + at.0).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let changes = tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    // What was said in the numbers of this configuration must not wait for another one.
+                    while let Ok(message) = updates.try_recv() {
+                        let changes = self.take(message, &mut updates);
+                        self.publish(changes).await;
+                    }
+                    return (self, updates);
+                }
+                Some(message) = updates.recv() => self.take(message, &mut updates),
+                () = wait => {
+                    let now = self.now();
+                    vec![self.index.tick(now)]
+                }
+            };
+            self.publish(changes).await;
+            self.ask_for_lists();
+            self.show();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
+        let release = self.index.held().into_iter().map(|held| self.ask_at(&held)).min();
+        match (self.index.next_deadline(), release) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// One list at the moment from which it may release, and another one every so often while it does not.
+    fn ask_at(&self, held: &Held) -> Moment {
+        match self.asked.get(&(held.cluster, held.kind)) {
+            Some(&asked) if asked >= held.release_from => asked + ASK_AGAIN,
+            Some(_) | None => held.release_from,
+        }
+    }
+
+    fn take(&mut self, first: Message, updates: &mut mpsc::Receiver<Message>) -> Vec<Changes> {
+        let now = self.now();
+        let mut changes = Vec::new();
+        let mut next = Some(first);
+        while let Some((cluster, update)) = next {
+            changes.push(self.index.apply(cluster, update, now));
+            next = if changes.len() < BATCH { updates.try_recv().ok() } else { None };
+        }
+        changes
+    }
+
+    async fn publish(&mut self, changes: Vec<Changes>) {
+        let mut services = BTreeSet::new();
+        let mut synced = Vec::new();
+        for change in changes {
+            services.extend(change.services);
+            synced.extend(change.synced);
+            if let Some(cluster) = change.refused {
+                self.refused(cluster);
+            }
+        }
+        for (n, key) in services.into_iter().enumerate() {
+            let service = self.index.service(&key);
+            let notes = self.publisher.publish(&key, service.as_ref());
+            self.note(key, notes);
+            if n % PUBLISH_TURN == PUBLISH_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        // Only now: until its names are there, a cluster is one that could hold more of them.
+        for cluster in synced {
+            self.publisher.set_synced(cluster);
+            let name = &self.publisher.config().cluster(cluster).name;
+            let (services, slices) = self.index.counts(cluster);
+            info!(cluster = %name, services, slices, "synced");
+        }
+    }
+
+    fn refused(&mut self, cluster: ClusterId) {
+        self.members[cluster.index()].status.skipped(Reason::Limit);
+        if self.full.insert(cluster) {
+            let config = self.publisher.config();
+            warn!(
+                cluster = %config.cluster(cluster).name,
+                limit = config.limits.objects_per_cluster,
+                "the cluster has as many objects as limits.objectsPerCluster allows; new ones are left out"
+            );
+        }
+    }
+
+    /// Says what is new about a service, once.
+    fn note(&mut self, key: ServiceKey, notes: Vec<Note>) {
+        let before = self.notes.get(&key);
+        if before.map_or(notes.is_empty(), |before| *before == notes) {
+            return;
+        }
+        let known = before.cloned().unwrap_or_default();
+        let new: Vec<Note> = notes.iter().filter(|note| !known.contains(note)).cloned().collect();
+        self.say(&key, &new);
+        match notes.is_empty() {
+            true => self.notes.remove(&key),
+            false => self.notes.insert(key, notes),
+        };
+    }
+
+    fn say(&self, key: &ServiceKey, notes: &[Note]) {
+        for note in notes {
+            warn!(reason = note.kind().label(), "{}", note.sentence(key, self.publisher.config()));
+        }
+    }
+
+    fn ask_for_lists(&mut self) {
+        let now = self.now();
+        let held = self.index.held();
+        self.asked.retain(|key, _| held.iter().any(|h| (h.cluster, h.kind) == *key));
+        for held in held {
+            let key = (held.cluster, held.kind);
+            let name = &self.publisher.config().cluster(held.cluster).name;
+            if let Entry::Vacant(new) = self.asked.entry(key) {
+                new.insert(now);
+                warn!(
+                    cluster = %name,
+                    kind = kind_label(held.kind),
+                    held = held.count,
+                    "more than half of the objects went within 60 s: their last state stays until a list confirms it"
+                );
+            }
+            if now >= self.ask_at(&held) {
+                self.asked.insert(key, now);
+                self.members[held.cluster.index()].relist.notify_one();
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let config = self.publisher.config();
+        let mut held: BTreeMap<ClusterId, Vec<(&'static str, u64)>> = BTreeMap::new();
+        for h in self.index.held() {
+            held.entry(h.cluster).or_default().push((kind_label(h.kind), h.count as u64));
+        }
+        let mut notes = NoteKind::ALL.map(|kind| (kind.label(), 0));
+        for note in self.notes.values().flatten() {
+            let label = note.kind().label();
+            notes.iter_mut().filter(|(l, _)| *l == label).for_each(|(_, n)| *n += 1);
+        }
+        let clusters = config.clusters.iter().enumerate().map(|(i, cluster)| {
+            let id = ClusterId(i as u16);
+            SeenCluster {
+                name: cluster.name.to_string(),
+                synced: self.index.is_synced(id),
+                status: self.members[i].status.clone(),
+                held: held.remove(&id).unwrap_or_default(),
+            }
+        });
+        let state = SeenState {
+            names: self.publisher.name_count() as u64,
+            clusters: clusters.collect(),
+            notes: notes.to_vec(),
+        };
+        *self.seen.lock() = state;
+        self.seen.synced.notify_waiters();
+    }
+}
