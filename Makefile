@@ -1,0 +1,22 @@
+# Every target can be run from a fresh clone. Needed: Rust (rust-version in Cargo.toml), Go (tests/testbed/go.mod), and the
+# packages of tests/apt-packages.txt.
+
+CARGO ?= cargo
+
+.PHONY: help test lint testbed bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: testbed ## every test, those with real Kubernetes and real resolvers included
+	$(CARGO) test --locked --no-fail-fast
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+testbed: ## build etcd, kube-apiserver, kube-controller-manager, kwok and CoreDNS into target/testbed (about 12 minutes the first time)
+	tests/testbed/build.sh target/testbed
+
+bench: ## every benchmark
+	$(CARGO) bench --locked

@@ -1,0 +1,449 @@
+//! Worlds, questions and whole answers, as data in `cases/*.yaml`: each case through both sources (a directory of
+//! manifests, and objects in the shape in which an API server lists them) and both transports.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::BinDecodable;
+use serde::Deserialize;
+use signpost::answer::{Client, Reply, Responder, Transport};
+use signpost::app::{Loaded, new_index};
+use signpost::config::{Config, Source};
+use signpost::index::{Index, Kind, Object, Update};
+use signpost::model::{ClusterId, Moment, View, ViewRule};
+use signpost::source::convert::{self, Converted};
+use signpost::source::{manifests, slim};
+use signpost::table::{Publisher, Reader};
+
+/// How often each question is asked: equal candidates come in random order, and what is expected must hold each time.
+const ASKED: usize = 8;
+/// Least number of cases: a file that is no longer found must not pass.
+const LEAST: usize = 60;
+
+/// A file in `cases/`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    worlds: Vec<World>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct World {
+    world: String,
+    /// Keys of the zone example.com beside its name, schema and file, in YAML's flow style.
+    #[serde(default)]
+    zone: String,
+    /// Records added to its zone file.
+    #[serde(default)]
+    records: String,
+    /// Zones beside it, which are static: their zone files.
+    #[serde(default)]
+    other_zones: BTreeMap<String, String>,
+    clusters: Vec<Member>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    name: String,
+    /// Keys of the cluster beside its name and source, in YAML's flow style.
+    #[serde(default)]
+    config: String,
+    #[serde(default)]
+    manifests: String,
+    /// It was not heard yet.
+    #[serde(default)]
+    missing: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Case {
+    case: String,
+    /// Name without the zone (`@` is the zone, a final dot makes it absolute), and type.
+    ask: String,
+    /// `external`, a cluster's name, or the client's address on a listener that goes by it.
+    #[serde(default = "external")]
+    view: String,
+    /// Client subnet that comes with the query.
+    #[serde(default)]
+    subnet: Option<String>,
+    #[serde(default = "no_error")]
+    rcode: String,
+    /// Records as `owner ttl type data`, `--` between bands. Inside a band any order is right.
+    #[serde(default)]
+    answer: String,
+    #[serde(default)]
+    authority: String,
+    #[serde(default)]
+    additional: String,
+    /// Code of the extended error.
+    #[serde(default)]
+    error: Option<u16>,
+    /// Not AA=1: delegations, and what is not answered.
+    #[serde(default)]
+    not_authoritative: bool,
+    /// Over UDP it is TC=1 and empty.
+    #[serde(default)]
+    truncated: bool,
+}
+
+fn external() -> String {
+    "external".to_owned()
+}
+
+fn no_error() -> String {
+    "NOERROR".to_owned()
+}
+
+/// Above the 30 s for which a Service without slices is taken for ready.
+const SETTLED: Duration = Duration::from_secs(31);
+
+const ZONE: &str = "example.com";
+
+const ZONE_FILE: &str = "\
+$TTL 3600
+@ SOA ns1 hostmaster 1 7200 900 1209600 300
+@ NS ns1
+ns1 A 192.0.2.1
+";
+
+/// Where a cluster's objects are read from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum From {
+    Manifests,
+    Api,
+}
+
+struct Running {
+    config: Arc<Config>,
+    reader: Reader,
+    responder: Responder,
+    _publisher: Publisher,
+}
+
+impl World {
+    /// Writes it down as an operator would, and reads it as the program does.
+    fn load(&self, directory: &Path) -> Loaded {
+        let write = |name: &str, text: &str| fs::write(directory.join(name), text).expect("the folder is ours");
+        write("example.com.zone", &format!("{ZONE_FILE}{}", self.records));
+        let mut config =
+            format!("zones:\n- {{name: {ZONE}, schema: federation, file: example.com.zone, {}}}\n", self.zone);
+        for (name, text) in &self.other_zones {
+            write(&format!("{name}.zone"), text);
+            writeln!(config, "- {{name: {name}, schema: static, file: {name}.zone}}").expect("a String takes all");
+        }
+        config += "listeners:\n- {addresses: ['127.0.0.1:1']}\n";
+        if self.clusters.iter().any(|member| member.config.contains("clientCidrs")) {
+            config += "- {addresses: ['127.0.0.1:2'], view: bySource}\n";
+        }
+        for (n, member) in self.clusters.iter().enumerate() {
+            writeln!(config, "- {{addresses: ['127.0.0.1:{}'], view: {{internal: {}}}}}", n + 3, member.name)
+                .expect("a String takes all");
+        }
+        config += "admin: off\nclusters:\n";
+        for member in &self.clusters {
+            fs::create_dir(directory.join(&member.name)).expect("the folder is ours");
+            if !member.manifests.is_empty() {
+                write(&format!("{}/all.yaml", member.name), &member.manifests);
+            }
+            writeln!(config, "- {{name: {0}, manifests: {0}, {1}}}", member.name, member.config)
+                .expect("a String takes all");
+        }
+        write("signpost.yaml", &config);
+        Loaded::load(&directory.join("signpost.yaml")).unwrap_or_else(|e| panic!("{}: {e}\n{config}", self.world))
+    }
+
+    fn run(&self, loaded: &Loaded, from: From) -> Running {
+        let config = &loaded.config;
+        let mut index = new_index(config);
+        for (id, member) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {
+            match from {
+                From::Manifests => self.read_manifests(&mut index, config, id),
+                From::Api => read_api(&mut index, config, id, &member.manifests),
+            }
+        }
+        // Services that wait for their slices have waited: what is expected here is what stays.
+        index.tick(Moment(SETTLED));
+        let (mut publisher, reader) = Publisher::new(config.clone(), &loaded.zones, 1);
+        for key in index.keys().cloned().collect::<Vec<_>>() {
+            publisher.publish(&key, index.service(&key).as_ref());
+        }
+        for (id, _) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {
+            publisher.set_synced(id);
+        }
+        Running { config: config.clone(), reader, responder: Responder::new(7), _publisher: publisher }
+    }
+
+    fn read_manifests(&self, index: &mut Index, config: &Config, id: ClusterId) {
+        let cluster = config.cluster(id);
+        let Source::Manifests { directory } = &cluster.source else { panic!("a world has only manifests") };
+        let reading = manifests::read(directory, cluster, &config.limits);
+        assert!(reading.problems.is_empty(), "{}: {:?}", self.world, reading.problems);
+        let services = reading.services.into_iter().map(Object::Service).collect();
+        let slices = reading.slices.into_iter().map(Object::Slice).collect();
+        fill(index, id, services, slices);
+    }
+}
+
+fn fill(index: &mut Index, id: ClusterId, services: Vec<Object>, slices: Vec<Object>) {
+    for (kind, objects) in [(Kind::Service, services), (Kind::EndpointSlice, slices)] {
+        index.apply(id, Update::Reset { kind, objects, keep: Vec::new() }, Moment::default());
+    }
+}
+
+/// The same objects as the items of an API server's lists: JSON, without apiVersion and kind.
+fn read_api(index: &mut Index, config: &Config, id: ClusterId, manifests: &str) {
+    let cluster = config.cluster(id);
+    let (mut services, mut slices) = (Vec::new(), Vec::new());
+    // YAML 1.2 booleans only, or the namespace `n` would be false.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple_with_options(manifests, options).expect("YAML");
+    for mut document in documents {
+        let object = document.as_object_mut().expect("an object");
+        object.remove("apiVersion");
+        let kind = object.remove("kind").expect("a kind");
+        let json = serde_json::to_vec(&document).expect("JSON");
+        let (converted, list) = match kind.as_str() {
+            Some("Service") => (slim::from_json(&json).map(|raw| convert::service(raw, cluster)), &mut services),
+            Some("EndpointSlice") => (slim::from_json(&json).map(|raw| convert::slice(raw, cluster)), &mut slices),
+            _ => panic!("{kind} in a world"),
+        };
+        match converted.unwrap_or_else(|error| panic!("{error:?}")) {
+            Converted::Object { object, left_out } => {
+                assert!(left_out.is_empty(), "{left_out:?}");
+                list.push(object);
+            }
+            Converted::NotExported(_) | Converted::Ignored(_) => {}
+            Converted::Malformed { key, problem } => panic!("{key:?}: {problem}"),
+        }
+    }
+    fill(index, id, services, slices);
+}
+
+impl Case {
+    fn query(&self) -> Vec<u8> {
+        let (name, rtype) = self.ask.split_once(' ').expect("a name and a type");
+        let name = match name {
+            "@" => format!("{ZONE}."),
+            absolute if absolute.ends_with('.') => absolute.to_owned(),
+            relative => format!("{relative}.{ZONE}."),
+        };
+        let rtype = match rtype.strip_prefix("TYPE") {
+            Some(number) => RecordType::from(number.parse::<u16>().expect("a number (RFC 3597)")),
+            None => rtype.parse().expect("a type"),
+        };
+        let mut message = Message::new(1, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii(name).expect("a name"), rtype));
+        let mut opt = Edns::new();
+        opt.set_max_payload(1232);
+        if let Some(subnet) = &self.subnet {
+            opt.options_mut().insert(EdnsOption::Subnet(subnet.parse().expect("a subnet")));
+        }
+        message.edns = Some(opt);
+        message.to_vec().expect("a query")
+    }
+
+    fn client(&self, config: &Config, transport: Transport) -> Client {
+        let any: IpAddr = [127, 0, 0, 1].into();
+        let named = config.clusters.iter().position(|cluster| cluster.name.as_str() == self.view);
+        let (address, view) = match (self.view.as_str(), named) {
+            ("external", _) => (any, ViewRule::Fixed(View::External)),
+            (_, Some(n)) => (any, ViewRule::Fixed(View::Internal(ClusterId(n as u16)))),
+            (address, None) => (address.parse().expect("a view or an address"), ViewRule::BySource),
+        };
+        Client { address, view, transport, keepalive: 100 }
+    }
+
+    fn wanted(&self, transport: Transport) -> Seen {
+        let lines = |text: &str| text.lines().map(normal).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+        let cut = self.truncated && transport == Transport::Udp;
+        let sorted = |text: &str| if cut { Vec::new() } else { sort(lines(text)) };
+        let bands = lines(&self.answer);
+        let bands = bands.split(|line| line == "--").map(|band| sort(band.to_vec())).filter(|band| !band.is_empty());
+        Seen {
+            rcode: self.rcode.clone(),
+            authoritative: !self.not_authoritative,
+            truncated: cut,
+            error: self.error,
+            answer: if cut { Vec::new() } else { bands.collect() },
+            authority: sorted(&self.authority),
+            additional: sorted(&self.additional),
+        }
+    }
+}
+
+fn normal(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn sort(mut list: Vec<String>) -> Vec<String> {
+    list.sort();
+    list
+}
+
+/// A whole answer, in the form in which cases are written.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    rcode: String,
+    authoritative: bool,
+    truncated: bool,
+    error: Option<u16>,
+    /// By bands: those of the expected answer, as far as the sizes go.
+    answer: Vec<Vec<String>>,
+    authority: Vec<String>,
+    additional: Vec<String>,
+}
+
+impl Seen {
+    fn new(message: &Message, wanted: &Seen) -> Seen {
+        let mut rest = message.answers.iter().map(text).collect::<Vec<_>>();
+        let mut answer = Vec::new();
+        for band in &wanted.answer {
+            let tail = rest.split_off(band.len().min(rest.len()));
+            answer.push(sort(std::mem::replace(&mut rest, tail)));
+        }
+        answer.push(sort(rest));
+        answer.retain(|band| !band.is_empty());
+        let error = message.edns.as_ref().and_then(|opt| match opt.option(EdnsCode::Unknown(15)) {
+            Some(EdnsOption::Unknown(_, data)) => Some(u16::from_be_bytes([data[0], data[1]])),
+            _ => None,
+        });
+        Seen {
+            rcode: rcode(message.metadata.response_code).to_owned(),
+            authoritative: message.metadata.authoritative,
+            truncated: message.metadata.truncation,
+            error,
+            answer,
+            authority: sort(message.authorities.iter().map(text).collect()),
+            additional: sort(message.additionals.iter().map(text).collect()),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines =
+            vec![format!("{} aa={} tc={} error={:?}", self.rcode, self.authoritative, self.truncated, self.error)];
+        for band in &self.answer {
+            lines.push("answer band:".to_owned());
+            lines.extend(band.iter().cloned());
+        }
+        for (title, list) in [("authority:", &self.authority), ("additional:", &self.additional)] {
+            lines.push(title.to_owned());
+            lines.extend(list.iter().cloned());
+        }
+        lines
+    }
+}
+
+fn rcode(code: ResponseCode) -> &'static str {
+    match code {
+        ResponseCode::NoError => "NOERROR",
+        ResponseCode::NXDomain => "NXDOMAIN",
+        ResponseCode::ServFail => "SERVFAIL",
+        ResponseCode::Refused => "REFUSED",
+        ResponseCode::FormErr => "FORMERR",
+        ResponseCode::NotImp => "NOTIMP",
+        _ => "another",
+    }
+}
+
+/// A record relative to the zone, as cases have it.
+fn text(record: &Record) -> String {
+    let data = match &record.data {
+        RData::TXT(text) => format!("\"{text}\""),
+        // hickory-proto does not know DNAME's data.
+        RData::Unknown { code, rdata } if u16::from(*code) == 39 => {
+            Name::from_bytes(&rdata.anything).expect("a name").to_string()
+        }
+        other => other.to_string(),
+    };
+    let words = format!("{} {} {} {data}", record.name, record.ttl, record.record_type());
+    let short = |word: &str| match word.strip_suffix(&format!("{ZONE}.")) {
+        Some("") => "@".to_owned(),
+        Some(relative) => relative.strip_suffix('.').unwrap_or(word).to_owned(),
+        None => word.to_owned(),
+    };
+    words.split(' ').map(short).collect::<Vec<_>>().join(" ")
+}
+
+/// Lines of which only one side has them are marked.
+fn difference(wanted: &Seen, got: &Seen) -> String {
+    let (wanted, got) = (wanted.lines(), got.lines());
+    let mut text = String::new();
+    let only = |mark: char, list: &[String], other: &[String], text: &mut String| {
+        for line in list {
+            let mark = if other.contains(line) { ' ' } else { mark };
+            writeln!(text, "    {mark} {line}").expect("a String takes all");
+        }
+    };
+    text.push_str("  want:\n");
+    only('-', &wanted, &got, &mut text);
+    text.push_str("  got:\n");
+    only('+', &got, &wanted, &mut text);
+    text
+}
+
+fn check(case: &Case, running: &mut Running, transport: Transport) -> Result<(), String> {
+    let query = case.query();
+    let wanted = case.wanted(transport);
+    let client = case.client(&running.config, transport);
+    for _ in 0..ASKED {
+        let mut buffer = vec![0; 65_535];
+        buffer[..query.len()].copy_from_slice(&query);
+        let reply = running.responder.answer(&running.reader.enter(), client, &mut buffer, query.len());
+        let Reply::Send { length, .. } = reply else { return Err("  nothing is sent\n".to_owned()) };
+        let message = Message::from_vec(&buffer[..length]).map_err(|error| format!("  {error}\n"))?;
+        let got = Seen::new(&message, &wanted);
+        if got != wanted {
+            return Err(difference(&wanted, &got));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn cases() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut files: Vec<_> =
+        fs::read_dir(&directory).expect("the cases are there").map(|e| e.expect("it can be listed").path()).collect();
+    files.sort();
+    let (mut count, mut failures) = (0, String::new());
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a case file can be read");
+        let parsed: File = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let file = file.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        for world in &parsed.worlds {
+            let folder = tempfile::tempdir().expect("a temporary folder can be made");
+            let loaded = world.load(folder.path());
+            for from in [From::Manifests, From::Api] {
+                let mut running = world.run(&loaded, from);
+                for (case, transport) in
+                    world.cases.iter().flat_map(|case| [Transport::Udp, Transport::Tcp].map(|t| (case, t)))
+                {
+                    if let Err(difference) = check(case, &mut running, transport) {
+                        writeln!(
+                            failures,
+                            "{file}: {}: {} ({} as {}, {from:?}, {transport:?}):\n{difference}",
+                            world.world, case.case, case.ask, case.view
+                        )
+                        .expect("a String takes all");
+                    }
+                }
+            }
+            count += world.cases.len();
+        }
+    }
+    println!("{count} cases");
+    assert!(failures.is_empty(), "\n{failures}");
+    assert!(count >= LEAST, "only {count} cases were found");
+}

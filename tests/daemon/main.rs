@@ -1,0 +1,13 @@
+//! The program as its users run it: the demo, changes under a running server, signals, what it says when it cannot start.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod check;
+mod demo;
+mod input;
+mod metrics;
+mod not_ready;
+mod server;
+mod signals;
+mod startup;

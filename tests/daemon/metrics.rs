@@ -1,0 +1,104 @@
+//! Counters against what was sent, and logs that machines read.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use hickory_proto::rr::RecordType;
+
+use super::server::{DEADLINE, Demo, SERVICE, Server, ZONE, ask, query};
+use crate::common::{local, same, wait_for};
+
+/// Questions with the counter that each must go to.
+fn mix() -> [(String, RecordType, &'static str); 6] {
+    [
+        (SERVICE.to_owned(), RecordType::A, "NOERROR"),
+        (format!("_client._tcp.{SERVICE}"), RecordType::SRV, "NOERROR"),
+        (SERVICE.to_owned(), RecordType::AAAA, "NODATA"),
+        (format!("nothing.my-namespace.{ZONE}"), RecordType::A, "NXDOMAIN"),
+        ("www.example.net".to_owned(), RecordType::A, "REFUSED"),
+        // NXNAME (RFC 9824) is no type to ask for.
+        (SERVICE.to_owned(), RecordType::from(128), "FORMERR"),
+    ]
+}
+
+fn ask_tcp(stream: &mut TcpStream, name: &str, rtype: RecordType) {
+    let message = query(7, name, rtype);
+    let mut frame = (message.len() as u16).to_be_bytes().to_vec();
+    frame.extend(message);
+    stream.write_all(&frame).expect("the server reads");
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).expect("the server answers");
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut answer).expect("the whole answer comes");
+}
+
+#[test]
+fn counters_are_what_was_sent() {
+    let server = Server::demo();
+    let mut want = std::collections::BTreeMap::new();
+    let views = [("external", server.ports.external), ("internal", server.ports.internal)];
+    for (view, port) in views {
+        for (n, (name, rtype, rcode)) in mix().iter().enumerate() {
+            // Another number of each, so that no two counters can be mixed up unseen.
+            for _ in 0..=n {
+                ask(local(port), name, *rtype).expect("an answer");
+            }
+            let mut stream = TcpStream::connect(local(port)).expect("the server accepts");
+            stream.set_read_timeout(Some(Duration::from_secs(5))).expect("not zero");
+            for _ in 0..n + 3 {
+                ask_tcp(&mut stream, name, *rtype);
+            }
+            for (transport, count) in [("udp", n + 1), ("tcp", n + 3)] {
+                let key = format!(r#"signpost_queries_total{{rcode="{rcode}",transport="{transport}",view="{view}"}}"#);
+                *want.entry(key).or_insert(0.0) += count as f64;
+            }
+        }
+    }
+    // A counter is written after the answer was sent.
+    wait_for("the counters are what was sent", DEADLINE, || {
+        let metrics = server.metrics();
+        let got = metrics.into_iter().filter(|(k, v)| k.starts_with("signpost_queries_total") && *v > 0.0);
+        same(got.collect::<std::collections::BTreeMap<_, _>>(), want.clone())
+    });
+    let dropped = || -> f64 {
+        server.metrics().iter().filter(|(k, _)| k.starts_with("signpost_queries_dropped_total")).map(|(_, v)| v).sum()
+    };
+    assert_eq!(dropped(), 0.0);
+    // A response and a stump are dropped and counted.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("an ephemeral port");
+    let mut response = query(1, SERVICE, RecordType::A);
+    response[2] |= 0x80;
+    for datagram in [&response[..], &response[..11]] {
+        socket.send_to(datagram, local(server.ports.external)).expect("loopback takes it");
+    }
+    wait_for("two drops", DEADLINE, || same(dropped(), 2.0));
+    assert_eq!(server.metric(r#"signpost_queries_dropped_total{cause="response"}"#), 1.0);
+    assert_eq!(server.metric(r#"signpost_queries_dropped_total{cause="short"}"#), 1.0);
+    for cluster in 1..4 {
+        assert_eq!(server.metric(&format!(r#"signpost_cluster_synced{{cluster="cluster-{cluster}"}}"#)), 1.0);
+    }
+}
+
+#[test]
+fn json_logs_and_nothing_per_query() {
+    let server = Server::start(Demo::new(), &["--log-format", "json"]);
+    let before = server.log();
+    for line in &before {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        for field in ["timestamp", "level", "message"] {
+            assert!(value.get(field).is_some_and(serde_json::Value::is_string), "{field} in {line}");
+        }
+    }
+    assert!(before.iter().any(|line| line.contains("\"ready\"")), "{before:?}");
+    for (name, rtype, _) in mix() {
+        for port in [server.ports.external, server.ports.internal] {
+            ask(local(port), &name, rtype).expect("an answer");
+        }
+    }
+    let total = |server: &Server| -> f64 {
+        server.metrics().iter().filter(|(k, _)| k.starts_with("signpost_queries_total")).map(|(_, v)| v).sum()
+    };
+    wait_for("all are counted", DEADLINE, || same(total(&server), 12.0));
+    assert_eq!(server.log(), before);
+}
