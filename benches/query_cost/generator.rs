@@ -1,0 +1,180 @@
+//! The load: trains of queries from several sockets, and the count of what comes back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use signpost::net::udp::{self, Batch, Wait};
+use socket2::{MsgHdr, SockAddr, SockRef};
+
+use super::questions::{Mix, Random, check, write_train};
+
+/// Sockets, each with a port of its own.
+const LANES: usize = 8;
+/// Queries that one system call sends: as many as the server receives with one, and 256 in flight over all lanes.
+const TRAIN: usize = 32;
+/// An answer that is not there by then will not come. The server may have to wait that long for a core of a busy machine.
+const LOST_AFTER: Duration = Duration::from_secs(3);
+/// SOL_UDP and UDP_SEGMENT of udp(7): the kernel cuts what is sent into datagrams of one size.
+const SEGMENT: (i32, i32) = (17, 103);
+
+#[derive(Debug, Clone, Copy)]
+pub enum Load {
+    /// A train as soon as a lane's last one is answered.
+    Saturated,
+    /// Trains at fixed times, whatever comes back. Queries a second.
+    Rate(f64),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Expect {
+    Answers,
+    /// Any datagram of this length.
+    Octets(usize),
+}
+
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub answers: u64,
+    pub octets: u64,
+    pub lost: u64,
+    /// How many answers were wrong, and what the first one was.
+    pub wrong: u64,
+    pub complaint: Option<String>,
+    pub elapsed: Duration,
+}
+
+pub struct Generator {
+    lanes: Vec<Lane>,
+    random: Random,
+    train: Vec<u8>,
+}
+
+struct Lane {
+    socket: udp::Socket,
+    batch: Batch,
+    in_flight: u64,
+    sent: Instant,
+}
+
+impl Generator {
+    pub fn new() -> io::Result<Generator> {
+        let lane = |_| {
+            let (_, mut sockets) = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1, 1 << 20)?;
+            let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
+            let batch = Batch::of(&socket);
+            Ok(Lane { socket, batch, in_flight: 0, sent: Instant::now() })
+        };
+        let lanes = (0..LANES).map(lane).collect::<io::Result<_>>()?;
+        Ok(Generator { lanes, random: Random(1), train: Vec::new() })
+    }
+
+    /// Asks for `time`, then waits for what is still on its way.
+    pub fn run(
+        &mut self,
+        server: SocketAddr,
+        mix: Mix,
+        load: Load,
+        time: Duration,
+        expect: Expect,
+    ) -> io::Result<Tally> {
+        let target = SockAddr::from(server);
+        let mut tally = Tally::default();
+        let start = Instant::now();
+        let end = start + time;
+        let mut turn = 0;
+        let mut due = start;
+        loop {
+            for lane in &mut self.lanes {
+                lane.receive(server, expect, &mut tally)?;
+            }
+            let now = Instant::now();
+            if now >= end && self.lanes.iter().all(|lane| lane.in_flight == 0) {
+                tally.elapsed = end - start;
+                return Ok(tally);
+            }
+            for lane in &mut self.lanes {
+                lane.give_up(now, &mut tally);
+            }
+            if now >= end {
+                continue;
+            }
+            match load {
+                Load::Saturated => {
+                    for lane in self.lanes.iter_mut().filter(|lane| lane.in_flight == 0) {
+                        lane.send(&target, mix, &mut self.train, &mut self.random)?;
+                    }
+                }
+                Load::Rate(rate) if now >= due => {
+                    self.lanes[turn].send(&target, mix, &mut self.train, &mut self.random)?;
+                    turn = (turn + 1) % LANES;
+                    // One that a busy machine has made late is not made up for by a burst.
+                    due = (due + Duration::from_secs_f64(TRAIN as f64 / rate)).max(now - Duration::from_millis(1));
+                }
+                Load::Rate(_) => {}
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn send(&mut self, target: &SockAddr, mix: Mix, train: &mut Vec<u8>, random: &mut Random) -> io::Result<()> {
+        let length = write_train(mix, TRAIN, train, random);
+        let control = segment_control(length as u16);
+        let buffers = [io::IoSlice::new(train)];
+        let message = MsgHdr::new().with_addr(target).with_control(&control).with_buffers(&buffers);
+        SockRef::from(&self.socket).sendmsg(&message, 0)?;
+        self.in_flight += TRAIN as u64;
+        self.sent = Instant::now();
+        Ok(())
+    }
+
+    /// Takes what is there.
+    fn receive(&mut self, server: SocketAddr, expect: Expect, tally: &mut Tally) -> io::Result<()> {
+        if self.in_flight == 0 {
+            return Ok(());
+        }
+        match self.batch.receive(&self.socket, Wait::No) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for place in 0..self.batch.received() {
+            let Some(answer) = self.batch.query(place) else { continue };
+            // Of the other server, given up earlier as lost.
+            if answer.source != server {
+                continue;
+            }
+            let right = match expect {
+                Expect::Answers => check(&answer.buffer[..answer.length], tally.answers),
+                Expect::Octets(length) if answer.length == length => Ok(()),
+                Expect::Octets(length) => Err(format!("{} octets, not {length}", answer.length)),
+            };
+            if let Err(complaint) = right {
+                tally.wrong += 1;
+                tally.complaint.get_or_insert(complaint);
+            }
+            tally.answers += 1;
+            tally.octets += answer.length as u64;
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, now: Instant, tally: &mut Tally) {
+        if self.in_flight > 0 && now.saturating_duration_since(self.sent) > LOST_AFTER {
+            tally.lost += self.in_flight;
+            self.in_flight = 0;
+        }
+    }
+}
+
+/// One control message as cmsg(3) lays it out on 64-bit Linux: length, level, type, data, padding.
+fn segment_control(length: u16) -> [u8; 24] {
+    let mut control = [0; 24];
+    control[..8].copy_from_slice(&18_u64.to_ne_bytes());
+    control[8..12].copy_from_slice(&SEGMENT.0.to_ne_bytes());
+    control[12..16].copy_from_slice(&SEGMENT.1.to_ne_bytes());
+    control[16..18].copy_from_slice(&length.to_ne_bytes());
+    control
+}

@@ -1,0 +1,209 @@
+//! What is asked: the mixes, the queries, and what a right answer to each looks like.
+
+use std::net::Ipv4Addr;
+
+use hickory_proto::op::Message;
+use hickory_proto::rr::RData;
+
+pub const ZONE: &str = "my-federation.my-domain.com";
+/// In each of the clusters.
+pub const SERVICES: u32 = 10_000;
+pub const CLUSTERS: u32 = 3;
+/// Services of one namespace.
+const PER_NAMESPACE: u32 = 100;
+/// As many octets as `_client._tcp.` has, so that questions for A and SRV are equally long and fit into one train.
+const LONG: &str = "-backend-pool";
+
+/// Answers decoded as a whole: one in so many. Of all others, the header is checked.
+const SAMPLE: u64 = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    A,
+    NxDomain,
+    Srv,
+    /// 80 % A, 10 % SRV, 10 % NXDOMAIN.
+    Mixed,
+    /// A, with the OPT record and the cookie that BIND and dig send.
+    Cookie,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    A = 0,
+    NxDomain = 1,
+    Srv = 2,
+    Cookie = 3,
+}
+
+impl Mix {
+    pub const ALL: [Mix; 5] = [Mix::A, Mix::NxDomain, Mix::Srv, Mix::Mixed, Mix::Cookie];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Mix::A => "A",
+            Mix::NxDomain => "NXDOMAIN",
+            Mix::Srv => "SRV",
+            Mix::Mixed => "80/10/10",
+            Mix::Cookie => "A+cookie",
+        }
+    }
+
+    fn kind(self, random: &mut Random) -> Kind {
+        match self {
+            Mix::A => Kind::A,
+            Mix::NxDomain => Kind::NxDomain,
+            Mix::Srv => Kind::Srv,
+            Mix::Cookie => Kind::Cookie,
+            Mix::Mixed => match random.below(10) {
+                0 => Kind::Srv,
+                1 => Kind::NxDomain,
+                _ => Kind::A,
+            },
+        }
+    }
+}
+
+impl Kind {
+    /// The top bits of the message's id.
+    fn of(id: u16) -> Kind {
+        match id >> 14 {
+            0 => Kind::A,
+            1 => Kind::NxDomain,
+            2 => Kind::Srv,
+            _ => Kind::Cookie,
+        }
+    }
+}
+
+/// Seeded, so that every server gets the same questions. SplitMix64.
+pub struct Random(pub u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, n: u32) -> u32 {
+        (((self.next() >> 32) * u64::from(n)) >> 32) as u32
+    }
+}
+
+/// Half of the names are long.
+pub fn service(number: u32) -> String {
+    let tail = if number % 2 == 1 { LONG } else { "" };
+    format!("svc-{number:05}{tail}")
+}
+
+pub fn namespace(number: u32) -> String {
+    format!("ns-{:03}", number / PER_NAMESPACE)
+}
+
+/// The load balancer's address in one of the clusters: globally routable, and a different one for each service.
+pub fn ingress(cluster: u32, number: u32) -> Ipv4Addr {
+    let [.., high, low] = number.to_be_bytes();
+    Ipv4Addr::new(104, 197 + cluster as u8, high, low)
+}
+
+/// Puts `count` equally long queries into `train`; returns the length of one.
+pub fn write_train(mix: Mix, count: usize, train: &mut Vec<u8>, random: &mut Random) -> usize {
+    train.clear();
+    // Those of the other mixes are long, so that lengths are equal.
+    let long = match mix {
+        Mix::A | Mix::Cookie => random.below(2) == 1,
+        Mix::NxDomain | Mix::Srv | Mix::Mixed => true,
+    };
+    for _ in 0..count {
+        write_query(mix.kind(random), long, train, random);
+    }
+    train.len() / count
+}
+
+fn write_query(kind: Kind, long: bool, out: &mut Vec<u8>, random: &mut Random) {
+    let id = (kind as u16) << 14 | random.next() as u16 & 0x3FFF;
+    out.extend_from_slice(&id.to_be_bytes());
+    let cookie = kind == Kind::Cookie;
+    out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(cookie)]);
+    let even = random.below(SERVICES / 2) * 2;
+    let number = match kind {
+        Kind::A | Kind::Cookie | Kind::NxDomain => even + u32::from(long),
+        Kind::Srv => even,
+    };
+    match kind {
+        Kind::A | Kind::Cookie => label(out, service(number).as_bytes()),
+        Kind::NxDomain => {
+            // A new one each time: nobody may remember it.
+            let mut name = *b"nx-xxxxxxxxxxxxxxxxxxx";
+            let (left, right) = (random.next(), random.next());
+            let bits = u128::from(left) << 64 | u128::from(right);
+            for (place, octet) in name[3..].iter_mut().enumerate() {
+                *octet = b"abcdefghijklmnopqrstuvwxyz234567"[(bits >> (5 * place)) as usize & 31];
+            }
+            label(out, &name);
+        }
+        Kind::Srv => {
+            label(out, b"_client");
+            label(out, b"_tcp");
+            label(out, service(number).as_bytes());
+        }
+    }
+    label(out, namespace(number).as_bytes());
+    ZONE.split('.').for_each(|part| label(out, part.as_bytes()));
+    out.push(0);
+    let qtype = if kind == Kind::Srv { 33 } else { 1 };
+    out.extend_from_slice(&[0, qtype, 0, 1]);
+    if cookie {
+        // Payload size 1232, and one option: 10, of 8 octets.
+        out.extend_from_slice(&[0, 0, 41, 0x04, 0xD0, 0, 0, 0, 0, 0, 12, 0, 10, 0, 8]);
+        out.extend_from_slice(&random.next().to_be_bytes());
+    }
+}
+
+fn label(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(text.len() as u8);
+    out.extend_from_slice(text);
+}
+
+/// Whether this is a right answer. `count` tells which ones are decoded as a whole.
+pub fn check(answer: &[u8], count: u64) -> Result<(), String> {
+    let header: [u8; 12] = answer.get(..12).and_then(|h| h.try_into().ok()).ok_or("shorter than a header")?;
+    let field = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let kind = Kind::of(field(0));
+    // QR and AA; RCODE; answers, authority, additional.
+    let got = [field(2), field(6), field(8), field(10)];
+    let want = match kind {
+        Kind::A => [0x8400, 3, 0, 0],
+        Kind::Cookie => [0x8400, 3, 0, 1],
+        Kind::NxDomain => [0x8403, 0, 1, 0],
+        Kind::Srv => [0x8400, 3, 0, 3],
+    };
+    if got != want {
+        return Err(format!("{kind:?}: flags and counts are {got:x?}, not {want:x?}"));
+    }
+    if count.is_multiple_of(SAMPLE) && kind != Kind::NxDomain {
+        return check_addresses(answer, kind);
+    }
+    Ok(())
+}
+
+fn check_addresses(answer: &[u8], kind: Kind) -> Result<(), String> {
+    let message = Message::from_vec(answer).map_err(|error| error.to_string())?;
+    let name = message.queries.first().ok_or("no question")?.name().to_string();
+    let number = name.split("svc-").nth(1).and_then(|rest| rest.get(..5)).and_then(|digits| digits.parse().ok());
+    let number: u32 = number.ok_or_else(|| format!("the question is {name}"))?;
+    let records = if kind == Kind::Srv { &message.additionals } else { &message.answers };
+    let mut got: Vec<Ipv4Addr> = records
+        .iter()
+        .filter_map(|record| match record.data {
+            RData::A(address) => Some(address.0),
+            _ => None,
+        })
+        .collect();
+    got.sort();
+    let want: Vec<Ipv4Addr> = (0..CLUSTERS).map(|cluster| ingress(cluster, number)).collect();
+    if got == want { Ok(()) } else { Err(format!("{name}: {got:?}, not {want:?}")) }
+}
