@@ -72,7 +72,7 @@ pub enum Failure {
     Silent,
     #[error("version {got} came after version {seen}")]
     TimeTravel { seen: String, got: String },
-    #[error("this is another cluster now (UID {got}, before {known}); its data is not used until a reload")]
+    #[error("this is another cluster now (UID {got}, before {known}); its data is not used until a restart")]
     OtherCluster { known: String, got: String },
     #[error("this is the same cluster as {other} (UID {uid})")]
     SameCluster { other: String, uid: String },

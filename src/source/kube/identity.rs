@@ -30,7 +30,8 @@ impl Identities {
 }
 
 /// One source's identity, fixed from the first time that it is told until the source is started anew (which is
-/// what a reload does, and how the operator acknowledges that a name now means another cluster).
+/// what a restart does, and a reload that changes the cluster's entry: so the operator acknowledges that a name now means
+/// another cluster).
 #[derive(Debug)]
 pub struct Identity {
     cluster: ClusterId,
