@@ -236,9 +236,11 @@ impl Daemon {
             let seen = self.seen.clone();
             let synced = seen.synced.notified();
             if self.waiting.is_some() {
-                self.show_missing();
-                if self.seen.missing().is_empty() || self.waiting.is_some_and(|until| until <= Instant::now()) {
+                let missing = self.seen.missing();
+                if missing.is_empty() || self.waiting.is_some_and(|until| until <= Instant::now()) {
                     self.open()?;
+                } else {
+                    self.readiness.set(missing.iter().map(|name| format!("{name}: not synced")).collect());
                 }
             }
             let waiting = self.waiting;
@@ -264,11 +266,6 @@ impl Daemon {
                 }
             }
         }
-    }
-
-    fn show_missing(&self) {
-        let missing = self.seen.missing();
-        self.readiness.set(missing.iter().map(|name| format!("{name}: not synced")).collect());
     }
 
     /// Binds and serves: from here on the answers are worth having.
