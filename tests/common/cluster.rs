@@ -292,7 +292,8 @@ impl Cluster {
         }
     }
 
-    fn start_controllers(&self) {
+    /// Starts the controllers anew: one that lost its API, or met it too early, may have given up.
+    pub fn start_controllers(&self) {
         let mut controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
         // The old ones go first: two at once would work against each other.
         controllers.clear();
