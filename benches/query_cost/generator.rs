@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use signpost::net::udp::{self, Batch, Wait};
 use socket2::{MsgHdr, SockAddr, SockRef};
 
-use super::questions::{Mix, Random, check, write_train};
+use signpost::table::Random;
+
+use super::questions::{Mix, check, write_train};
 
 /// Sockets, each with a port of its own.
 const LANES: usize = 8;
@@ -66,7 +68,7 @@ impl Generator {
             Ok(Lane { socket, batch, in_flight: 0, sent: Instant::now() })
         };
         let lanes = (0..LANES).map(lane).collect::<io::Result<_>>()?;
-        Ok(Generator { lanes, random: Random(1), train: Vec::new() })
+        Ok(Generator { lanes, random: Random::new(1), train: Vec::new() })
     }
 
     /// Asks for `time`, then waits for what is still on its way.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
+use signpost::table::Random;
 
 pub const ZONE: &str = "my-federation.my-domain.com";
 /// In each of the clusters.
@@ -76,23 +77,6 @@ impl Kind {
     }
 }
 
-/// Seeded, so that every server gets the same questions. SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, n: u32) -> u32 {
-        (((self.next() >> 32) * u64::from(n)) >> 32) as u32
-    }
-}
-
 /// Half of the names are long.
 pub fn service(number: u32) -> String {
     let tail = if number % 2 == 1 { LONG } else { "" };
@@ -124,7 +108,7 @@ pub fn write_train(mix: Mix, count: usize, train: &mut Vec<u8>, random: &mut Ran
 }
 
 fn write_query(kind: Kind, long: bool, out: &mut Vec<u8>, random: &mut Random) {
-    let id = (kind as u16) << 14 | random.next() as u16 & 0x3FFF;
+    let id = (kind as u16) << 14 | random.below(0x4000) as u16;
     out.extend_from_slice(&id.to_be_bytes());
     let cookie = kind == Kind::Cookie;
     out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(cookie)]);
@@ -138,7 +122,7 @@ fn write_query(kind: Kind, long: bool, out: &mut Vec<u8>, random: &mut Random) {
         Kind::NxDomain => {
             // A new one each time: nobody may remember it.
             let mut name = *b"nx-xxxxxxxxxxxxxxxxxxx";
-            let (left, right) = (random.next(), random.next());
+            let (left, right) = (random.draw(), random.draw());
             let bits = u128::from(left) << 64 | u128::from(right);
             for (place, octet) in name[3..].iter_mut().enumerate() {
                 *octet = b"abcdefghijklmnopqrstuvwxyz234567"[(bits >> (5 * place)) as usize & 31];
@@ -159,7 +143,7 @@ fn write_query(kind: Kind, long: bool, out: &mut Vec<u8>, random: &mut Random) {
     if cookie {
         // Payload size 1232, and one option: 10, of 8 octets.
         out.extend_from_slice(&[0, 0, 41, 0x04, 0xD0, 0, 0, 0, 0, 0, 12, 0, 10, 0, 8]);
-        out.extend_from_slice(&random.next().to_be_bytes());
+        out.extend_from_slice(&random.draw().to_be_bytes());
     }
 }
 
