@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use crate::model::{View, ViewRule, is_label};
 use crate::names::{Labels, MAX_NAME};
-use crate::table::{Extra, Found, Node, Random, Set, Snapshot, Variant, ViewIndex, Walk, Zone, pointer_to};
+use crate::table::{
+    Extra, Found, NameHash, Node, Random, Ready, RrSets, Scratch, Set, Sight, Snapshot, ViewIndex, Walk, Zone,
+};
 use crate::wire::response::{Options, Section};
-use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, rtype};
+use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
 
 /// Most CNAME and DNAME records that one answer follows. Chains in a zone file are short, loops are not.
 const MAX_CHAIN: usize = 8;
@@ -72,14 +74,29 @@ pub enum ViewClass {
 
 /// Answers queries, one at a time. A worker's own.
 pub struct Responder {
-    query: Query,
+    places: Box<[Place]>,
+    scratch: Scratch,
     random: Random,
+}
+
+/// A query that was read and not answered yet.
+struct Place {
+    query: Query,
+    request: Result<Request, DropCause>,
+    /// Of the service's name in the question, if there is one.
+    hash: Option<NameHash>,
 }
 
 impl Responder {
     /// `seed` starts the generator behind the order of equal candidates.
     pub fn new(seed: u64) -> Responder {
-        Responder { query: Query::new(), random: Random::new(seed) }
+        Responder::for_batches(seed, 1)
+    }
+
+    /// `places`: how many queries are read before the first of them is answered.
+    pub fn for_batches(seed: u64, places: usize) -> Responder {
+        let place = || Place { query: Query::new(), request: Err(DropCause::Short), hash: None };
+        Responder { places: (0..places).map(|_| place()).collect(), scratch: Scratch::new(), random: Random::new(seed) }
     }
 
     /// `buffer[..length]` holds the query; the answer is written over it. No allocation, no lock, no system call.
@@ -87,9 +104,39 @@ impl Responder {
     /// The buffer has at least [`wire::MAX_UDP`] octets, or [`wire::MAX_STREAM`] on streams: what does not fit into it is
     /// truncated as if the client had asked for no more.
     pub fn answer(&mut self, table: &Snapshot<'_>, client: Client, buffer: &mut [u8], length: usize) -> Reply {
-        let request = match wire::parse(&buffer[..length], &mut self.query) {
+        self.read(0, table, &buffer[..length]);
+        self.answer_read(0, table, client, buffer)
+    }
+
+    /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
+    /// look up is on its way from memory while the next one is read.
+    pub fn read(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
+        let Place { query, request, hash } = &mut self.places[place];
+        *request = wire::parse(message, query);
+        *hash = match request {
+            Ok(Request { fault: None, .. }) => {
+                table.zone(query, false).and_then(|zone| service_hash(table, zone, query))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        if let Some(hash) = *hash {
+            table.prefetch_slot(hash);
+        }
+    }
+
+    /// Between the halves, when the first is done for the whole batch.
+    pub fn prefetch(&self, place: usize, table: &Snapshot<'_>) {
+        if let Some(hash) = self.places[place].hash {
+            table.prefetch_entry(hash);
+        }
+    }
+
+    /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer.
+    pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
+        let Place { query, request, hash } = &mut self.places[place];
+        let request = match request {
             Ok(request) => request,
-            Err(cause) => return Reply::Drop(cause),
+            Err(cause) => return Reply::Drop(*cause),
         };
         let (stream, keepalive) = match client.transport {
             Transport::Udp => (false, None),
@@ -101,11 +148,13 @@ impl Responder {
         let mut answering = Answering {
             table,
             view: table.view_index(view),
-            writer: Writer::new(buffer, self.query.end, stream, options),
+            writer: Writer::new(buffer, query.end, stream, options),
+            scratch: &mut self.scratch,
             random: &mut self.random,
+            hash: hash.take(),
             stream,
         };
-        let rcode = answering.reply(&request, &mut self.query);
+        let rcode = answering.reply(request, query);
         let outcome = Outcome {
             rcode,
             view: match view {
@@ -123,14 +172,23 @@ struct Answering<'a, 't> {
     table: &'a Snapshot<'t>,
     view: ViewIndex,
     writer: Writer<'a>,
+    scratch: &'a mut Scratch,
     random: &'a mut Random,
+    /// Of the service's name in the question; not of what an alias leads to.
+    hash: Option<NameHash>,
     stream: bool,
 }
 
 /// What a name and a type come to in a zone.
 enum Step<'a> {
-    /// A set of a variant; its additional records belong to the question as it stands.
-    Records(&'a Variant, &'a Set),
+    /// A set of the zone file; its additional records belong to the question as it stands.
+    Static(&'a RrSets, &'a Ready),
+    /// A set of a service whose name has this many labels.
+    Service {
+        sight: Sight<'a>,
+        set: Set,
+        labels: usize,
+    },
     NoData {
         pending: bool,
     },
@@ -220,9 +278,18 @@ impl<'t> Answering<'_, 't> {
         for link in 0..MAX_CHAIN {
             owners[link] = owner;
             let before = self.writer.position();
-            match step(table, zone, self.view, query, qtype) {
-                Step::Records(variant, set) => {
-                    if !variant.write(set, &mut self.writer, Section::Answer, owner, self.random) {
+            let hash = self.hash.take();
+            match step(table, zone, self.view, query, qtype, hash, self.scratch) {
+                Step::Service { sight, set, labels } => {
+                    if !sight.write(set, &mut self.writer, owner, self.scratch, self.random) {
+                        self.writer.truncate();
+                    } else if owner == HEADER {
+                        sight.write_extra(set, &mut self.writer, HEADER + query.suffix_at(labels), self.scratch);
+                    }
+                    return Rcode::NoError;
+                }
+                Step::Static(sets, set) => {
+                    if !sets.write(set, &mut self.writer, Section::Answer, owner) {
                         self.writer.truncate();
                         return Rcode::NoError;
                     }
@@ -230,7 +297,7 @@ impl<'t> Answering<'_, 't> {
                     if !alias {
                         if owner == HEADER {
                             // What does not fit of these is left out without TC.
-                            let _ = variant.write_extra(set, &mut self.writer);
+                            let _ = sets.write_extra(set, &mut self.writer);
                         }
                         return Rcode::NoError;
                     }
@@ -300,13 +367,13 @@ impl<'t> Answering<'_, 't> {
         if owner == HEADER {
             self.writer.set_authoritative(false);
         }
-        let Found::Set(set) = node.variant.find(&[], rtype::NS, false) else { return Rcode::NoError };
-        if !node.variant.write(set, &mut self.writer, Section::Authority, cut, self.random) {
+        let Some(set) = node.sets.find(rtype::NS, false) else { return Rcode::NoError };
+        if !node.sets.write(set, &mut self.writer, Section::Authority, cut) {
             self.writer.truncate();
             return Rcode::NoError;
         }
         // RFC 9471: a referral without the glue that it needs is truncated.
-        if node.variant.write_extra(set, &mut self.writer) == Extra::Incomplete && mandatory_glue {
+        if node.sets.write_extra(set, &mut self.writer) == Extra::Incomplete && mandatory_glue {
             self.writer.truncate();
         }
         Rcode::NoError
@@ -314,14 +381,14 @@ impl<'t> Answering<'_, 't> {
 
     /// RFC 6672: the DNAME and the CNAME made from it. Returns where the CNAME's target stands.
     fn dname(&mut self, node: &Node, labels: usize, owner: usize, query: &Query) -> Result<usize, Rcode> {
-        let Found::Set(set) = node.variant.find(&[], rtype::DNAME, false) else { return Err(Rcode::NoError) };
+        let Some(set) = node.sets.find(rtype::DNAME, false) else { return Err(Rcode::NoError) };
         let dname = owner + query.suffix_at(labels);
-        if !node.variant.write(set, &mut self.writer, Section::Answer, dname, self.random) {
+        if !node.sets.write(set, &mut self.writer, Section::Answer, dname) {
             self.writer.truncate();
             return Err(Rcode::NoError);
         }
         let prefix = query.prefix(labels);
-        let target = node.variant.first_rdata(set);
+        let target = node.sets.first_rdata(set);
         let length = prefix.len() + target.len();
         if length > MAX_NAME {
             return Err(self.refuse(wire::Rcode::YxDomain, None));
@@ -333,7 +400,7 @@ impl<'t> Answering<'_, 't> {
         };
         record[..2].copy_from_slice(&pointer_to(owner));
         record[2..6].copy_from_slice(&[0, rtype::CNAME as u8, 0, class::IN as u8]);
-        record[6..10].copy_from_slice(&node.variant.first_ttl(set).to_be_bytes());
+        record[6..10].copy_from_slice(&node.sets.first_ttl(set).to_be_bytes());
         record[10..12].copy_from_slice(&(length as u16).to_be_bytes());
         record[12..12 + prefix.len()].copy_from_slice(prefix);
         record[12 + prefix.len()..].copy_from_slice(target);
@@ -369,7 +436,15 @@ impl<'t> Answering<'_, 't> {
 }
 
 /// One name in one zone.
-fn step<'a>(table: &'a Snapshot<'_>, zone: &'a Zone, view: ViewIndex, query: &Query, qtype: u16) -> Step<'a> {
+fn step<'a>(
+    table: &'a Snapshot<'_>,
+    zone: &'a Zone,
+    view: ViewIndex,
+    query: &Query,
+    qtype: u16,
+    hash: Option<NameHash>,
+    scratch: &mut Scratch,
+) -> Step<'a> {
     let relative = query.label_count() - zone.label_count();
     let mut exists = false;
     let mut encloser = None;
@@ -385,7 +460,7 @@ fn step<'a>(table: &'a Snapshot<'_>, zone: &'a Zone, view: ViewIndex, query: &Qu
     }
     if zone.is_federation() && relative >= 1 {
         let awaits = table.awaits(label(query, zone.label_count() + 1));
-        match federated(table, zone, view, query, qtype, relative) {
+        match federated(table, zone, view, query, qtype, hash, scratch) {
             Federated::Is(step) => return step,
             Federated::Namespace if awaits => {}
             Federated::Namespace => return if exists { Step::NoData { pending: false } } else { Step::NxDomain },
@@ -414,12 +489,9 @@ fn step<'a>(table: &'a Snapshot<'_>, zone: &'a Zone, view: ViewIndex, query: &Qu
 }
 
 fn from_node(node: &Node, qtype: u16) -> Step<'_> {
-    match node.variant.find(&[], qtype, qtype == rtype::ANY) {
-        Found::Set(set) => Step::Records(&node.variant, set),
-        Found::NoData { .. } | Found::Missing => match node.variant.find(&[], rtype::CNAME, false) {
-            Found::Set(set) => Step::Records(&node.variant, set),
-            Found::NoData { .. } | Found::Missing => Step::NoData { pending: false },
-        },
+    match node.sets.find(qtype, qtype == rtype::ANY).or_else(|| node.sets.find(rtype::CNAME, false)) {
+        Some(set) => Step::Static(&node.sets, set),
+        None => Step::NoData { pending: false },
     }
 }
 
@@ -433,20 +505,22 @@ enum Federated<'a> {
 /// The part of a federation's zone that the clusters fill.
 fn federated<'a>(
     table: &'a Snapshot<'_>,
-    zone: &Zone,
+    zone: &'a Zone,
     view: ViewIndex,
     query: &Query,
     qtype: u16,
-    relative: usize,
+    hash: Option<NameHash>,
+    scratch: &mut Scratch,
 ) -> Federated<'a> {
     let depth = zone.label_count();
-    if relative == 1 {
+    let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
         let namespace = table.has_namespace(query.name(), view);
         return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
-    }
-    if let Some(variant) = table.service(query.suffix(depth + 2), view) {
-        match variant.find(query.prefix(depth + 2), qtype, qtype == rtype::ANY) {
-            Found::Set(set) => return Federated::Is(Step::Records(variant, set)),
+    };
+    let labels = depth + 2;
+    if let Some(sight) = table.service(hash, query.suffix(labels), zone, view, scratch) {
+        match sight.find(query.prefix(labels), qtype, qtype == rtype::ANY, scratch) {
+            Found::Set(set) => return Federated::Is(Step::Service { sight, set, labels }),
             Found::NoData { pending } => return Federated::Is(Step::NoData { pending }),
             Found::Missing => {}
         }
@@ -454,6 +528,13 @@ fn federated<'a>(
     // Only a wildcard needs to know whether the namespace is there.
     let namespace = zone.has_wildcards() && table.has_namespace(query.suffix(depth + 1), view);
     if namespace { Federated::Namespace } else { Federated::Nothing }
+}
+
+/// `None`: the name is no service's, nor below one's.
+fn service_hash(table: &Snapshot<'_>, zone: &Zone, query: &Query) -> Option<NameHash> {
+    let labels = zone.label_count() + 2;
+    let has = zone.is_federation() && query.label_count() >= labels;
+    has.then(|| table.hash(query.suffix(labels)))
 }
 
 /// The first of the name's last `count` labels.

@@ -1,14 +1,14 @@
 //! Which candidates a client gets for a service, and in which order. Pure: the same arguments, the same ranking.
 //!
 //! Two questions are kept apart: the band decides membership and SRV priority; inside a band the order is a weighted
-//! random one, drawn anew for each answer.
+//! random one, drawn anew for each answer. Nothing here allocates: it is asked for each answer, over what a record says of
+//! its candidates, so that a change that concerns a whole cluster needs no record to be made anew.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::config::{Cluster, Families};
 use crate::location::is_special_purpose;
-use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Pod, Share, View};
+use crate::model::{ClusterId, Share, View};
 
 /// The weight of a cluster that says nothing of it. Only ratios count.
 pub const DEFAULT_WEIGHT: u16 = 100;
@@ -23,109 +23,85 @@ pub enum Tier {
     Rest,
 }
 
-/// A cluster's share as one view sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate<'a> {
-    pub share: &'a Share,
+impl Tier {
+    pub const ALL: [Tier; 4] = [Tier::OwnCluster, Tier::SameAvailabilityZone, Tier::SameRegion, Tier::Rest];
+}
+
+/// What a view has to do with a cluster, whatever the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
     pub tier: Tier,
-    pub weight: u16,
-    /// What may be published to this view, in the order of preference.
-    pub addresses: Vec<IpAddr>,
-    /// The pods behind the addresses, where the share is headless and this view may see them.
-    pub pods: &'a [Pod],
+    /// The cluster's pods can be reached as they are.
+    pub pods: bool,
 }
 
-impl Candidate<'_> {
-    pub fn cluster(&self) -> ClusterId {
-        self.share.cluster
-    }
-
-    /// An own cluster's pods are listed by their own readiness; everything else by the share's.
-    fn is_ready(&self) -> bool {
-        if self.pods.is_empty() { self.share.ready } else { true }
-    }
-}
-
-/// A service as one view sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ranking<'a> {
-    /// Every share that exists for the view, ready or not, with or without an address; ordered by cluster.
-    pub visible: Vec<Candidate<'a>>,
-    /// Indices into `visible` of those to answer with, the best band first; see [`Ranking::bands_with`].
-    pub bands: Vec<Vec<usize>>,
+/// A candidate as one view sees it, as far as choice and order depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub tier: Tier,
+    /// By its own cluster's word. Pods are listed by their own readiness, so that a candidate that is pods is ready.
+    pub ready: bool,
     pub ipv4: bool,
     pub ipv6: bool,
-    /// Addresses that no view may see: special-purpose, and not among the cluster's ingress CIDRs.
-    pub undeclared: Vec<(ClusterId, IpAddr)>,
 }
 
-impl Ranking<'_> {
-    /// The bands for a family or a port that not every candidate has: if none of the chosen ones has it, all with an
-    /// address are candidates. What is NODATA must not change with readiness.
-    pub fn bands_with(&self, has: impl Fn(&Candidate<'_>) -> bool) -> Cow<'_, [Vec<usize>]> {
-        if self.bands.iter().flatten().any(|&i| has(&self.visible[i])) {
-            return Cow::Borrowed(&self.bands);
-        }
-        let all = (0..self.visible.len()).filter(|&i| !self.visible[i].addresses.is_empty());
-        Cow::Owned(bands(&self.visible, all.collect()))
+impl Standing {
+    pub fn has_address(&self) -> bool {
+        self.ipv4 || self.ipv6
+    }
+
+    pub fn has_family(&self, v4: bool) -> bool {
+        if v4 { self.ipv4 } else { self.ipv6 }
     }
 }
 
-fn bands(visible: &[Candidate<'_>], mut chosen: Vec<usize>) -> Vec<Vec<usize>> {
-    chosen.sort_by_key(|&i| (visible[i].tier, i));
-    chosen.chunk_by(|&a, &b| visible[a].tier == visible[b].tier).map(<[usize]>::to_vec).collect()
+/// Which candidates are answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    only_ready: bool,
 }
 
-/// `None`: the service does not exist for this view.
-pub fn rank<'a>(service: &'a Federated, view: View, clusters: &[Cluster], families: Families) -> Option<Ranking<'a>> {
-    let mut undeclared = Vec::new();
-    let visible: Vec<Candidate<'a>> =
-        service.shares.iter().filter_map(|share| candidate(share, view, clusters, &mut undeclared)).collect();
-    if visible.is_empty() {
-        return None;
+impl Choice {
+    /// For a family or a port that not every candidate has, which `has` says. Readiness is no vote: a cluster without a
+    /// ready endpoint is no candidate, unless that would leave none with what is asked for: what is NODATA must not
+    /// change with readiness.
+    pub fn among<T: AsRef<Standing>>(candidates: &[T], has: impl Fn(&T) -> bool) -> Choice {
+        let wanted = |c: &&T| c.as_ref().has_address() && has(c);
+        Choice { only_ready: candidates.iter().filter(wanted).any(|c| c.as_ref().ready) }
     }
-    let with_address = || (0..visible.len()).filter(|&i| !visible[i].addresses.is_empty());
-    // Readiness is no vote: without a ready endpoint a cluster is no candidate, unless that would leave none.
-    let any_ready = with_address().any(|i| visible[i].is_ready());
-    let bands = bands(&visible, with_address().filter(|&i| visible[i].is_ready() || !any_ready).collect());
 
-    // By all exporting clusters, not by the ready ones: what is NODATA must not change with readiness. A cluster without
-    // any address (a load balancer that has none yet, a headless service without a ready pod) says nothing of families.
-    let has = |i: usize, v4: bool| visible[i].addresses.iter().any(|a| a.is_ipv4() == v4);
-    let everywhere = |v4: bool| with_address().all(|i| has(i, v4));
-    let anywhere = |v4: bool| with_address().any(|i| has(i, v4));
-    let common = with_address().next().is_some() && (everywhere(true) || everywhere(false));
-    let (ipv4, ipv6) = match families {
-        Families::Common if common => (everywhere(true), everywhere(false)),
-        Families::Common | Families::Any => (anywhere(true), anywhere(false)),
-    };
-    Some(Ranking { visible, bands, ipv4, ipv6, undeclared })
+    pub fn takes(self, candidate: &Standing) -> bool {
+        candidate.has_address() && (candidate.ready || !self.only_ready)
+    }
 }
 
-fn candidate<'a>(
-    share: &'a Share,
-    view: View,
-    clusters: &[Cluster],
-    undeclared: &mut Vec<(ClusterId, IpAddr)>,
-) -> Option<Candidate<'a>> {
-    let (tier, shares_pods) = match view {
-        View::External => (Tier::Rest, false),
+/// Which families a service has at its own name: IPv4, IPv6. By all exporting clusters, not by the ready ones: what is
+/// NODATA must not change with readiness. A cluster without any address (a load balancer that has none yet, a headless
+/// service without a ready pod) says nothing of families.
+pub fn families<T: AsRef<Standing>>(candidates: &[T], rule: Families) -> (bool, bool) {
+    let (mut any, mut everywhere) = ((false, false), (true, true));
+    for standing in candidates.iter().map(AsRef::as_ref).filter(|s| s.has_address()) {
+        any = (any.0 | standing.ipv4, any.1 | standing.ipv6);
+        everywhere = (everywhere.0 & standing.ipv4, everywhere.1 & standing.ipv6);
+    }
+    let common = (any.0 || any.1) && (everywhere.0 || everywhere.1);
+    match rule {
+        Families::Common if common => everywhere,
+        Families::Common | Families::Any => any,
+    }
+}
+
+/// What each cluster is to a view, in the order of `clusters`.
+pub fn reach(view: View, clusters: &[Cluster]) -> impl Iterator<Item = Reach> {
+    (0..clusters.len()).map(move |n| match view {
+        View::External => Reach { tier: Tier::Rest, pods: false },
         View::Internal(own) => {
-            let (own_cluster, other) = (&clusters[own.index()], &clusters[share.cluster.index()]);
-            let network = own_cluster.network.is_some() && own_cluster.network == other.network;
-            (tier(own, share.cluster, clusters), network)
+            let (here, there) = (&clusters[own.index()], &clusters[n]);
+            let network = here.network.is_some() && here.network == there.network;
+            let tier = tier(own, ClusterId(n as u16), clusters);
+            Reach { tier, pods: network || tier == Tier::OwnCluster }
         }
-    };
-    let (addresses, pods) = match (&share.cluster_address, tier) {
-        (ClusterAddress::Virtual(addresses), Tier::OwnCluster) => (addresses.clone(), &[][..]),
-        (ClusterAddress::Headless, Tier::OwnCluster) => (pod_addresses(share), &share.pods[..]),
-        (ClusterAddress::Headless, _) if shares_pods => (pod_addresses(share), &share.pods[..]),
-        (ClusterAddress::Virtual(_) | ClusterAddress::Headless, _) => match share.exposure {
-            Exposure::ClusterOnly => return None,
-            Exposure::LoadBalancer => (published_ingress(share, clusters, undeclared), &[][..]),
-        },
-    };
-    Some(Candidate { share, tier, weight: DEFAULT_WEIGHT, addresses, pods })
+    })
 }
 
 fn tier(own: ClusterId, other: ClusterId, clusters: &[Cluster]) -> Tier {
@@ -141,23 +117,87 @@ fn tier(own: ClusterId, other: ClusterId, clusters: &[Cluster]) -> Tier {
     }
 }
 
-fn pod_addresses(share: &Share) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = share.pods.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
-    addresses.sort();
-    addresses.dedup();
-    addresses
+/// A share's ingress addresses by the origin rule: globally routable, or declared by the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ingress {
+    /// In the object's order, each once.
+    pub published: Vec<IpAddr>,
+    /// Special-purpose, and not among the cluster's ingress CIDRs: no view may see them.
+    pub undeclared: Vec<IpAddr>,
 }
 
-/// The origin rule: globally routable, or declared by the operator.
-fn published_ingress(share: &Share, clusters: &[Cluster], undeclared: &mut Vec<(ClusterId, IpAddr)>) -> Vec<IpAddr> {
-    let declared = &clusters[share.cluster.index()].ingress_cidrs;
-    let mut addresses: Vec<IpAddr> = Vec::with_capacity(share.ingress.len());
-    for &address in &share.ingress {
-        if is_special_purpose(address) && !declared.iter().any(|cidr| cidr.contains(&address)) {
-            undeclared.push((share.cluster, address));
-        } else if !addresses.contains(&address) {
-            addresses.push(address);
+impl Ingress {
+    pub fn of(share: &Share, cluster: &Cluster) -> Ingress {
+        let mut ingress = Ingress::default();
+        for &address in &share.ingress {
+            let declared = || cluster.ingress_cidrs.iter().any(|cidr| cidr.contains(&address));
+            let list = match is_special_purpose(address) && !declared() {
+                true => &mut ingress.undeclared,
+                false => &mut ingress.published,
+            };
+            if !list.contains(&address) {
+                list.push(address);
+            }
+        }
+        ingress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Named(&'static str, Standing);
+
+    impl AsRef<Standing> for Named {
+        fn as_ref(&self) -> &Standing {
+            &self.1
         }
     }
-    addresses
+
+    /// `r` ready, `4` IPv4, `6` IPv6.
+    fn candidates(list: &[&'static str]) -> Vec<Named> {
+        let standing = |text: &'static str| Standing {
+            tier: Tier::Rest,
+            ready: text.contains('r'),
+            ipv4: text.contains('4'),
+            ipv6: text.contains('6'),
+        };
+        list.iter().map(|text| Named(text, standing(text))).collect()
+    }
+
+    #[test]
+    fn only_ready_ones_unless_none_has_what_is_asked_for() {
+        for (list, v4, expected) in [
+            (&["r4", "4", "r4"][..], true, &["r4", "r4"][..]),
+            (&["4", "4"], true, &["4", "4"]),
+            (&["r6", "4"], true, &["r6", "4"]),
+            (&["r6", "4"], false, &["r6"]),
+            (&["r", "4"], true, &["4"]),
+            (&["r", ""], true, &[]),
+        ] {
+            let candidates = candidates(list);
+            let choice = Choice::among(&candidates, |c| c.1.has_family(v4));
+            let taken: Vec<&str> = candidates.iter().filter(|c| choice.takes(&c.1)).map(|c| c.0).collect();
+            assert_eq!(taken, expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn families_are_those_of_all_who_have_an_address() {
+        for (list, common, any) in [
+            (&["r4", "4"][..], (true, false), (true, false)),
+            (&["46", "r4"], (true, false), (true, true)),
+            (&["46", "r6"], (false, true), (true, true)),
+            (&["46", "46"], (true, true), (true, true)),
+            (&["4", "6"], (true, true), (true, true)),
+            (&["4", "r"], (true, false), (true, false)),
+            (&["r"], (false, false), (false, false)),
+            (&[], (false, false), (false, false)),
+        ] {
+            let candidates = candidates(list);
+            assert_eq!(families(&candidates, Families::Common), common, "{list:?}");
+            assert_eq!(families(&candidates, Families::Any), any, "{list:?}");
+        }
+    }
 }

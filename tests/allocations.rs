@@ -113,17 +113,21 @@ impl Worker {
     fn round(&mut self) -> u32 {
         let mut answers = 0;
         for view in [View::External, View::Internal(ClusterId(0))] {
-            let snapshot = self.reader.enter();
-            for (query, transport, rcode) in &self.queries {
-                let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                let client = Client { address, view: ViewRule::Fixed(view), transport: *transport, keepalive: 100 };
-                self.buffer[..query.len()].copy_from_slice(query);
-                match self.responder.answer(&snapshot, client, &mut self.buffer, query.len()) {
-                    // The headless service is there for its own cluster only.
-                    Reply::Send { outcome, .. } if outcome.rcode == *rcode || view == View::External => answers += 1,
-                    other => panic!("{other:?} to {query:?}"),
+            let Worker { reader, responder, buffer, queries } = self;
+            reader.with(|table| {
+                for (query, transport, rcode) in queries {
+                    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+                    let client = Client { address, view: ViewRule::Fixed(view), transport: *transport, keepalive: 100 };
+                    buffer[..query.len()].copy_from_slice(query);
+                    match responder.answer(table, client, buffer, query.len()) {
+                        // The headless service is there for its own cluster only.
+                        Reply::Send { outcome, .. } if outcome.rcode == *rcode || view == View::External => {
+                            answers += 1
+                        }
+                        other => panic!("{other:?} to {query:?}"),
+                    }
                 }
-            }
+            });
         }
         answers
     }

@@ -400,7 +400,7 @@ fn check(case: &Case, running: &mut Running, transport: Transport) -> Result<(),
     for _ in 0..ASKED {
         let mut buffer = vec![0; 65_535];
         buffer[..query.len()].copy_from_slice(&query);
-        let reply = running.responder.answer(&running.reader.enter(), client, &mut buffer, query.len());
+        let reply = running.reader.with(|table| running.responder.answer(table, client, &mut buffer, query.len()));
         let Reply::Send { length, .. } = reply else { return Err("  nothing is sent\n".to_owned()) };
         let message = Message::from_vec(&buffer[..length]).map_err(|error| format!("  {error}\n"))?;
         let got = Seen::new(&message, &wanted);

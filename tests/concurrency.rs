@@ -53,7 +53,7 @@ impl Watcher {
             transport: Transport::Udp,
             keepalive: 0,
         };
-        match self.responder.answer(&self.reader.enter(), client, &mut self.buffer, query.len()) {
+        match self.reader.with(|table| self.responder.answer(table, client, &mut self.buffer, query.len())) {
             Reply::Send { length, .. } => {
                 let (head, mut rest) = self.buffer[..length].split_at(query.len());
                 let mut parts = vec![head.to_vec()];

@@ -49,7 +49,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prometheus::", &["metrics.rs"]),
     ("hickory_proto", &["zonefile.rs", "zonefile/"]),
     ("libc::", &["net/"]),
-    ("papaya", &["table/"]),
+    ("seize", &["table/map.rs"]),
     ("axum", &["admin.rs"]),
 ];
 
@@ -158,11 +158,14 @@ fn crates_stay_in_their_place() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// System calls that move batches; entries shared by pointer.
+const UNSAFE: &[&str] = &["net/udp.rs", "table/map.rs"];
+
 #[test]
-fn unsafe_is_in_one_file() {
+fn unsafe_is_in_two_files() {
     for file in sources() {
         let has = file.code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == "unsafe");
-        assert!(!has || file.path == "net/udp.rs", "unsafe in src/{}", file.path);
+        assert!(!has || UNSAFE.contains(&&*file.path), "unsafe in src/{}", file.path);
     }
 }
 

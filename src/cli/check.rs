@@ -1,15 +1,14 @@
 //! `signpost check`: everything that can be known without asking an API server.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
 use crate::app::{self, AppError, Loaded};
 use crate::config::{Config, Source};
 use crate::index::{Index, Kind, Object, Update};
-use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, Share, View};
+use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, Share};
 use crate::names::service_name;
-use crate::ranking::{Candidate, rank};
+use crate::ranking::Ingress;
 use crate::source;
 use crate::source::status::Reason;
 use crate::table::Publisher;
@@ -113,25 +112,23 @@ fn names(config: &Config, services: &[Federated], out: &mut impl Write) -> io::R
         writeln!(out, "zone {} serves {} service(s):", zone.name, services.len())?;
         for service in services {
             let Ok(name) = service_name(&service.key.name, &service.key.namespace, &zone.name) else { continue };
-            let ranking = rank(service, View::External, &config.clusters, zone.families);
-            let external: BTreeMap<ClusterId, &Candidate<'_>> =
-                ranking.iter().flat_map(|r| &r.visible).map(|c| (c.cluster(), c)).collect();
             writeln!(out, "  {name}")?;
             for share in &service.shares {
-                let addresses = external.get(&share.cluster).map(|c| &c.addresses[..]);
-                writeln!(out, "    {}: {}", config.cluster(share.cluster).name, contribution(share, addresses))?;
+                let cluster = config.cluster(share.cluster);
+                let external = Ingress::of(share, cluster).published;
+                writeln!(out, "    {}: {}", cluster.name, contribution(share, &external))?;
             }
         }
     }
     Ok(())
 }
 
-fn contribution(share: &Share, external: Option<&[std::net::IpAddr]>) -> String {
+fn contribution(share: &Share, external: &[std::net::IpAddr]) -> String {
     let list = |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let outside = match (share.exposure, external) {
         (Exposure::ClusterOnly, _) => "to its own clients only".to_owned(),
-        (Exposure::LoadBalancer, Some([]) | None) => "no external address yet".to_owned(),
-        (Exposure::LoadBalancer, Some(addresses)) => format!("external {}", list(addresses)),
+        (Exposure::LoadBalancer, []) => "no external address yet".to_owned(),
+        (Exposure::LoadBalancer, addresses) => format!("external {}", list(addresses)),
     };
     let inside = match &share.cluster_address {
         ClusterAddress::Virtual(addresses) => format!("clusterIP {}", list(addresses)),

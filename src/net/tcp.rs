@@ -282,8 +282,8 @@ impl Connection {
             while let Some(message) = first_message(&input[read..]) {
                 read += PREFIX + message.len();
                 desk.buffer[..message.len()].copy_from_slice(message);
-                let table = desk.reader.enter();
-                match desk.responder.answer(&table, client, &mut desk.buffer[..], message.len()) {
+                let Desk { reader, responder, buffer } = &mut *desk;
+                match reader.with(|table| responder.answer(table, client, &mut buffer[..], message.len())) {
                     Reply::Send { length, outcome } => {
                         let prefix = u16::try_from(length).expect("an answer is not longer than its buffer, 65,535");
                         streams.answered(outcome);

@@ -1,6 +1,6 @@
 //! DNS over UDP: plain threads that receive, answer in place and send, a batch at a time.
 //!
-//! The only file with `unsafe`: the two system calls that move batches, the socket options that `socket2` lacks, and
+//! Besides `table/map.rs` the only file with `unsafe`: the two system calls that move batches, the socket options that `socket2` lacks, and
 //! the pinning of threads. That they are together is why it is longer than others.
 
 use std::io;
@@ -160,7 +160,7 @@ pub struct Worker<H = Answers> {
 
 impl Worker {
     pub fn new(socket: Socket, view: ViewRule, reader: Reader, seed: u64, counters: UdpCounters) -> (Worker, Stopper) {
-        Worker::with_handler(socket, Answers { view, reader, responder: Responder::new(seed), counters })
+        Worker::with_handler(socket, Answers { view, reader, responder: Responder::for_batches(seed, BATCH), counters })
     }
 }
 
@@ -227,26 +227,36 @@ impl<H: Handler> Worker<H> {
 
 impl Handler for Answers {
     fn handle(&mut self, batch: &mut Batch) {
-        // Released before the send: a reader must not hold up the publisher while it waits for the kernel.
-        let table = self.reader.enter();
-        for place in 0..batch.received {
-            let Some(query) = batch.query(place) else { continue };
-            let source = match query.admit() {
-                Ok(source) => source,
-                Err(cause) => {
-                    self.counters.datagram_dropped(cause);
-                    continue;
+        let Answers { view, reader, responder, counters } = self;
+        // Left before the send: a reader must not hold up the publisher while it waits for the kernel.
+        reader.with(|table| {
+            for place in 0..batch.received {
+                if let Some(query) = batch.query(place) {
+                    responder.read(place, table, &query.buffer[..query.length]);
                 }
-            };
-            let client = Client { address: source, view: self.view, transport: Transport::Udp, keepalive: 0 };
-            match self.responder.answer(&table, client, query.buffer, query.length) {
-                Reply::Send { length, outcome } => {
-                    self.counters.answered(outcome);
-                    batch.reply(place, length);
-                }
-                Reply::Drop(cause) => self.counters.dropped(cause),
             }
-        }
+            for place in 0..batch.received {
+                responder.prefetch(place, table);
+            }
+            for place in 0..batch.received {
+                let Some(query) = batch.query(place) else { continue };
+                let source = match query.admit() {
+                    Ok(source) => source,
+                    Err(cause) => {
+                        counters.datagram_dropped(cause);
+                        continue;
+                    }
+                };
+                let client = Client { address: source, view: *view, transport: Transport::Udp, keepalive: 0 };
+                match responder.answer_read(place, table, client, query.buffer) {
+                    Reply::Send { length, outcome } => {
+                        counters.answered(outcome);
+                        batch.reply(place, length);
+                    }
+                    Reply::Drop(cause) => counters.dropped(cause),
+                }
+            }
+        });
     }
 
     fn counters(&mut self) -> &mut UdpCounters {

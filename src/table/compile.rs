@@ -1,18 +1,15 @@
-//! The only merge point: a service with its shares, ranked for every view in use → the octets of its answers.
+//! The only merge point: a service with its shares → the record that its answers are made from.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use super::Record;
-use super::build::{Builder, Group, Weighted};
-use super::record::{Variant, pointer_to};
+use super::MAX_SET;
+use super::record::{CandidateParts, Encoder, HostParts, MAX_ADDRESSES, flag};
 use super::statics::Zone;
-use crate::config::{Cluster, Config, MAX_VIEWS};
-use crate::model::{ClusterAddress, ClusterId, Federated, Label, Pod, Port, ServiceKey, View};
+use crate::config::{Cluster, Config};
+use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Label, Pod, ServiceKey, Share};
 use crate::names::{MAX_NAME, Name, service_name};
-use crate::ranking::{Candidate, Ranking, rank};
-use crate::wire::{HEADER, rtype};
+use crate::ranking::{DEFAULT_WEIGHT, Ingress};
 
 /// Why a part of what the clusters said is not in the answers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,39 +88,27 @@ impl Note {
     }
 }
 
-/// A service's answers in one zone.
+/// A service in one zone.
 pub(super) struct Compiled {
     pub name: Name,
-    /// `None`: no view may see the service.
-    pub record: Option<Record>,
+    /// An entry of the map, see `record.rs`.
+    pub record: Box<[u8]>,
     pub notes: Vec<Note>,
 }
 
 /// `Err`: the service has no name in this zone.
-pub(super) fn compile(service: &Federated, zone: &Zone, config: &Config, views: &[View]) -> Result<Compiled, Note> {
+pub(super) fn compile(service: &Federated, zone: &Zone, config: &Config) -> Result<Compiled, Note> {
     let ServiceKey { namespace, name } = &service.key;
     let long = || Note::LongName { zone: zone.apex.clone(), what: service.key.to_string() };
     let owner = service_name(name, namespace, &zone.apex).map_err(|_| long())?;
     if zone.is_occluded(&owner) {
         return Err(Note::Occluded { name: owner });
     }
-    let mut notes = Vec::new();
-    let mut variants: Vec<Variant> = Vec::new();
-    let mut by_view = vec![Record::INVISIBLE; views.len()];
-    debug_assert!(views.len() <= MAX_VIEWS);
-    for (slot, &view) in by_view.iter_mut().zip(views) {
-        let Some(ranking) = rank(service, view, &config.clusters, zone.policy.families) else { continue };
-        let variant = Compiler { zone, clusters: &config.clusters, owner: &owner, notes: &mut notes }.variant(&ranking);
-        notes.extend(ranking.undeclared.iter().map(|&(cluster, address)| Note::UndeclaredAddress { cluster, address }));
-        let at = variants.iter().position(|v| *v == variant).unwrap_or_else(|| {
-            variants.push(variant);
-            variants.len() - 1
-        });
-        *slot = at as u8;
-    }
+    let mut compiler = Compiler { zone, clusters: &config.clusters, owner: &owner, notes: Vec::new() };
+    let record = compiler.record(service);
+    let mut notes = compiler.notes;
     notes.sort();
     notes.dedup();
-    let record = (!variants.is_empty()).then(|| Record { by_view: by_view.into(), variants: variants.into() });
     Ok(Compiled { name: owner, record, notes })
 }
 
@@ -131,272 +116,158 @@ struct Compiler<'a> {
     zone: &'a Zone,
     clusters: &'a [Cluster],
     owner: &'a Name,
-    notes: &'a mut Vec<Note>,
-}
-
-/// One SRV record before it is laid out.
-struct Target {
-    prefix: Vec<u8>,
-    addresses: Vec<IpAddr>,
-    priority: u16,
-    weight: u16,
-    port: u16,
+    notes: Vec<Note>,
 }
 
 impl Compiler<'_> {
-    fn variant(mut self, ranking: &Ranking<'_>) -> Variant {
-        let mut builder = Builder::default();
-        self.service(ranking, &mut builder);
-        self.ports(ranking, &mut builder);
-        for candidate in &ranking.visible {
-            self.cluster(candidate, &mut builder);
-        }
-        builder.finish()
-    }
-
-    /// `S.N.Z`: the addresses of all chosen candidates, and SRV for all their ports.
-    fn service(&mut self, ranking: &Ranking<'_>, builder: &mut Builder) {
+    fn record(&mut self, service: &Federated) -> Box<[u8]> {
         self.check_static(&[]);
-        let ttl = self.zone.policy.ttl;
-        for (v4, answered) in [(true, ranking.ipv4), (false, ranking.ipv6)] {
-            if answered {
-                let bands = ranking.bands_with(|c| c.addresses.iter().any(|a| a.is_ipv4() == v4));
-                // A headless set is not cut: every pod of it may hold a part of the data.
-                let headless = bands.iter().flatten().any(|&i| !ranking.visible[i].pods.is_empty());
-                let limit = (!headless).then_some(self.zone.policy.max_answers);
-                let left_out = builder.addresses(&[], v4, &runs(&bands, ranking, v4), ttl, limit);
-                self.left_out(left_out);
-            }
-        }
-        let targets = self.targets(ranking, |_| true);
-        if !targets.is_empty() {
-            self.srv(&[], &targets, builder);
-        }
-        if !builder.has(&[]) {
-            builder.nothing(&[], true);
-        }
-    }
-
-    /// `_port._proto.S.N.Z` for every named port of any visible share.
-    fn ports(&mut self, ranking: &Ranking<'_>, builder: &mut Builder) {
-        let mut names: BTreeMap<(&Label, &'static str), &Port> = BTreeMap::new();
-        for port in ranking.visible.iter().flat_map(|c| candidate_ports(c)) {
-            if let Some(name) = &port.name {
-                names.entry((name, port.protocol.label())).or_insert(port);
-            }
-        }
-        for ((name, protocol), port) in names {
-            let label = format!("_{name}");
-            let Some(prefix) = self.prefix(&[label.as_bytes(), protocol.as_bytes()]) else { continue };
-            self.check_static(&prefix);
-            let same = |p: &Port| p.name == port.name && p.protocol == port.protocol;
-            let targets = self.targets(ranking, same);
-            if targets.is_empty() {
-                builder.nothing(&prefix, true);
-            } else {
-                self.srv(&prefix, &targets, builder);
-            }
-        }
-    }
-
-    /// `C.S.N.Z`, ready or not, and `H.C.S.N.Z`.
-    fn cluster(&mut self, candidate: &Candidate<'_>, builder: &mut Builder) {
-        let ttl = self.zone.policy.ttl;
-        let cluster = self.clusters[candidate.cluster().index()].name.clone();
-        let Some(prefix) = self.prefix(&[cluster.as_bytes()]) else { return };
-        self.check_static(&prefix);
-        let all = |v4: bool| -> Vec<Weighted> {
-            candidate.addresses.iter().filter(|a| a.is_ipv4() == v4).map(|&a| (a, 1)).collect()
-        };
-        let limit = candidate.pods.is_empty().then_some(self.zone.policy.max_answers);
-        for v4 in [true, false] {
-            let left_out = builder.addresses(&prefix, v4, &[all(v4)], ttl, limit);
-            self.left_out(left_out);
-        }
-        if candidate.addresses.is_empty() {
-            builder.nothing(&prefix, true);
-        }
-        for host in hosts(candidate.pods) {
-            let Some(prefix) = self.prefix(&[host.hostname.as_bytes(), cluster.as_bytes()]) else { continue };
-            self.check_static(&prefix);
-            for v4 in [true, false] {
-                let family = |a: &&IpAddr| a.is_ipv4() == v4;
-                let run: Vec<Weighted> = host.addresses.iter().filter(family).map(|&a| (a, 1)).collect();
-                let left_out = builder.addresses(&prefix, v4, &[run], ttl, None);
-                self.left_out(left_out);
-            }
-        }
-    }
-
-    /// The SRV records of the chosen candidates for those ports that `wanted` picks.
-    fn targets(&mut self, ranking: &Ranking<'_>, wanted: impl Fn(&Port) -> bool) -> Vec<Target> {
-        let mut targets = Vec::new();
-        let bands = ranking.bands_with(|candidate| candidate_ports(candidate).any(&wanted));
-        for (rank, band) in bands.iter().enumerate() {
-            let priority = 10 * rank as u16;
-            for &i in band {
-                let candidate = &ranking.visible[i];
-                let cluster = self.clusters[candidate.cluster().index()].name.clone();
-                if candidate.pods.is_empty() {
-                    let ports = candidate.share.ports.iter().filter(|p| wanted(p));
-                    let Some(prefix) = self.prefix(&[cluster.as_bytes()]) else { continue };
-                    targets.extend(ports.map(|port| Target {
-                        prefix: prefix.clone(),
-                        addresses: candidate.addresses.clone(),
-                        priority,
-                        weight: candidate.weight,
-                        port: port.number.get(),
-                    }));
+        self.check_ports(service);
+        let mut encoder = Encoder::new(self.owner, service.shares.len());
+        let mut once = HashSet::new();
+        let mut shared = false;
+        let mut totals = Totals::default();
+        for share in &service.shares {
+            let cluster = &self.clusters[share.cluster.index()];
+            let ingress = Ingress::of(share, cluster);
+            self.notes.extend(
+                ingress.undeclared.iter().map(|&address| Note::UndeclaredAddress { cluster: share.cluster, address }),
+            );
+            let exposed = share.exposure == Exposure::LoadBalancer;
+            let published = if exposed { &ingress.published[..] } else { &[] };
+            let cluster_ips = match &share.cluster_address {
+                ClusterAddress::Virtual(addresses) => {
+                    let mut known = BTreeSet::new();
+                    addresses.iter().copied().filter(|address| known.insert(*address)).collect()
                 }
-                for host in hosts(candidate.pods) {
-                    let ports = host.pods.iter().flat_map(|pod| &pod.ports).filter(|p| wanted(p));
-                    let Some(prefix) = self.prefix(&[host.hostname.as_bytes(), cluster.as_bytes()]) else { continue };
-                    targets.extend(ports.map(|port| Target {
-                        prefix: prefix.clone(),
-                        addresses: host.addresses.clone(),
-                        priority,
-                        weight: candidate.weight,
-                        port: port.number.get(),
-                    }));
-                }
-            }
+                ClusterAddress::Headless => Vec::new(),
+            };
+            let headless = share.cluster_address == ClusterAddress::Headless;
+            let mut flags = self.name_flags(&[cluster.name.as_bytes()]);
+            let mut set = |bit: u8, on: bool| flags |= if on { bit } else { 0 };
+            set(flag::READY, share.ready);
+            set(flag::EXPOSED, exposed);
+            set(flag::HEADLESS, headless);
+            set(flag::PODS, headless && !share.pods.is_empty());
+            let hosts = if headless { self.hosts(share, cluster) } else { Vec::new() };
+            let own: BTreeSet<IpAddr> = hosts.iter().flat_map(|host| host.addresses.iter().copied()).collect();
+            let all = published.iter().chain(&cluster_ips).chain(&own);
+            shared |= all.filter(|address| !once.insert(**address)).count() > 0;
+            totals.add(published, &own, self.owner, &hosts, share);
+            encoder.push(&CandidateParts {
+                cluster: share.cluster,
+                weight: DEFAULT_WEIGHT,
+                flags,
+                ingress: published,
+                cluster_ips: &cluster_ips,
+                ports: &share.ports,
+                hosts: &hosts,
+            });
         }
-        targets
-    }
-
-    fn srv(&mut self, prefix: &[u8], targets: &[Target], builder: &mut Builder) {
-        let ttl = self.zone.policy.ttl;
-        let mut rdatas: Vec<Vec<u8>> = Vec::with_capacity(targets.len());
-        let mut told: BTreeSet<Vec<u8>> = BTreeSet::new();
-        let mut extra: Vec<Group> = Vec::new();
-        let mut done: BTreeSet<&[u8]> = BTreeSet::new();
-        for target in targets {
-            let mut rdata = Vec::with_capacity(6 + target.prefix.len() + self.owner.as_wire().len());
-            for field in [target.priority, target.weight, target.port] {
-                rdata.extend_from_slice(&field.to_be_bytes());
-            }
-            rdata.extend_from_slice(&target.prefix);
-            rdata.extend_from_slice(self.owner.as_wire());
-            // The same number for TCP and UDP is one record at the bare name.
-            if told.insert(rdata.clone()) {
-                rdatas.push(rdata);
-            }
-            if done.insert(&target.prefix) && !self.is_static(&target.prefix) {
-                let owner = [&target.prefix[..], &pointer_to(HEADER + prefix.len())].concat();
-                extra.extend(
-                    [true, false].into_iter().filter_map(|v4| Group::addresses(&owner, &target.addresses, v4, ttl)),
-                );
-            }
-        }
-        let left_out = builder.fixed(prefix, rtype::SRV, ttl, &rdatas, &extra);
-        self.left_out(left_out);
-    }
-
-    fn left_out(&mut self, left_out: usize) {
+        let left_out = totals.left_out();
         if left_out > 0 {
             self.notes.push(Note::TooMany { left_out });
         }
+        encoder.finish(shared)
     }
 
-    /// Labels in wire form; `None`, and a note, if the name would be too long.
-    fn prefix(&mut self, labels: &[&[u8]]) -> Option<Vec<u8>> {
-        let mut wire = Vec::new();
-        let mut fits = true;
-        for label in labels {
-            fits &= label.len() <= 63;
-            wire.push(label.len() as u8);
-            wire.extend_from_slice(label);
+    /// Pods of one hostname are one name: those of a Deployment whose template gives one, or one pod in the slices of
+    /// two families. They come ordered by hostname.
+    fn hosts<'s>(&mut self, share: &'s Share, cluster: &Cluster) -> Vec<HostParts<'s>> {
+        let same = |a: &Pod, b: &Pod| a.hostname == b.hostname;
+        let host = |pods: &'s [Pod]| {
+            let mut addresses: Vec<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
+            addresses.sort();
+            addresses.dedup();
+            let label = &pods[0].hostname;
+            let flags = self.name_flags(&[label.as_bytes(), cluster.name.as_bytes()]);
+            HostParts { label, flags, addresses, ports: pods.iter().flat_map(|pod| &pod.ports).collect() }
+        };
+        share.pods.chunk_by(same).map(host).collect()
+    }
+
+    /// Notes of the names `_port._proto.S.N.Z`.
+    fn check_ports(&mut self, service: &Federated) {
+        let mut names: BTreeSet<(&Label, &'static str)> = BTreeSet::new();
+        for share in &service.shares {
+            let ports = share.ports.iter().chain(share.pods.iter().flat_map(|pod| &pod.ports));
+            names.extend(ports.filter_map(|port| Some((port.name.as_ref()?, port.protocol.label()))));
         }
-        if fits && wire.len() + self.owner.as_wire().len() <= MAX_NAME {
-            return Some(wire);
+        for (name, protocol) in names {
+            self.name_flags(&[format!("_{name}").as_bytes(), protocol.as_bytes()]);
         }
-        let what = labels.iter().map(|l| String::from_utf8_lossy(l)).collect::<Vec<_>>().join(".");
-        self.notes.push(Note::LongName { zone: self.zone.apex.clone(), what });
-        None
+    }
+
+    /// What is to be known of a name below the service's, with a note if it is anything unusual.
+    fn name_flags(&mut self, labels: &[&[u8]]) -> u8 {
+        let length: usize = labels.iter().map(|label| 1 + label.len()).sum();
+        if labels.iter().any(|label| label.len() > 63) || length + self.owner.as_wire().len() > MAX_NAME {
+            let what = labels.iter().map(|l| String::from_utf8_lossy(l)).collect::<Vec<_>>().join(".");
+            self.notes.push(Note::LongName { zone: self.zone.apex.clone(), what });
+            return flag::LONG;
+        }
+        if self.check_static(labels) { flag::STATIC } else { 0 }
     }
 
     /// Whether the zone file, and not this service, says what stands at the name.
-    fn is_static(&self, prefix: &[u8]) -> bool {
-        self.zone.is_deep()
-            && Name::from_wire(&[prefix, self.owner.as_wire()].concat())
-                .is_ok_and(|name| self.zone.is_occluded(&name) || self.zone.has_sets(&name))
-    }
-
-    fn check_static(&mut self, prefix: &[u8]) {
+    fn check_static(&mut self, labels: &[&[u8]]) -> bool {
         if !self.zone.is_deep() {
-            return;
+            return false;
         }
-        let wire = [prefix, self.owner.as_wire()].concat();
-        let name = Name::from_wire(&wire).expect("a prefix and a name that fit together are a name");
+        let mut wire: Vec<u8> = labels.iter().flat_map(|label| [&[label.len() as u8][..], label].concat()).collect();
+        wire.extend_from_slice(self.owner.as_wire());
+        let name = Name::from_wire(&wire).expect("labels and a name that fit together are a name");
         if self.zone.is_occluded(&name) {
             self.notes.push(Note::Occluded { name });
         } else if self.zone.has_sets(&name) {
             self.notes.push(Note::StaticWins { name });
+        } else {
+            return false;
         }
+        true
     }
 }
 
-/// What one `H.C.S.N.Z` stands for.
-struct Host<'a> {
-    hostname: &'a Label,
-    pods: &'a [Pod],
-    addresses: Vec<IpAddr>,
+/// What a service has in all, against what fits into a message.
+#[derive(Default)]
+struct Totals {
+    left_out: usize,
+    pods: [usize; 2],
+    srv: usize,
+    srv_octets: usize,
 }
 
-/// Pods of one hostname are one name: those of a Deployment whose template gives one, or one pod in the slices of two
-/// families. They come ordered by hostname.
-fn hosts(pods: &[Pod]) -> impl Iterator<Item = Host<'_>> {
-    pods.chunk_by(|a, b| a.hostname == b.hostname).map(|pods| {
-        let mut addresses: Vec<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
-        addresses.sort();
-        addresses.dedup();
-        Host { hostname: &pods[0].hostname, pods, addresses }
-    })
-}
-
-/// Headless shares publish the ports of their slices, the others those of the Service.
-fn candidate_ports<'a>(candidate: &'a Candidate<'_>) -> impl Iterator<Item = &'a Port> {
-    let own: &[Port] = match candidate.share.cluster_address {
-        ClusterAddress::Headless if !candidate.pods.is_empty() => &[],
-        ClusterAddress::Headless | ClusterAddress::Virtual(_) => &candidate.share.ports,
-    };
-    own.iter().chain(candidate.pods.iter().flat_map(|pod: &Pod| pod.ports.iter()))
-}
-
-/// One family's addresses: band by band, in a band all first addresses before all second ones. An address that several
-/// clusters give is one record at its best rank, with the weights added.
-fn runs(bands: &[Vec<usize>], ranking: &Ranking<'_>, v4: bool) -> Vec<Vec<Weighted>> {
-    let mut runs: Vec<Vec<Weighted>> = Vec::new();
-    let mut places: BTreeMap<IpAddr, (usize, usize)> = BTreeMap::new();
-    for band in bands {
-        let lists: Vec<(Vec<IpAddr>, u16)> = band
-            .iter()
-            .map(|&i| &ranking.visible[i])
-            .map(|c| (c.addresses.iter().copied().filter(|a| a.is_ipv4() == v4).collect(), c.weight))
-            .collect();
-        // The pods of a headless share are one run: none of them is a cluster's second choice.
-        let headless = band.iter().any(|&i| !ranking.visible[i].pods.is_empty());
-        let depth = lists.iter().map(|(list, _)| list.len()).max().unwrap_or(0);
-        for row in 0..depth {
-            if row == 0 || !headless {
-                runs.push(Vec::new());
-            }
-            for (list, weight) in &lists {
-                let Some(&address) = list.get(row) else { continue };
-                let run = runs.len() - 1;
-                match places.entry(address) {
-                    Entry::Occupied(known) => {
-                        let &(run, at) = known.get();
-                        let sum = &mut runs[run][at].1;
-                        *sum = sum.saturating_add(*weight);
-                    }
-                    Entry::Vacant(new) => {
-                        new.insert((run, runs[run].len()));
-                        runs[run].push((address, *weight));
-                    }
-                }
-            }
+impl Totals {
+    fn add(
+        &mut self,
+        published: &[IpAddr],
+        pods: &BTreeSet<IpAddr>,
+        owner: &Name,
+        hosts: &[HostParts<'_>],
+        share: &Share,
+    ) {
+        for (n, v4) in [true, false].into_iter().enumerate() {
+            let of_family = |a: &&IpAddr| a.is_ipv4() == v4;
+            self.left_out += published.iter().filter(of_family).count().saturating_sub(MAX_ADDRESSES);
+            self.pods[n] += pods.iter().filter(of_family).count();
         }
+        // 12 octets of a record and 6 of SRV before the target; the cluster's own label is not counted.
+        let one = 18 + owner.as_wire().len();
+        let ports = match hosts.is_empty() {
+            true => share.ports.len(),
+            false => hosts.iter().map(|host| host.ports.len()).sum(),
+        };
+        self.srv += ports;
+        self.srv_octets += ports * one;
     }
-    runs
+
+    fn left_out(&self) -> usize {
+        let most = [MAX_SET / 16, MAX_SET / 28];
+        let pods: usize = self.pods.iter().zip(most).map(|(n, most)| n.saturating_sub(most)).sum();
+        let srv = match self.srv_octets.saturating_sub(MAX_SET) {
+            0 => 0,
+            beyond => beyond.div_ceil(self.srv_octets / self.srv),
+        };
+        self.left_out + pods + srv
+    }
 }

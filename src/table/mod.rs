@@ -1,41 +1,55 @@
-//! The table: names → ready-made answers. One [`Publisher`] writes, any number of [`Reader`]s read; a reader takes no
-//! lock, allocates nothing, and sees a service either as it was or as it is.
+//! The table: names → what answers are made from. One [`Publisher`] writes, any number of [`Reader`]s read; a reader takes
+//! no lock, allocates nothing, and sees a service either as it was or as it is.
 //!
-//! A service is one entry under `S.N.Z`; what stands to the left of that is found inside the entry. A namespace `N.Z` is
-//! an entry that lists nothing. A new configuration makes a new table, which is filled aside and then swapped in.
+//! A service is one entry under `S.N.Z` (`record.rs`); what stands to the left of that is found inside the entry
+//! (`compose.rs`). A namespace `N.Z` is an entry that lists nothing. What concerns a whole cluster or view stands beside the
+//! entries, once. A new configuration makes a new table, which is filled aside and then swapped in.
 
-mod build;
 mod compile;
+mod compose;
+mod map;
 mod random;
+mod ready;
 mod record;
 mod statics;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
-use papaya::LocalGuard;
 
 pub use compile::{Note, NoteKind};
+pub use compose::{Found, Scratch, Set, Sight};
 pub use random::Random;
-pub use record::{Extra, Found, Set, Variant, pointer_to};
-pub use statics::{Node, Walk, Zone};
+pub use ready::{Extra, Ready, RrSets};
+pub use statics::{Node, Policy, Walk, Zone};
+
+use compose::Perspective;
+use record::{NAMESPACE, Record};
 
 use crate::config::{Config, Namespaces};
 use crate::location::ClientTable;
-use crate::model::{ClusterId, Federated, ServiceKey, View, ViewRule, is_label};
+use crate::model::{ClusterId, Federated, Label, ServiceKey, View, ViewRule, is_label};
 use crate::names::Name;
+use crate::ranking::{Reach, reach};
 use crate::wire::Query;
 use crate::zonefile::ZoneData;
+
+/// Most octets of one set: with header, question and OPT it fits into a stream's 65,535.
+const MAX_SET: usize = 64_000;
 
 /// All that answers are made of. Everything but `names` and the sync states is fixed for the table's life.
 pub struct Table {
     /// Those with more labels first, so that the first match is the longest.
     zones: Box<[Zone]>,
-    names: papaya::HashMap<Box<[u8]>, Entry, FixedState>,
+    names: map::Map,
+    seed: u64,
     views: Box<[View]>,
+    /// For each view, what each cluster is to it.
+    reach: Box<[Box<[Reach]>]>,
     clients: ClientTable,
     members: Box<[Member]>,
     unsynced: AtomicUsize,
@@ -45,41 +59,38 @@ pub struct Table {
 
 /// What a table knows of a cluster.
 struct Member {
+    name: Label,
     synced: AtomicBool,
     namespaces: Namespaces,
 }
 
-enum Entry {
-    Service(Record),
-    Namespace(ViewSet),
+/// Keyed by a random seed, so that nobody can make names that collide.
+fn hash(name: &[u8], seed: u64) -> u64 {
+    let mut hasher = FixedState::with_seed(seed).build_hasher();
+    hasher.write(name);
+    hasher.finish()
 }
 
-/// A service in one zone: which view sees which variant.
-struct Record {
-    by_view: Box<[u8]>,
-    variants: Box<[Variant]>,
+/// The entry of a namespace: which views see a service in it.
+fn namespace_entry(name: &Name, views: &ViewSet) -> Vec<u8> {
+    let wire = name.as_wire();
+    let mut octets = vec![wire.len() as u8, NAMESPACE, 0, 0];
+    octets.extend_from_slice(wire);
+    octets.extend(views.0.iter().flat_map(|word| word.to_le_bytes()));
+    octets
 }
 
-impl Record {
-    /// One octet says which variant a view sees, and this value is taken.
-    const INVISIBLE: u8 = u8::MAX;
-
-    fn variant(&self, view: ViewIndex) -> Option<&Variant> {
-        match self.by_view[view.0] {
-            Record::INVISIBLE => None,
-            at => Some(&self.variants[usize::from(at)]),
-        }
+/// `None`: the entry is no namespace.
+fn namespace_views(octets: &[u8]) -> Option<ViewSet> {
+    if octets[1] != NAMESPACE {
+        return None;
     }
-
-    fn visible(&self) -> ViewSet {
-        let mut set = ViewSet::default();
-        for (view, &variant) in self.by_view.iter().enumerate() {
-            if variant != Record::INVISIBLE {
-                set.insert(view);
-            }
-        }
-        set
+    let words = octets[map::NAME_AT + usize::from(octets[0])..].chunks_exact(8);
+    let mut set = ViewSet::default();
+    for (word, octets) in set.0.iter_mut().zip(words) {
+        *word = u64::from_le_bytes(octets.try_into().expect("chunks of eight"));
     }
+    Some(set)
 }
 
 /// A set of positions in `Table::views`.
@@ -98,6 +109,10 @@ impl ViewSet {
     fn is_empty(&self) -> bool {
         self.0 == [0; 4]
     }
+
+    fn is_subset(&self, of: &ViewSet) -> bool {
+        self.0.iter().zip(of.0).all(|(these, those)| these & !those == 0)
+    }
 }
 
 /// The position of a view in the table's views.
@@ -105,27 +120,33 @@ impl ViewSet {
 pub struct ViewIndex(usize);
 
 impl Table {
-    fn new(config: &Config, zones: &[ZoneData], seed: u64) -> Table {
+    fn new(config: &Config, zones: &[ZoneData], seed: u64) -> (Table, map::Writer) {
         debug_assert_eq!(config.zones.len(), zones.len());
         let mut compiled: Vec<Zone> =
             config.zones.iter().zip(zones).map(|(zone, data)| Zone::new(zone, data, seed)).collect();
         compiled.sort_by_key(|zone| std::cmp::Reverse(zone.label_count()));
         let clients = config.clusters.iter().enumerate();
         let clients = clients.map(|(i, cluster)| (ClusterId(i as u16), &cluster.client_cidrs[..]));
-        let members = config
-            .clusters
-            .iter()
-            .map(|cluster| Member { synced: AtomicBool::new(false), namespaces: cluster.namespaces.clone() });
-        Table {
+        let members = config.clusters.iter().map(|cluster| Member {
+            name: cluster.name.clone(),
+            synced: AtomicBool::new(false),
+            namespaces: cluster.namespaces.clone(),
+        });
+        let views = config.views();
+        let (names, writer) = map::new(hash, seed);
+        let table = Table {
             zones: compiled.into(),
-            names: papaya::HashMap::with_hasher(FixedState::with_seed(seed)),
-            views: config.views().into(),
+            names,
+            seed,
+            reach: views.iter().map(|&view| reach(view, &config.clusters).collect()).collect(),
+            views: views.into(),
             clients: ClientTable::new(clients).expect("Config::load refuses overlapping client CIDRs"),
             members: members.collect(),
             unsynced: AtomicUsize::new(config.clusters.len()),
             version: config.identity.version.as_deref().map(|text| text.as_bytes().into()),
             server: config.identity.server.as_deref().map(|text| text.as_bytes().into()),
-        }
+        };
+        (table, writer)
     }
 }
 
@@ -133,19 +154,20 @@ impl Table {
 pub struct Publisher {
     config: Arc<Config>,
     table: Arc<Table>,
+    names: map::Writer,
     shared: Arc<ArcSwap<Table>>,
     /// `N.Z` → for each view, how many services it sees there.
     namespaces: HashMap<Name, Vec<u32>>,
-    seed: u64,
 }
 
 impl Publisher {
     /// `zones`: the data of `config.zones`, in their order. `seed`: random, so that nobody can make names that collide.
     pub fn new(config: Arc<Config>, zones: &[ZoneData], seed: u64) -> (Publisher, Reader) {
-        let table = Arc::new(Table::new(&config, zones, seed));
+        let (table, names) = Table::new(&config, zones, seed);
+        let table = Arc::new(table);
         let shared = Arc::new(ArcSwap::from(table.clone()));
-        let reader = Reader { cache: arc_swap::Cache::new(shared.clone()) };
-        (Publisher { config, table, shared, namespaces: HashMap::new(), seed }, reader)
+        let reader = Reader { shared: shared.clone() };
+        (Publisher { config, table, names, shared, namespaces: HashMap::new() }, reader)
     }
 
     /// Replaces everything at once: a table for `config` is filled with `services`, then swapped in. `synced` says
@@ -157,9 +179,9 @@ impl Publisher {
         services: impl Iterator<Item = Federated>,
         synced: impl Fn(ClusterId) -> bool,
     ) -> Vec<(ServiceKey, Vec<Note>)> {
-        let table = Arc::new(Table::new(&config, zones, self.seed));
+        let (table, names) = Table::new(&config, zones, self.table.seed);
         let shared = self.shared.clone();
-        let mut next = Publisher { config, table, shared, namespaces: HashMap::new(), seed: self.seed };
+        let mut next = Publisher { config, table: Arc::new(table), names, shared, namespaces: HashMap::new() };
         let mut notes = Vec::new();
         for service in services {
             let said = next.publish(&service.key, Some(&service));
@@ -183,20 +205,20 @@ impl Publisher {
         let table = self.table.clone();
         let mut notes = Vec::new();
         for zone in table.zones.iter().filter(|zone| zone.is_federation()) {
-            let compiled = service.map(|service| compile::compile(service, zone, &self.config, &table.views));
-            let record = match compiled {
+            match service.map(|service| compile::compile(service, zone, &self.config)) {
                 Some(Ok(compiled)) => {
-                    notes.extend(compiled.notes);
-                    compiled.record.map(|record| (compiled.name, record))
+                    let views = table.views_of(&compiled.record);
+                    if views.is_empty() {
+                        self.remove(key, zone);
+                    } else {
+                        notes.extend(compiled.notes);
+                        self.put(&compiled.name, &compiled.record, &views);
+                    }
                 }
                 Some(Err(note)) => {
                     notes.push(note);
-                    None
+                    self.remove(key, zone);
                 }
-                None => None,
-            };
-            match record {
-                Some((name, record)) => self.put(name, record),
                 None => self.remove(key, zone),
             }
         }
@@ -219,36 +241,32 @@ impl Publisher {
 
     /// Names in the table: services and namespaces of all zones.
     pub fn name_count(&self) -> usize {
-        self.table.names.len()
+        self.names.len()
     }
 
-    fn put(&mut self, name: Name, record: Record) {
-        let table = self.table.clone();
-        let names = table.names.pin();
-        let before = visible(names.get(name.as_wire()));
-        let after = record.visible();
+    fn put(&mut self, name: &Name, record: &[u8], after: &ViewSet) {
+        let before = self.names.get(name.as_wire()).map(|entry| self.table.views_of(entry)).unwrap_or_default();
         let namespace = name.parent().expect("a service's name is below its namespace's");
         // The namespace is there before its first service, and until after its last.
-        self.count(&namespace, &after, &before, 1);
-        names.insert(name.as_wire().into(), Entry::Service(record));
-        self.count(&namespace, &before, &after, -1);
+        self.count(&namespace, after, &before, 1);
+        self.names.insert(record);
+        self.count(&namespace, &before, after, -1);
     }
 
     fn remove(&mut self, key: &ServiceKey, zone: &Zone) {
         let Ok(name) = crate::names::service_name(&key.name, &key.namespace, &zone.apex) else { return };
-        let table = self.table.clone();
-        let names = table.names.pin();
-        let before = match names.get(name.as_wire()) {
-            entry @ Some(Entry::Service(_)) => visible(entry),
-            Some(Entry::Namespace(_)) | None => return,
-        };
-        names.remove(name.as_wire());
+        let Some(entry) = self.names.get(name.as_wire()).filter(|entry| Record::new(entry).is_some()) else { return };
+        let before = self.table.views_of(entry);
+        self.names.remove(name.as_wire());
         let namespace = name.parent().expect("a service's name is below its namespace's");
         self.count(&namespace, &before, &ViewSet::default(), -1);
     }
 
     /// Adds `by` to the namespace's count in the views that are in `these` and not in `but`.
     fn count(&mut self, namespace: &Name, these: &ViewSet, but: &ViewSet, by: i32) {
+        if these.is_subset(but) {
+            return;
+        }
         let views = self.table.views.len();
         let counts = self.namespaces.entry(namespace.clone()).or_insert_with(|| vec![0; views]);
         let mut set = ViewSet::default();
@@ -263,44 +281,58 @@ impl Publisher {
                 set.insert(view);
             }
         }
-        let names = self.table.names.pin();
         if set.is_empty() {
             self.namespaces.remove(namespace);
             if changed {
-                names.remove(namespace.as_wire());
+                self.names.remove(namespace.as_wire());
             }
         } else if changed {
-            names.insert(namespace.as_wire().into(), Entry::Namespace(set));
+            self.names.insert(&namespace_entry(namespace, &set));
         }
     }
 }
 
-fn visible(entry: Option<&Entry>) -> ViewSet {
-    match entry {
-        Some(Entry::Service(record)) => record.visible(),
-        Some(Entry::Namespace(_)) | None => ViewSet::default(),
+impl Table {
+    /// The views that a service exists for: if any cluster publishes it to others, all; else those of its own clusters,
+    /// and those that reach its pods. An entry that is no service is seen by none.
+    fn views_of(&self, entry: &[u8]) -> ViewSet {
+        let mut set = ViewSet::default();
+        let Some(record) = Record::new(entry) else { return set };
+        let exposed = record.candidates().any(|candidate| candidate.has(record::flag::EXPOSED));
+        for (view, reach) in self.reach.iter().enumerate() {
+            let mut candidates = record.candidates();
+            if exposed || candidates.any(|candidate| candidate.is_seen_from(reach[candidate.cluster().index()])) {
+                set.insert(view);
+            }
+        }
+        set
     }
 }
 
 /// A way to read the table; each worker has its own.
 #[derive(Clone)]
 pub struct Reader {
-    cache: arc_swap::Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
+    shared: Arc<ArcSwap<Table>>,
 }
 
 impl Reader {
-    /// What is published now, for a batch of queries. It keeps replaced entries alive, so it must not be held while
-    /// waiting for anything.
-    pub fn enter(&mut self) -> Snapshot<'_> {
-        let table: &Table = self.cache.load();
-        Snapshot { table, guard: table.names.guard() }
+    /// Calls `read` with what is published, for a batch of queries. Replaced entries stay alive meanwhile, so `read` must
+    /// not wait for anything.
+    pub fn with<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let table = self.shared.load();
+        read(&Snapshot { names: table.names.enter(), table: &table })
     }
 }
 
+/// What is published now: a service that changes while this is read is seen as it was or as it is.
 pub struct Snapshot<'a> {
     table: &'a Table,
-    guard: LocalGuard<'a>,
+    names: map::Pinned<'a>,
 }
+
+/// The hash of a name, for [`Snapshot::service`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameHash(u64);
 
 impl Snapshot<'_> {
     /// The zone that is closest above the name. `at_parent`: for a zone's own apex, the zone above it (DS).
@@ -315,20 +347,39 @@ impl Snapshot<'_> {
         if at_parent && closest.label_count() == count { zones.next().or(Some(closest)) } else { Some(closest) }
     }
 
-    /// The view's variant of the service `name`, which is `S.N.Z` in wire form.
-    pub fn service(&self, name: &[u8], view: ViewIndex) -> Option<&Variant> {
-        match self.table.names.get(name, &self.guard)? {
-            Entry::Service(record) => record.variant(view),
-            Entry::Namespace(_) => None,
-        }
+    pub fn hash(&self, name: &[u8]) -> NameHash {
+        NameHash(hash(name, self.table.seed))
+    }
+
+    /// A hint that a name will be looked up, to be given some queries ahead.
+    pub fn prefetch_slot(&self, hash: NameHash) {
+        self.names.prefetch_slot(hash.0);
+    }
+
+    /// The same again, some queries after [`prefetch_slot`](Snapshot::prefetch_slot) and some before the lookup.
+    pub fn prefetch_entry(&self, hash: NameHash) {
+        self.names.prefetch_entry(hash.0);
+    }
+
+    /// The service `name`, which is `S.N.Z` in wire form, as the view sees it.
+    pub fn service<'s>(
+        &'s self,
+        hash: NameHash,
+        name: &[u8],
+        zone: &'s Zone,
+        view: ViewIndex,
+        scratch: &mut Scratch,
+    ) -> Option<Sight<'s>> {
+        let record = Record::new(self.names.get(hash.0, name)?)?;
+        let table = self.table;
+        let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy: &zone.policy };
+        compose::look(record, perspective, scratch)
     }
 
     /// Whether the view sees a service in the namespace `name`, which is `N.Z` in wire form.
     pub fn has_namespace(&self, name: &[u8], view: ViewIndex) -> bool {
-        match self.table.names.get(name, &self.guard) {
-            Some(Entry::Namespace(set)) => set.contains(view.0),
-            Some(Entry::Service(_)) | None => false,
-        }
+        let entry = self.names.get(self.hash(name).0, name);
+        entry.and_then(namespace_views).is_some_and(|views| views.contains(view.0))
     }
 
     /// Whether a cluster that was not heard yet may hold services in this namespace. To be asked before the names are

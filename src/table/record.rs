@@ -1,326 +1,510 @@
-//! Ready-made answers: the octets behind a question, as they will be sent.
+//! A service in one zone, as the octets of one map entry: what its clusters give, once, whoever asks.
 //!
-//! Every record of an answer section has the owner 0xC00C (a pointer to the question), so that one body fits every
-//! spelling of the name. Owners of additional records point into the question behind the part that the set is for.
+//! Order and choice are not in here: they depend on the client and are made for each answer (`compose.rs`). So a record
+//! holds each address once, 150 octets or so for three clusters, and what concerns a whole cluster changes no record.
+//!
+//! ```text
+//! head        name length (1), kind (1), candidates (2), name
+//! candidate   cluster (2), weight (2), flags (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
+//!             where its port list begins (4), where its addresses begin (4)
+//! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
+//! pods        counts (4 each): IPv4, IPv6, hosts; addresses IPv4, IPv6; where each host begins (4 each); hosts
+//! host        label length (1), label, flags (1), counts (2 each): IPv4, IPv6; port list (4), addresses IPv4, IPv6
+//! port list   count (2), ports
+//! port        flags and protocol (1), number (2), name length (1), name
+//! ```
+//!
+//! Numbers are little endian, offsets count from the start of the entry.
 
-use crate::names::Labels;
-use crate::wire::response::Section;
-use crate::wire::{HEADER, QUESTION_POINTER, Writer, read_u16};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use super::random::Random;
+use super::map::NAME_AT;
+use crate::model::{ClusterId, Label, Port, Protocol};
+use crate::names::Name;
+use crate::ranking::{Reach, Tier};
 
-/// Octets of an A record with a pointer as owner: 2 + 2 + 2 + 4 + 2 + 4.
-pub(super) const A_BLOCK: usize = 16;
-/// The same for AAAA.
-pub(super) const AAAA_BLOCK: usize = 28;
-/// Most addresses of a set that is cut or weighted: an index into a run is one octet.
-pub(super) const MAX_DRAWN: usize = 255;
-/// Most octets of one set: with header, question and OPT it fits into a stream's 65,535.
-pub(super) const MAX_SET: usize = 64_000;
-/// `Run::weights` of a run whose records all weigh the same.
-pub(super) const EQUAL: u32 = u32::MAX;
+/// Octets of a candidate.
+const CANDIDATE: usize = 17;
+/// Octets of a port without its name.
+const PORT: usize = 4;
 
-/// All that a view is told at and below one name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Variant {
-    pub(super) octets: Box<[u8]>,
-    /// Ordered by [`key`] of their prefix: those at the name itself first.
-    pub(super) sets: Box<[Set]>,
-    pub(super) runs: Box<[Run]>,
+/// `kind` of the head.
+const SERVICE: u8 = 0;
+/// A service some of whose addresses are given by more than one candidate.
+const SERVICE_WITH_SHARED_ADDRESSES: u8 = 1;
+pub(super) const NAMESPACE: u8 = 2;
+
+/// What is known of a candidate or of a host in one bit each.
+pub(super) mod flag {
+    /// At least one endpoint is ready and serving.
+    pub const READY: u8 = 1;
+    /// Other clusters may see it, at its ingress addresses.
+    pub const EXPOSED: u8 = 1 << 1;
+    /// `clusterIP: None`, with ready pods; [`HEADLESS`] is set too.
+    pub const PODS: u8 = 1 << 2;
+    /// The zone file says what stands at this name: its addresses are not ours to give beside an SRV record.
+    pub const STATIC: u8 = 1 << 3;
+    /// The name would be too long, so that it does not exist.
+    pub const LONG: u8 = 1 << 4;
+    /// `clusterIP: None`.
+    pub const HEADLESS: u8 = 1 << 5;
 }
 
-/// One RRset, or the knowledge that a name exists without one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Set {
-    /// The labels in front of the record's own name; a part of `octets`.
-    pub(super) prefix_at: u32,
-    pub(super) prefix_length: u8,
-    /// 0 is no record type: the name exists, and this says no more.
-    pub(super) rtype: u16,
-    pub(super) order: Order,
-    pub(super) count: u16,
-    pub(super) body_at: u32,
-    pub(super) body_length: u32,
-    /// Groups of additional records: length (2 octets), count (1), records.
-    pub(super) extra_at: u32,
-    pub(super) extra_length: u32,
+/// Of a port: its number was in the list before, or all of it was.
+const SAME_NUMBER: u8 = 1 << 6;
+const SAME: u8 = 1 << 7;
+
+fn u16_at(octets: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([octets[at], octets[at + 1]])
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// As they stand.
-    Fixed,
-    /// Blocks of one size in runs, each run in a weighted random order.
-    Runs { first: u32, runs: u32, limit: Option<u8> },
-    /// No record: the service has no address yet (`true`), or only names below it have data.
-    None { pending: bool },
+fn u32_at(octets: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
 }
 
-/// Records of one rank, which are drawn in a random order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) count: u16,
-    /// Where two octets for each record are its weight; [`EQUAL`] if all are the same.
-    pub(super) weights: u32,
+fn offset_at(octets: &[u8], at: usize) -> usize {
+    u32_at(octets, at) as usize
 }
 
-/// What a variant knows of a name and a type.
+/// A view of the octets.
 #[derive(Debug, Clone, Copy)]
-pub enum Found<'a> {
-    Set(&'a Set),
-    /// The name exists, without this type. `pending`: it will get an address.
-    NoData {
-        pending: bool,
-    },
-    /// Neither the name nor anything below it.
-    Missing,
+pub struct Record<'a>(&'a [u8]);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    octets: &'a [u8],
+    at: usize,
 }
 
-impl Set {
-    pub fn rtype(&self) -> u16 {
-        self.rtype
+/// The ready pods of a headless share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pods<'a> {
+    octets: &'a [u8],
+    at: usize,
+}
+
+/// What one `H.C.S.N.Z` stands for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Host<'a> {
+    octets: &'a [u8],
+    pub at: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports<'a> {
+    octets: &'a [u8],
+    at: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PortEntry<'a> {
+    flags: u8,
+    pub number: u16,
+    pub name: &'a [u8],
+    /// Where it stands in the record.
+    pub at: usize,
+}
+
+/// A place and a number of addresses of one family in a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Span {
+    pub at: usize,
+    pub count: usize,
+}
+
+impl Span {
+    /// Where the `n`th address stands.
+    pub fn address(self, n: usize, v4: bool) -> usize {
+        self.at + n * if v4 { 4 } else { 16 }
+    }
+
+    /// Where each address stands.
+    pub fn addresses(self, v4: bool) -> impl Iterator<Item = usize> {
+        (0..self.count).map(move |n| self.address(n, v4))
     }
 }
 
-impl Variant {
-    /// `prefix`: the labels in front of the variant's own name. `any`: the first set will do (RFC 8482).
-    pub fn find(&self, prefix: &[u8], qtype: u16, any: bool) -> Found<'_> {
-        let Some(wanted) = key(prefix) else { return Found::Missing };
-        let first = match prefix.is_empty() {
-            true => 0,
-            false => self.sets.partition_point(|set| key(self.prefix(set)) < Some(wanted)),
+/// Both families' addresses of one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Addresses {
+    pub v4: Span,
+    pub v6: Span,
+}
+
+impl Addresses {
+    pub fn of(&self, v4: bool) -> Span {
+        if v4 { self.v4 } else { self.v6 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.v4.count + self.v6.count == 0
+    }
+}
+
+impl<'a> Record<'a> {
+    /// `None`: the entry is no service.
+    pub(super) fn new(octets: &'a [u8]) -> Option<Record<'a>> {
+        (octets[1] != NAMESPACE).then_some(Record(octets))
+    }
+
+    pub(super) fn octets(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// `S.N.Z` in wire form.
+    pub(super) fn name(self) -> &'a [u8] {
+        &self.0[NAME_AT..NAME_AT + usize::from(self.0[0])]
+    }
+
+    /// Whether an address may be in it twice.
+    pub(super) fn shares_addresses(self) -> bool {
+        self.0[1] == SERVICE_WITH_SHARED_ADDRESSES
+    }
+
+    pub(super) fn len(self) -> usize {
+        usize::from(u16_at(self.0, 2))
+    }
+
+    pub(super) fn candidate(self, n: usize) -> Candidate<'a> {
+        debug_assert!(n < self.len());
+        Candidate { octets: self.0, at: NAME_AT + usize::from(self.0[0]) + n * CANDIDATE }
+    }
+
+    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate<'a>> {
+        (0..self.len()).map(move |n| self.candidate(n))
+    }
+
+    pub(super) fn host(self, at: usize) -> Host<'a> {
+        Host { octets: self.0, at }
+    }
+
+    pub(super) fn port(self, at: usize) -> PortEntry<'a> {
+        port_at(self.0, at)
+    }
+}
+
+impl<'a> Candidate<'a> {
+    fn fields(self) -> &'a [u8; CANDIDATE] {
+        self.octets[self.at..self.at + CANDIDATE].try_into().expect("the length is that of the array")
+    }
+
+    pub fn cluster(self) -> ClusterId {
+        ClusterId(u16_at(self.fields(), 0))
+    }
+
+    pub fn weight(self) -> u16 {
+        u16_at(self.fields(), 2)
+    }
+
+    /// Whether it exists for a view that has this to do with its cluster.
+    pub fn is_seen_from(self, reach: Reach) -> bool {
+        reach.tier == Tier::OwnCluster || reach.pods && self.has(flag::HEADLESS) || self.has(flag::EXPOSED)
+    }
+
+    pub fn has(self, flag: u8) -> bool {
+        self.fields()[4] & flag != 0
+    }
+
+    pub fn ingress(self) -> Addresses {
+        let f = self.fields();
+        let [i4, i6, c4, _] = [f[5], f[6], f[7], f[8]].map(usize::from);
+        let at = offset_at(f, 13);
+        Addresses { v4: Span { at, count: i4 }, v6: Span { at: at + 4 * (i4 + c4), count: i6 } }
+    }
+
+    pub fn cluster_ips(self) -> Addresses {
+        let f = self.fields();
+        let [i4, i6, c4, c6] = [f[5], f[6], f[7], f[8]].map(usize::from);
+        let at = offset_at(f, 13);
+        Addresses { v4: Span { at: at + 4 * i4, count: c4 }, v6: Span { at: at + 4 * (i4 + c4) + 16 * i6, count: c6 } }
+    }
+
+    /// Only where [`flag::PODS`] says that there are any.
+    pub fn pods(self) -> Pods<'a> {
+        debug_assert!(self.has(flag::PODS));
+        let f = self.fields();
+        let [i4, i6, c4, c6] = [f[5], f[6], f[7], f[8]].map(usize::from);
+        Pods { octets: self.octets, at: offset_at(f, 13) + 4 * (i4 + c4) + 16 * (i6 + c6) }
+    }
+
+    pub fn ports(self) -> Ports<'a> {
+        Ports { octets: self.octets, at: offset_at(self.fields(), 9) }
+    }
+}
+
+impl<'a> Pods<'a> {
+    pub fn addresses(self) -> Addresses {
+        let (v4, v6) = (offset_at(self.octets, self.at), offset_at(self.octets, self.at + 4));
+        let at = self.at + 12;
+        Addresses { v4: Span { at, count: v4 }, v6: Span { at: at + 4 * v4, count: v6 } }
+    }
+
+    fn hosts_at(self) -> (usize, usize) {
+        let addresses = self.addresses();
+        (addresses.v6.at + 16 * addresses.v6.count, offset_at(self.octets, self.at + 8))
+    }
+
+    /// Ordered by their labels.
+    pub fn hosts(self) -> impl Iterator<Item = Host<'a>> {
+        let (at, count) = self.hosts_at();
+        (0..count).map(move |n| Host { octets: self.octets, at: offset_at(self.octets, at + 4 * n) })
+    }
+
+    pub fn host(self, label: &[u8]) -> Option<Host<'a>> {
+        let (at, count) = self.hosts_at();
+        let host = |n: usize| Host { octets: self.octets, at: offset_at(self.octets, at + 4 * n) };
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low.midpoint(high);
+            match host(middle).label().cmp(label) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Equal => return Some(host(middle)),
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Host<'a> {
+    pub fn label(self) -> &'a [u8] {
+        &self.octets[self.at + 1..][..usize::from(self.octets[self.at])]
+    }
+
+    fn rest(self) -> usize {
+        self.at + 1 + usize::from(self.octets[self.at])
+    }
+
+    pub fn has(self, flag: u8) -> bool {
+        self.octets[self.rest()] & flag != 0
+    }
+
+    pub fn addresses(self) -> Addresses {
+        let at = self.rest();
+        let (v4, v6) = (usize::from(u16_at(self.octets, at + 1)), usize::from(u16_at(self.octets, at + 3)));
+        Addresses { v4: Span { at: at + 9, count: v4 }, v6: Span { at: at + 9 + 4 * v4, count: v6 } }
+    }
+
+    pub fn ports(self) -> Ports<'a> {
+        Ports { octets: self.octets, at: offset_at(self.octets, self.rest() + 5) }
+    }
+}
+
+fn port_at(octets: &[u8], at: usize) -> PortEntry<'_> {
+    PortEntry {
+        flags: octets[at],
+        number: u16_at(octets, at + 1),
+        name: &octets[at + PORT..][..usize::from(octets[at + 3])],
+        at,
+    }
+}
+
+impl<'a> Iterator for PortsIter<'a> {
+    type Item = PortEntry<'a>;
+
+    fn next(&mut self) -> Option<PortEntry<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let port = port_at(self.octets, self.at);
+        self.at += PORT + port.name.len();
+        Some(port)
+    }
+}
+
+pub(super) struct PortsIter<'a> {
+    octets: &'a [u8],
+    at: usize,
+    left: u16,
+}
+
+impl<'a> IntoIterator for Ports<'a> {
+    type Item = PortEntry<'a>;
+    type IntoIter = PortsIter<'a>;
+
+    fn into_iter(self) -> PortsIter<'a> {
+        PortsIter { octets: self.octets, at: self.at + 2, left: u16_at(self.octets, self.at) }
+    }
+}
+
+impl PortEntry<'_> {
+    pub fn protocol(&self) -> Protocol {
+        PROTOCOLS[usize::from(self.flags & 3)]
+    }
+
+    pub fn has_name(&self) -> bool {
+        !self.name.is_empty()
+    }
+
+    /// A port of this number was in the list before: at the bare name they are one record.
+    pub fn repeats_number(&self) -> bool {
+        self.flags & SAME_NUMBER != 0
+    }
+
+    /// The very same port was in the list before.
+    pub fn repeats(&self) -> bool {
+        self.flags & SAME != 0
+    }
+
+    /// Whether both have the name `_port._proto.S.N.Z`.
+    pub fn is_named_like(&self, other: &PortEntry<'_>) -> bool {
+        self.name == other.name && self.flags & 3 == other.flags & 3
+    }
+}
+
+const PROTOCOLS: [Protocol; 4] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Tcp];
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+        Protocol::Sctp => 2,
+    }
+}
+
+/// What a candidate is made of.
+pub(super) struct CandidateParts<'a> {
+    pub cluster: ClusterId,
+    pub weight: u16,
+    pub flags: u8,
+    pub ingress: &'a [IpAddr],
+    pub cluster_ips: &'a [IpAddr],
+    pub ports: &'a [Port],
+    /// Ordered by label; empty unless `flags` has [`flag::PODS`].
+    pub hosts: &'a [HostParts<'a>],
+}
+
+pub(super) struct HostParts<'a> {
+    pub label: &'a Label,
+    pub flags: u8,
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<&'a Port>,
+}
+
+/// Most addresses of a family that a candidate gives beside its pods: their number is one octet.
+pub(super) const MAX_ADDRESSES: usize = 255;
+
+/// Lays out a record.
+pub(super) struct Encoder {
+    octets: Vec<u8>,
+    candidates: usize,
+    next: usize,
+    /// Equal lists are stored once.
+    port_lists: BTreeMap<Vec<u8>, u32>,
+}
+
+impl Encoder {
+    pub fn new(name: &Name, candidates: usize) -> Encoder {
+        let wire = name.as_wire();
+        let count = u16::try_from(candidates).expect("Config::load limits clusters to 1,024");
+        let mut octets = Vec::with_capacity(NAME_AT + wire.len() + candidates * (CANDIDATE + 12) + 16);
+        octets.extend_from_slice(&[wire.len() as u8, SERVICE]);
+        octets.extend_from_slice(&count.to_le_bytes());
+        octets.extend_from_slice(wire);
+        octets.resize(octets.len() + candidates * CANDIDATE, 0);
+        Encoder { octets, candidates, next: 0, port_lists: BTreeMap::new() }
+    }
+
+    /// The candidates come in the order of their clusters. Addresses beyond [`MAX_ADDRESSES`] are left out.
+    pub fn push(&mut self, parts: &CandidateParts<'_>) {
+        debug_assert!(self.next < self.candidates);
+        let family = |list: &[IpAddr], v4: bool| -> Vec<IpAddr> {
+            list.iter().copied().filter(|a| a.is_ipv4() == v4).take(MAX_ADDRESSES).collect()
         };
-        let mut here = None;
-        for set in &self.sets[first..] {
-            if usize::from(set.prefix_length) != prefix.len() || self.prefix(set) != prefix {
-                break;
-            }
-            if set.rtype != 0 && (set.rtype == qtype || any) {
-                return Found::Set(set);
-            }
-            here = Some(here.unwrap_or(false) || matches!(set.order, Order::None { pending: true }));
+        let groups =
+            [(parts.ingress, true), (parts.cluster_ips, true), (parts.ingress, false), (parts.cluster_ips, false)]
+                .map(|(list, v4)| family(list, v4));
+        let ports = self.ports(parts.ports.iter());
+        // Hosts refer to lists of ports, which have to stand somewhere before: addresses and pods are one piece.
+        let host_ports: Vec<u32> = parts.hosts.iter().map(|host| self.ports(host.ports.iter().copied())).collect();
+        let at = self.octets.len() as u32;
+        let counts = [&groups[0], &groups[2], &groups[1], &groups[3]].map(|g| g.len() as u8);
+        groups.iter().flatten().for_each(|address| put(&mut self.octets, address));
+        if parts.flags & flag::PODS != 0 {
+            self.pods(parts.hosts, &host_ports);
         }
-        match here {
-            Some(pending) => Found::NoData { pending },
-            None if prefix.is_empty() => Found::NoData { pending: false },
-            // What is below a name stands right behind it.
-            None => match self.sets.get(first).and_then(|set| key(self.prefix(set))) {
-                Some((last, _)) if wanted == (last, &[]) => Found::NoData { pending: false },
-                Some(_) | None => Found::Missing,
-            },
+        let mut fields = Vec::with_capacity(CANDIDATE);
+        fields.extend_from_slice(&parts.cluster.0.to_le_bytes());
+        fields.extend_from_slice(&parts.weight.to_le_bytes());
+        fields.push(parts.flags);
+        fields.extend_from_slice(&counts);
+        fields.extend_from_slice(&ports.to_le_bytes());
+        fields.extend_from_slice(&at.to_le_bytes());
+        let place = NAME_AT + usize::from(self.octets[0]) + self.next * CANDIDATE;
+        self.octets[place..place + CANDIDATE].copy_from_slice(&fields);
+        self.next += 1;
+    }
+
+    fn pods(&mut self, hosts: &[HostParts<'_>], host_ports: &[u32]) {
+        let mut all: Vec<IpAddr> = hosts.iter().flat_map(|host| host.addresses.iter().copied()).collect();
+        all.sort();
+        all.dedup();
+        let v4 = all.iter().filter(|a| a.is_ipv4()).count();
+        for count in [v4, all.len() - v4, hosts.len()] {
+            self.octets.extend_from_slice(&(count as u32).to_le_bytes());
+        }
+        // IPv4 addresses order before IPv6 ones.
+        all.iter().for_each(|address| put(&mut self.octets, address));
+        let index = self.octets.len();
+        self.octets.resize(index + 4 * hosts.len(), 0);
+        for (n, (host, ports)) in hosts.iter().zip(host_ports).enumerate() {
+            let at = self.octets.len() as u32;
+            self.octets[index + 4 * n..][..4].copy_from_slice(&at.to_le_bytes());
+            self.octets.push(host.label.as_bytes().len() as u8);
+            self.octets.extend_from_slice(host.label.as_bytes());
+            self.octets.push(host.flags);
+            let most = usize::from(u16::MAX);
+            let families = [true, false].map(|v4| host.addresses.iter().filter(move |a| a.is_ipv4() == v4).take(most));
+            for family in families.clone() {
+                self.octets.extend_from_slice(&(family.count() as u16).to_le_bytes());
+            }
+            self.octets.extend_from_slice(&ports.to_le_bytes());
+            families.into_iter().flatten().for_each(|address| put(&mut self.octets, address));
         }
     }
 
-    fn prefix(&self, set: &Set) -> &[u8] {
-        let at = set.prefix_at as usize;
-        &self.octets[at..at + usize::from(set.prefix_length)]
-    }
-
-    fn body(&self, set: &Set) -> &[u8] {
-        let at = set.body_at as usize;
-        &self.octets[at..at + set.body_length as usize]
-    }
-
-    /// The RDATA of a set's first record.
-    pub fn first_rdata<'a>(&'a self, set: &Set) -> &'a [u8] {
-        let body = self.body(set);
-        let length = usize::from(read_u16(body, 10));
-        &body[12..12 + length]
-    }
-
-    /// The TTL of a set's first record.
-    pub fn first_ttl(&self, set: &Set) -> u32 {
-        let body = self.body(set);
-        u32::from(read_u16(body, 6)) << 16 | u32::from(read_u16(body, 8))
-    }
-
-    /// Writes a set into `section`, owned by the name at `owner` of the message; false: no room, nothing was written.
-    #[must_use]
-    pub fn write(
-        &self,
-        set: &Set,
-        writer: &mut Writer<'_>,
-        section: Section,
-        owner: usize,
-        random: &mut Random,
-    ) -> bool {
-        let body = self.body(set);
-        let (length, count) = match set.order {
-            Order::Runs { limit: Some(limit), .. } if set.count > u16::from(limit) => {
-                (body.len() / usize::from(set.count) * usize::from(limit), u16::from(limit))
-            }
-            Order::Runs { .. } | Order::Fixed => (body.len(), set.count),
-            Order::None { .. } => return true,
-        };
-        let Some(target) = writer.reserve_records(section, length, count) else { return false };
-        match set.order {
-            Order::Runs { first, runs, .. } => {
-                let runs = &self.runs[first as usize..first as usize + runs as usize];
-                if length == body.len() {
-                    target.copy_from_slice(body);
-                    self.shuffle(target, runs, usize::from(count), random);
-                } else {
-                    self.draw(body, body.len() / usize::from(set.count), runs, target, random);
+    /// Where the list stands; a new one is appended.
+    fn ports<'p>(&mut self, ports: impl ExactSizeIterator<Item = &'p Port> + Clone) -> u32 {
+        let count = ports.len().min(usize::from(u16::MAX));
+        let mut list = Vec::with_capacity(2 + 12 * count);
+        list.extend_from_slice(&(count as u16).to_le_bytes());
+        for (n, port) in ports.clone().take(count).enumerate() {
+            let mut flags = protocol_number(port.protocol);
+            for before in ports.clone().take(n) {
+                if before.number == port.number {
+                    flags |= SAME_NUMBER;
+                    if before == port {
+                        flags |= SAME;
+                    }
                 }
             }
-            Order::Fixed | Order::None { .. } => target.copy_from_slice(body),
+            let name = port.name.as_ref().map_or(&[][..], Label::as_bytes);
+            list.push(flags);
+            list.extend_from_slice(&port.number.get().to_le_bytes());
+            list.push(name.len() as u8);
+            list.extend_from_slice(name);
         }
-        if owner != HEADER {
-            repoint(target, owner);
+        if let Some(&at) = self.port_lists.get(&list) {
+            return at;
         }
-        true
+        let at = self.octets.len() as u32;
+        self.octets.extend_from_slice(&list);
+        self.port_lists.insert(list, at);
+        at
     }
 
-    /// Additional records, group by group while there is room. Only behind a question for this very set.
-    pub fn write_extra(&self, set: &Set, writer: &mut Writer<'_>) -> Extra {
-        let mut rest = &self.octets[set.extra_at as usize..(set.extra_at + set.extra_length) as usize];
-        while !rest.is_empty() {
-            let (length, count) = (usize::from(read_u16(rest, 0)), rest[2]);
-            if !writer.append(Section::Additional, &rest[3..3 + length], u16::from(count)) {
-                return Extra::Incomplete;
-            }
-            rest = &rest[3 + length..];
+    /// `shares_addresses`: an address is given by more than one candidate.
+    pub fn finish(mut self, shares_addresses: bool) -> Box<[u8]> {
+        debug_assert_eq!(self.next, self.candidates);
+        if shares_addresses {
+            self.octets[1] = SERVICE_WITH_SHARED_ADDRESSES;
         }
-        Extra::Complete
-    }
-
-    /// Orders whole runs in place. Most runs have one to three records.
-    fn shuffle(&self, blocks: &mut [u8], runs: &[Run], count: usize, random: &mut Random) {
-        let size = blocks.len() / count;
-        let mut at = 0;
-        for run in runs {
-            let n = usize::from(run.count);
-            let blocks = &mut blocks[at * size..(at + n) * size];
-            at += n;
-            if n < 2 {
-                continue;
-            }
-            if run.weights == EQUAL {
-                for i in (1..n).rev() {
-                    swap_blocks(blocks, size, i, random.below(i as u32 + 1) as usize);
-                }
-            } else {
-                let mut weights = self.weights(run);
-                for i in 0..n - 1 {
-                    let j = i + draw_weighted(&weights[i..n], random);
-                    weights.swap(i, j);
-                    swap_blocks(blocks, size, i, j);
-                }
-            }
-        }
-    }
-
-    /// Fills `target` with as many blocks as it holds: whole runs first, of the last one a weighted draw.
-    fn draw(&self, body: &[u8], size: usize, runs: &[Run], target: &mut [u8], random: &mut Random) {
-        let mut out = target.chunks_exact_mut(size);
-        let mut at = 0;
-        for run in runs {
-            let n = usize::from(run.count);
-            let mut order: [u8; MAX_DRAWN] = std::array::from_fn(|i| i as u8);
-            let mut weights = self.weights(run);
-            for i in 0..n {
-                let Some(block) = out.next() else { return };
-                let j = i + draw_weighted(&weights[i..n], random);
-                weights.swap(i, j);
-                order.swap(i, j);
-                let from = (at + usize::from(order[i])) * size;
-                block.copy_from_slice(&body[from..from + size]);
-            }
-            at += n;
-        }
-    }
-
-    fn weights(&self, run: &Run) -> [u16; MAX_DRAWN] {
-        let mut weights = [1; MAX_DRAWN];
-        if run.weights != EQUAL {
-            let at = run.weights as usize;
-            for (i, weight) in weights.iter_mut().enumerate().take(usize::from(run.count)) {
-                *weight = read_u16(&self.octets, at + 2 * i);
-            }
-        }
-        weights
+        self.octets.into()
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extra {
-    Complete,
-    Incomplete,
-}
-
-/// An index into `weights`, with a probability in proportion to the weight.
-fn draw_weighted(weights: &[u16], random: &mut Random) -> usize {
-    let total: u32 = weights.iter().map(|&w| u32::from(w)).sum();
-    let mut ticket = random.below(total.max(1));
-    for (i, &weight) in weights.iter().enumerate() {
-        match ticket.checked_sub(u32::from(weight)) {
-            Some(rest) => ticket = rest,
-            None => return i,
-        }
-    }
-    0
-}
-
-fn swap_blocks(blocks: &mut [u8], size: usize, i: usize, j: usize) {
-    let (low, high) = (i.min(j), i.max(j));
-    if low != high {
-        let (left, right) = blocks.split_at_mut(high * size);
-        left[low * size..(low + 1) * size].swap_with_slice(&mut right[..size]);
-    }
-}
-
-/// Makes records with the owner 0xC00C records of the name that stands at `owner`.
-fn repoint(mut records: &mut [u8], owner: usize) {
-    let pointer = pointer_to(owner);
-    while !records.is_empty() {
-        debug_assert_eq!(records[..2], QUESTION_POINTER);
-        records[..2].copy_from_slice(&pointer);
-        let length = 12 + usize::from(read_u16(records, 10));
-        records = &mut records[length..];
-    }
-}
-
-/// RFC 1035 section 4.1.4. All names that are pointed to stand in the first 16,384 octets.
-pub fn pointer_to(offset: usize) -> [u8; 2] {
-    debug_assert!(offset < 0x4000);
-    (0xC000 | offset as u16).to_be_bytes()
-}
-
-/// What sets are ordered by: the last label, then the one before it, so that what is below a name follows it. `None`: no
-/// name of a service has more than two labels in front of `S.N.Z`.
-pub(super) fn key(prefix: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut labels = Labels::new(prefix);
-    match (labels.next(), labels.next(), labels.next()) {
-        (None, _, _) => Some((&[], &[])),
-        (Some(only), None, _) => Some((only, &[])),
-        (Some(first), Some(last), None) => Some((last, first)),
-        (Some(_), Some(_), Some(_)) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_below_a_name_follows_it() {
-        let mut prefixes: [&[u8]; 6] = [b"\x01b\x01a", b"", b"\x01b", b"\x01a", b"\x01a\x01b", b"\x03x\x01a"];
-        prefixes.sort_by_key(|prefix| key(prefix));
-        let expected: [&[u8]; 6] = [b"", b"\x01a", b"\x01b\x01a", b"\x01b", b"\x01a\x01b", b"\x03x\x01a"];
-        assert_eq!(prefixes, expected);
-        assert_eq!(key(b"\x01a\x01b\x01c"), None);
-    }
-
-    #[test]
-    fn weighted_draws_follow_the_weights() {
-        let mut random = Random::new(7);
-        let mut hits = [0u32; 3];
-        for _ in 0..60_000 {
-            hits[draw_weighted(&[100, 200, 300], &mut random)] += 1;
-        }
-        // Five standard deviations of a binomial with n = 60,000 are below 620.
-        for (hit, expected) in hits.iter().zip([10_000u32, 20_000, 30_000]) {
-            assert!(hit.abs_diff(expected) < 620, "{hits:?}");
-        }
+fn put(octets: &mut Vec<u8>, address: &IpAddr) {
+    match address {
+        IpAddr::V4(a) => octets.extend_from_slice(&a.octets()),
+        IpAddr::V6(a) => octets.extend_from_slice(&a.octets()),
     }
 }

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use foldhash::quality::FixedState;
 
-use super::build::{Builder, Group, put_record};
-use super::record::Variant;
+use super::ready::{Builder, Group, RrSets, put_record};
 use crate::config::{self, Families, Schema};
 use crate::names::Name;
 use crate::wire::{Query, rtype};
@@ -14,7 +13,7 @@ use crate::zonefile::{RrSet, ZoneData};
 
 /// What the configuration says of a zone's services.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Policy {
+pub struct Policy {
     pub ttl: u32,
     pub max_answers: u8,
     pub families: Families,
@@ -37,7 +36,7 @@ pub struct Zone {
 /// A name of the zone file, or an empty non-terminal above one.
 #[derive(Default)]
 pub struct Node {
-    pub variant: Variant,
+    pub sets: RrSets,
     kind: Kind,
     /// A child `*` exists.
     wildcard: bool,
@@ -67,7 +66,7 @@ pub enum Walk<'a> {
 
 impl Node {
     pub fn has_sets(&self) -> bool {
-        !self.variant.sets.is_empty()
+        !self.sets.is_empty()
     }
 }
 
@@ -118,7 +117,7 @@ impl Zone {
             let soa = [soa_rdata.to_vec()];
             let rdatas = if set.rtype == rtype::SOA { &soa[..] } else { &set.rdatas[..] };
             let extra = glue(set, data);
-            let left_out = builder.fixed(&[], set.rtype, set.ttl, rdatas, &extra);
+            let left_out = builder.add(set.rtype, set.ttl, rdatas, &extra);
             debug_assert_eq!(left_out, 0, "zonefile refuses sets that fit no message");
             if set.rtype == rtype::NS && *owner != self.apex {
                 let below = |target: &Name| target.is_at_or_below(owner);
@@ -132,7 +131,7 @@ impl Zone {
         self.wildcards |= wildcard;
         self.deep |= depth >= 2 || kind != Kind::Plain;
         let node = self.nodes.entry(owner.as_wire().into()).or_default();
-        node.variant = builder.finish();
+        node.sets = builder.finish();
         node.kind = kind;
         // Names above it exist (RFC 8020).
         let mut name = owner.clone();

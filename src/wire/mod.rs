@@ -80,3 +80,9 @@ pub enum ExtendedError {
 pub fn read_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
+
+/// RFC 1035 section 4.1.4. All names that are pointed to stand in the first 16,384 octets.
+pub fn pointer_to(offset: usize) -> [u8; 2] {
+    debug_assert!(offset < 0x4000);
+    (0xC000 | offset as u16).to_be_bytes()
+}

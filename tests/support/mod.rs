@@ -153,7 +153,7 @@ impl World {
             Client { address: "127.0.0.1".parse().unwrap(), view: ViewRule::Fixed(view), transport, keepalive: 100 };
         let mut buffer = vec![0; 65_535];
         buffer[..query.len()].copy_from_slice(query);
-        match self.responder.answer(&self.reader.enter(), client, &mut buffer, query.len()) {
+        match self.reader.with(|table| self.responder.answer(table, client, &mut buffer, query.len())) {
             Reply::Send { length, outcome } => {
                 buffer.truncate(length);
                 Some((buffer, outcome))

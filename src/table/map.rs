@@ -1,0 +1,468 @@
+//! Names → octets: a hash map with one writer and any number of readers, none of which waits.
+//!
+//! Open addressing with linear probing. A slot is one word, the pointer to an entry, whose unused upper 16 bits hold a part
+//! of the hash, so that a lookup reads one slot, as a rule, and then one entry, which is one allocation: a query pays two
+//! cache misses, and both can be asked for ahead ([`Pinned::prefetch_slot`], [`Pinned::prefetch_entry`]).
+//!
+//! Besides `net/udp.rs` the only file with `unsafe`: entries are shared by raw pointers and freed by [`seize`] when no
+//! reader that could have seen them is left.
+//!
+//! # Why it is sound
+//!
+//! 1. [`Writer`] is not `Clone` and its methods take `&mut self`: slots have one writer.
+//! 2. An entry's octets are written before its pointer is stored (Release) and never after; a reader loads the pointer
+//!    with Acquire.
+//! 3. An entry or an array of slots is retired after the store that made it unreachable; a reader holds a guard from
+//!    before its first load until after its last use, and `seize` frees nothing that such a guard may have seen.
+//! 4. A slot goes from free to used once, and from one entry to another of the same name or to [`GONE`] and back; it never
+//!    becomes free again in its array. So a probe that stops at a free slot has passed every place where the name could be.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use seize::{Collector, Guard, LocalGuard};
+
+/// Slots of an empty map; a power of two, like every later number of them.
+const LEAST_SLOTS: usize = 64;
+/// Where the part of the hash begins that a slot holds: user space ends below 2⁴⁷ on all platforms that Linux runs on
+/// with four levels of page tables, and mmap(2) gives nothing above without being asked.
+const TAG_SHIFT: u32 = 48;
+const ADDRESS: usize = (1 << TAG_SHIFT) - 1;
+/// Of a slot whose entry was removed. No entry has this address.
+const GONE: usize = 1;
+/// The first octets of an entry that are worth fetching ahead: a service of three clusters has about 150.
+const FETCH_AHEAD: usize = 3;
+const CACHE_LINE: usize = 64;
+
+/// The name of an entry, which its octets begin with: the length of the name in one octet, one octet that is not looked at
+/// here, then `NAME_AT - 2` more of them, then the name.
+pub(super) const NAME_AT: usize = 4;
+
+fn name_of(octets: &[u8]) -> &[u8] {
+    &octets[NAME_AT..NAME_AT + usize::from(octets[0])]
+}
+
+struct Shared {
+    slots: AtomicPtr<Slots>,
+    collector: Collector,
+}
+
+struct Slots {
+    cells: Box<[AtomicPtr<Head>]>,
+}
+
+/// What an entry's allocation begins with; `length` octets follow.
+#[repr(C, align(8))]
+struct Head {
+    length: u32,
+    octets: [u8; 0],
+}
+
+/// What the rest of a hash is taken for: its upper bits are the tag, its lower ones the place.
+fn tag(hash: u64) -> usize {
+    (hash >> TAG_SHIFT) as usize
+}
+
+fn tag_of(pointer: *mut Head) -> usize {
+    pointer.addr() >> TAG_SHIFT
+}
+
+fn untagged(pointer: *mut Head) -> *mut Head {
+    pointer.map_addr(|address| address & ADDRESS)
+}
+
+impl Slots {
+    fn new(count: usize) -> Slots {
+        debug_assert!(count.is_power_of_two());
+        Slots { cells: (0..count).map(|_| AtomicPtr::new(ptr::null_mut())).collect() }
+    }
+
+    /// The slots from the one that a hash names, once around.
+    fn probe(&self, hash: u64) -> impl Iterator<Item = &AtomicPtr<Head>> {
+        let mask = self.cells.len() - 1;
+        let first = hash as usize & mask;
+        (0..self.cells.len()).map(move |n| &self.cells[(first + n) & mask])
+    }
+}
+
+fn layout(length: usize) -> Layout {
+    let (layout, at) = Layout::new::<Head>()
+        .extend(Layout::array::<u8>(length).expect("an entry is far below isize::MAX"))
+        .expect("an entry is far below isize::MAX");
+    debug_assert_eq!(at, size_of::<Head>());
+    layout
+}
+
+/// A new allocation with a copy of `octets`.
+fn allocate(octets: &[u8]) -> NonNull<Head> {
+    let layout = layout(octets.len());
+    // SAFETY: the layout is not empty, since it has a head. What is written lies within it: the head at its start, and
+    // `octets.len()` octets behind it.
+    unsafe {
+        let Some(head) = NonNull::new(alloc(layout).cast::<Head>()) else { handle_alloc_error(layout) };
+        assert_eq!(head.as_ptr().addr() & !ADDRESS, 0, "an address beyond 48 bits");
+        (&raw mut (*head.as_ptr()).length).write(u32::try_from(octets.len()).expect("an entry is far below 4 GiB"));
+        let target = head.as_ptr().cast::<u8>().add(size_of::<Head>());
+        ptr::copy_nonoverlapping(octets.as_ptr(), target, octets.len());
+        head
+    }
+}
+
+/// # Safety
+///
+/// `entry` came from [`allocate`] and was not freed; the octets are not used after that.
+unsafe fn octets_of<'a>(entry: *const Head) -> &'a [u8] {
+    // SAFETY: by the contract; the octets follow the head and are not written to again.
+    unsafe {
+        let length = (*entry).length as usize;
+        std::slice::from_raw_parts(entry.cast::<u8>().add(size_of::<Head>()), length)
+    }
+}
+
+/// # Safety
+///
+/// `entry` came from [`allocate`], and nobody uses it any more.
+unsafe fn free(entry: *mut Head) {
+    // SAFETY: by the contract; the layout is that of the allocation, since `length` is what it was made with.
+    unsafe {
+        let layout = layout((*entry).length as usize);
+        dealloc(entry.cast(), layout);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let slots = *self.slots.get_mut();
+        // SAFETY: nobody else is left to use the array or its entries, each of which is in one slot. What was retired
+        // before is in the collector, and no longer in the array.
+        unsafe {
+            let slots = Box::from_raw(slots);
+            for cell in &slots.cells {
+                let entry = untagged(cell.load(Ordering::Relaxed));
+                if !entry.is_null() && entry.addr() != GONE {
+                    free(entry);
+                }
+            }
+        }
+    }
+}
+
+/// The readers' side.
+#[derive(Clone)]
+pub(super) struct Map(Arc<Shared>);
+
+/// The one writer's side.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    hash: fn(&[u8], u64) -> u64,
+    seed: u64,
+    /// Entries, and slots that are not free.
+    live: usize,
+    used: usize,
+}
+
+/// An empty map, to be read by names under a hash of them and a seed.
+pub(super) fn new(hash: fn(&[u8], u64) -> u64, seed: u64) -> (Map, Writer) {
+    let slots = Box::into_raw(Box::new(Slots::new(LEAST_SLOTS)));
+    let shared = Arc::new(Shared { slots: AtomicPtr::new(slots), collector: Collector::new() });
+    (Map(Arc::clone(&shared)), Writer { shared, hash, seed, live: 0, used: 0 })
+}
+
+impl Map {
+    pub fn enter(&self) -> Pinned<'_> {
+        Pinned { shared: &self.0, guard: self.0.collector.enter() }
+    }
+}
+
+/// A reader at work; what it was given stays valid as long as this lives.
+pub(super) struct Pinned<'a> {
+    shared: &'a Shared,
+    guard: LocalGuard<'a>,
+}
+
+impl Pinned<'_> {
+    /// The array of this moment and not that of [`Map::enter`]: who was told after that of a name will find it.
+    fn slots(&self) -> &Slots {
+        // SAFETY: the pointer is never null; the guard is older than this load, so that the array stays as long as
+        // `self` is borrowed.
+        unsafe { &*self.guard.protect(&self.shared.slots, Ordering::Acquire) }
+    }
+
+    /// The octets of the entry with this name.
+    pub fn get(&self, hash: u64, name: &[u8]) -> Option<&[u8]> {
+        for cell in self.slots().probe(hash) {
+            let entry = self.guard.protect(cell, Ordering::Acquire);
+            if entry.is_null() {
+                return None;
+            }
+            if tag_of(entry) != tag(hash) || entry.addr() == GONE {
+                continue;
+            }
+            // SAFETY: it is neither null nor GONE, so it came from `allocate`; the guard is older than the load.
+            let octets = unsafe { octets_of(untagged(entry)) };
+            if name_of(octets) == name {
+                return Some(octets);
+            }
+        }
+        None
+    }
+
+    /// Asks the processor for the slot that [`get`](Pinned::get) reads first.
+    pub fn prefetch_slot(&self, hash: u64) {
+        let slots = self.slots();
+        prefetch(&raw const slots.cells[hash as usize & (slots.cells.len() - 1)]);
+    }
+
+    /// Asks the processor for the entry in that slot.
+    pub fn prefetch_entry(&self, hash: u64) {
+        let slots = self.slots();
+        let cell = &slots.cells[hash as usize & (slots.cells.len() - 1)];
+        let entry = self.guard.protect(cell, Ordering::Acquire);
+        if tag_of(entry) == tag(hash) {
+            let entry = untagged(entry).cast::<u8>();
+            for line in 0..FETCH_AHEAD {
+                prefetch(entry.wrapping_add(line * CACHE_LINE));
+            }
+        }
+    }
+}
+
+/// A hint: any address may be given.
+fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching reads nothing and faults on no address; every x86-64 processor has the instruction.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+impl Writer {
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.find(name).map(|cell| {
+            // SAFETY: `find` gives slots of entries only. An entry is retired by `&mut self` alone, and `self` is borrowed
+            // as long as the octets are.
+            unsafe { octets_of(untagged(cell.load(Ordering::Relaxed))) }
+        })
+    }
+
+    /// Puts an entry in the place of that with the same name, if there is one. The name is in `octets`, see [`NAME_AT`].
+    pub fn insert(&mut self, octets: &[u8]) {
+        let name = name_of(octets);
+        let hash = (self.hash)(name, self.seed);
+        let entry = allocate(octets).as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT);
+        if let Some(cell) = self.find(name) {
+            let old = cell.swap(entry, Ordering::AcqRel);
+            self.retire(old);
+            return;
+        }
+        self.grow();
+        // A slot of a removed entry will do: the name is nowhere behind it.
+        let mut taken = false;
+        for cell in self.slots().probe(hash) {
+            let here = cell.load(Ordering::Relaxed);
+            if here.is_null() || here.addr() == GONE {
+                taken = here.is_null();
+                cell.store(entry, Ordering::Release);
+                break;
+            }
+        }
+        self.used += usize::from(taken);
+        self.live += 1;
+    }
+
+    /// False: there is no entry with this name.
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        let Some(cell) = self.find(name) else { return false };
+        let old = cell.swap(ptr::without_provenance_mut(GONE), Ordering::AcqRel);
+        self.retire(old);
+        self.live -= 1;
+        true
+    }
+
+    fn slots(&self) -> &Slots {
+        // SAFETY: never null, and an array is retired by `grow` alone, which borrows all of `self`.
+        unsafe { &*self.shared.slots.load(Ordering::Relaxed) }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<&AtomicPtr<Head>> {
+        let hash = (self.hash)(name, self.seed);
+        for cell in self.slots().probe(hash) {
+            let entry = cell.load(Ordering::Relaxed);
+            if entry.is_null() {
+                return None;
+            }
+            if tag_of(entry) != tag(hash) || entry.addr() == GONE {
+                continue;
+            }
+            // SAFETY: it is neither null nor GONE, so it came from `allocate`, and only this writer retires entries.
+            if name_of(unsafe { octets_of(untagged(entry)) }) == name {
+                return Some(cell);
+            }
+        }
+        None
+    }
+
+    /// Makes sure that at most five eighths of the slots will be in use with one more: linear probing is short up to
+    /// there (1.8 slots for a name that is there, 4 for one that is not, both most often in one cache line).
+    fn grow(&mut self) {
+        let old = self.slots();
+        if (self.used + 1) * 8 <= old.cells.len() * 5 {
+            return;
+        }
+        let count = ((self.live + 1) * 2).next_power_of_two().max(LEAST_SLOTS);
+        let new = Slots::new(count);
+        for cell in &old.cells {
+            let entry = cell.load(Ordering::Relaxed);
+            if entry.is_null() || entry.addr() == GONE {
+                continue;
+            }
+            // SAFETY: as in `find`.
+            let name = name_of(unsafe { octets_of(untagged(entry)) });
+            let free = new.probe((self.hash)(name, self.seed)).find(|cell| cell.load(Ordering::Relaxed).is_null());
+            free.expect("there are more slots than entries").store(entry, Ordering::Relaxed);
+        }
+        let new = Box::into_raw(Box::new(new));
+        let old = self.shared.slots.swap(new, Ordering::AcqRel);
+        self.used = self.live;
+        // SAFETY: the array came from a box, and the swap has made it unreachable. Its entries are in the new one.
+        unsafe { self.shared.collector.retire(old, seize::reclaim::boxed) };
+    }
+
+    fn retire(&self, entry: *mut Head) {
+        let entry = untagged(entry);
+        // SAFETY: it came from `allocate`, and was taken out of its only slot before. `free` is called once, when no guard
+        // is left that could have seen it.
+        unsafe { self.shared.collector.retire(entry, |entry, _| free(entry)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::AtomicBool;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Few values, so that names collide.
+    fn poor(name: &[u8], seed: u64) -> u64 {
+        let n = u64::from(name.iter().fold(0u8, |a, &b| a.wrapping_mul(31).wrapping_add(b)));
+        (n % 8) | (n % 3) << TAG_SHIFT | (seed & 1)
+    }
+
+    fn good(name: &[u8], seed: u64) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        let mut hasher = foldhash::quality::FixedState::with_seed(seed).build_hasher();
+        hasher.write(name);
+        hasher.finish()
+    }
+
+    fn entry(name: &[u8], value: u32) -> Vec<u8> {
+        let mut octets = vec![name.len() as u8, 0, 0, 0];
+        octets.extend_from_slice(name);
+        octets.extend_from_slice(&value.to_le_bytes());
+        octets
+    }
+
+    fn value(octets: &[u8]) -> u32 {
+        u32::from_le_bytes(octets[octets.len() - 4..].try_into().unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(
+            operations in prop::collection::vec((any::<bool>(), 0u16..200, any::<u32>()), 0..600),
+            well: bool,
+        ) {
+            let hash = if well { good } else { poor };
+            let (map, mut writer) = new(hash, 7);
+            let mut model = HashMap::new();
+            for (put, name, number) in operations {
+                let name = name.to_string().into_bytes();
+                if put {
+                    writer.insert(&entry(&name, number));
+                    model.insert(name, number);
+                } else {
+                    prop_assert_eq!(writer.remove(&name), model.remove(&name).is_some());
+                }
+            }
+            prop_assert_eq!(writer.len(), model.len());
+            let pinned = map.enter();
+            for name in (0u16..200).map(|n| n.to_string().into_bytes()) {
+                let expected = model.get(&name).copied();
+                let hash = hash(&name, 7);
+                pinned.prefetch_slot(hash);
+                pinned.prefetch_entry(hash);
+                prop_assert_eq!(pinned.get(hash, &name).map(value), expected);
+                prop_assert_eq!(writer.get(&name).map(value), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn slots_of_removed_entries_are_used_again() {
+        let (_, mut writer) = new(good, 1);
+        for n in 0..100_000u32 {
+            writer.insert(&entry(&n.to_le_bytes(), n));
+            assert!(writer.remove(&n.to_le_bytes()));
+        }
+        assert_eq!(writer.len(), 0);
+        assert_eq!(writer.slots().cells.len(), LEAST_SLOTS);
+    }
+
+    #[test]
+    fn what_a_reader_holds_stays_while_it_is_replaced_and_the_map_grows() {
+        let (map, mut writer) = new(good, 1);
+        writer.insert(&entry(b"held", 1));
+        let pinned = map.enter();
+        let held = pinned.get(good(b"held", 1), b"held").unwrap();
+        for n in 0..10_000u32 {
+            writer.insert(&entry(b"held", n));
+            writer.insert(&entry(&n.to_le_bytes(), n));
+        }
+        assert_eq!(value(held), 1);
+        assert_eq!(pinned.get(good(b"held", 1), b"held").map(value), Some(9_999), "a guard is no snapshot");
+    }
+
+    /// Names that are always there are always found, with a value that was written, whatever happens beside them.
+    #[test]
+    fn readers_beside_the_writer() {
+        let (map, mut writer) = new(poor, 1);
+        let stop = AtomicBool::new(false);
+        let kept: Vec<Vec<u8>> = (0..20u8).map(|n| vec![b'k', n]).collect();
+        kept.iter().for_each(|name| writer.insert(&entry(name, 0)));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = vec![0; kept.len()];
+                    while !stop.load(Ordering::Relaxed) {
+                        let pinned = map.enter();
+                        for (name, last) in kept.iter().zip(&mut last) {
+                            let now = pinned.get(poor(name, 1), name).map(value).expect("it is always there");
+                            assert!(now >= *last, "{now} after {last}");
+                            *last = now;
+                        }
+                    }
+                });
+            }
+            for round in 1..2_000u32 {
+                kept.iter().for_each(|name| writer.insert(&entry(name, round)));
+                let other = |n: u32| (round + n).to_le_bytes();
+                (0..40).for_each(|n| writer.insert(&entry(&other(n), n)));
+                (0..39).for_each(|n| assert!(writer.remove(&other(n))));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+}
