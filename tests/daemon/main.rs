@@ -11,3 +11,4 @@ mod not_ready;
 mod server;
 mod signals;
 mod startup;
+mod views;

@@ -98,10 +98,10 @@ fn sigint_is_an_end_too() {
     assert_eq!(status.code(), Some(0));
 }
 
-const APPLIED: &str = r#"signpost_reload_total{result="applied"}"#;
+pub const APPLIED: &str = r#"signpost_reload_total{result="applied"}"#;
 const REJECTED: &str = r#"signpost_reload_total{result="rejected"}"#;
 
-fn reload(server: &Server, counter: &str) {
+pub fn reload(server: &Server, counter: &str) {
     let before = server.metric(counter);
     server.process.signal(Signal::HUP);
     wait_for("the reload is counted", DEADLINE, || {
