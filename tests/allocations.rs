@@ -1,15 +1,18 @@
-//! The answer path does not allocate: every allocation of the reading thread is counted.
+//! The answer path does not allocate: every allocation of the thread that answers is counted.
 
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use signpost::answer::{Client, Rcode, Reply, Responder, Transport};
+use signpost::metrics::Metrics;
 use signpost::model::{ClusterId, Federated, View, ViewRule};
+use signpost::net::udp;
 use signpost::table::Reader;
 use support::ask::Ask;
 use support::small::{headless, question};
@@ -17,18 +20,32 @@ use support::*;
 
 /// Rounds of the publisher beside which the reader is watched.
 const PUBLISHED: u32 = 500;
+/// Rounds of all queries that the worker loop answers, in each view.
+const ROUNDS: usize = 100;
+/// Queries that are sent before their answers are read: batches of several, and few enough that none is lost.
+const IN_FLIGHT: usize = 16;
+/// For one answer; far above what it takes, also on a loaded machine.
+const ANSWER: Duration = Duration::from_secs(30);
 
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Whether this thread is a worker that another thread watches.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
-// SAFETY: every call goes to the system's allocator unchanged. The counter is a constant-initialised thread-local
-// without a destructor, so that counting neither allocates nor fails.
+/// Of all watched threads: a worker's loop is its thread's whole life, and can be asked nothing.
+static WATCHED_ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged. The counters are an atomic and constant-initialised
+// thread-locals without destructors, so that counting neither allocates nor fails.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        if WATCHED.get() {
+            WATCHED_ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
         unsafe { System.alloc(layout) }
     }
@@ -169,4 +186,71 @@ fn answers_allocate_nothing() {
         assert!(published.load(Ordering::Relaxed) >= PUBLISHED, "the writer comes to run");
         assert_eq!(allocations, 0, "allocations in {answers} answers beside a publisher");
     });
+}
+
+/// Sends the queries some at a time and reads an answer for each.
+fn exchange(client: &UdpSocket, queries: &[(Vec<u8>, Rcode)]) -> usize {
+    let mut buffer = [0; 2048];
+    for some in queries.chunks(IN_FLIGHT) {
+        for (n, (query, _)) in some.iter().enumerate() {
+            let query = [&(n as u16).to_be_bytes()[..], &query[2..]].concat();
+            client.send(&query).unwrap();
+        }
+        for answered in 0..some.len() {
+            let length = client.recv(&mut buffer).unwrap_or_else(|e| panic!("after {answered} of {}: {e}", some.len()));
+            let (query, rcode) = &some[usize::from(u16::from_be_bytes([buffer[0], buffer[1]]))];
+            assert!(length >= 12 && buffer[2] & 0x80 != 0, "an answer to {query:?}");
+            // NODATA is NOERROR without an answer.
+            let answers = u16::from_be_bytes([buffer[6], buffer[7]]);
+            let got = match (buffer[3] & 0x0f, answers) {
+                (0, 0) => Rcode::NoData,
+                (0, _) => Rcode::NoError,
+                (1, _) => Rcode::FormErr,
+                (2, _) => Rcode::ServFail,
+                (3, _) => Rcode::NxDomain,
+                (4, _) => Rcode::NotImp,
+                (5, _) => Rcode::Refused,
+                (other, _) => panic!("RCODE {other} to {query:?}"),
+            };
+            // Referrals have no answer either, and headless services and what does not fit depend on the view.
+            assert!(got == *rcode || *rcode == Rcode::NoError, "{got:?} and not {rcode:?} to {query:?}");
+        }
+    }
+    queries.len()
+}
+
+/// The loop of `net`, with its system calls and counters, on a socket of its own.
+#[test]
+fn a_udp_worker_allocates_nothing() {
+    let World { publisher: _publisher, reader, .. } = world();
+    let queries: Vec<(Vec<u8>, Rcode)> = asks()
+        .into_iter()
+        .filter(|(ask, _)| ask.transport == Transport::Udp)
+        .map(|(ask, rcode)| (ask.to_vec(), rcode))
+        .collect();
+    let metrics = Metrics::new();
+    for view in [View::External, View::Internal(ClusterId(0))] {
+        let (address, mut sockets) = udp::bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 20).unwrap();
+        let socket = sockets.remove(0);
+        let counters = metrics.udp_worker();
+        let (worker, stopper) = udp::Worker::new(socket, ViewRule::Fixed(view), reader.clone(), 1, counters);
+        let before = WATCHED_ALLOCATIONS.load(Ordering::Relaxed);
+        let thread = thread::spawn(move || {
+            WATCHED.set(true);
+            worker.run()
+        });
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(address).unwrap();
+        client.set_read_timeout(Some(ANSWER)).unwrap();
+        exchange(&client, &queries);
+        let warm = WATCHED_ALLOCATIONS.load(Ordering::Relaxed);
+        assert!(warm > before, "the worker's start allocates its buffers, and that is counted");
+
+        let answers: usize = (0..ROUNDS).map(|_| exchange(&client, &queries)).sum();
+        let allocations = WATCHED_ALLOCATIONS.load(Ordering::Relaxed) - warm;
+        assert_eq!(allocations, 0, "allocations in {answers} answers, {view:?}");
+        println!("{answers} answers, {view:?}");
+        stopper.stop();
+        thread.join().unwrap().unwrap();
+    }
 }

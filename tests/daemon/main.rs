@@ -11,4 +11,5 @@ mod not_ready;
 mod server;
 mod signals;
 mod startup;
+mod system_calls;
 mod views;

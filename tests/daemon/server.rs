@@ -110,24 +110,33 @@ impl Server {
     }
 
     pub fn start(demo: Demo, arguments: &[&str]) -> Server {
-        let server = Server::spawn(demo, arguments);
+        Server::start_under(&[], demo, arguments)
+    }
+
+    /// Run by another program, whose words come before it.
+    pub fn start_under(before: &[&str], demo: Demo, arguments: &[&str]) -> Server {
+        let server = Server::spawn_under(before, demo, arguments);
         wait_for("ready", DEADLINE, || server.readyz_is("200", "ok"));
         server
     }
 
     /// Running, with its admin port open.
     pub fn spawn(demo: Demo, arguments: &[&str]) -> Server {
+        Server::spawn_under(&[], demo, arguments)
+    }
+
+    fn spawn_under(before: &[&str], demo: Demo, arguments: &[&str]) -> Server {
         let template = demo.read_config();
         for attempt in 0..ATTEMPTS {
             let ports = Ports::free();
             demo.write_config(&ports.set(&template));
             let name = format!("signpost-{attempt}");
-            let mut words = vec!["serve".to_owned(), "--config".to_owned(), demo.config().display().to_string()];
-            words.extend(arguments.iter().map(ToString::to_string));
+            let config = demo.config().display().to_string();
+            let words = [before, &[PROGRAM, "serve", "--config", &config], arguments].concat();
             let run = Run {
                 name: &name,
-                program: Path::new(PROGRAM),
-                arguments: words,
+                program: Path::new(words[0]),
+                arguments: words[1..].iter().map(ToString::to_string).collect(),
                 directory: demo.path(),
                 namespace: None,
             };
