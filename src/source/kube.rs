@@ -34,6 +34,7 @@ pub mod backoff;
 pub mod client;
 pub mod identity;
 pub mod list;
+mod plugin;
 mod session;
 pub mod watch;
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Timing;
 use super::list::ListError;
+use super::plugin;
 use super::watch::EventError;
 use crate::config;
 use crate::index::Kind;
@@ -155,7 +156,7 @@ pub struct Api {
     cluster: String,
     source: config::Source,
     timing: Timing,
-    /// A client is being built. A plugin cannot be stopped, so there is never more than one.
+    /// A client is being built. The command of an `auth-provider` cannot be stopped, so there is never more than one.
     building: Arc<AtomicBool>,
     /// Held while a new client is being made, so that the others who want one wait for the same.
     renewing: tokio::sync::Mutex<()>,
@@ -168,6 +169,8 @@ struct Current {
     client: Result<::kube::Client, Failure>,
     /// A credential plugin was asked.
     plugin: bool,
+    /// When the plugin's credential is to be asked for again; `None`: when it is refused.
+    renew_at: Option<Instant>,
 }
 
 impl Api {
@@ -177,12 +180,13 @@ impl Api {
         let name = cluster.name.to_string();
         let building = Arc::new(AtomicBool::new(false));
         let (config, _) = read(&name, &cluster.source).await?;
-        let (client, plugin) = if has_plugin(&config) {
-            (Err(Failure::Credentials(NOT_ASKED.to_owned())), true)
+        let current = if has_plugin(&config) {
+            let client = Err(Failure::Credentials(NOT_ASKED.to_owned()));
+            Current { generation: 0, client, plugin: true, renew_at: None }
         } else {
             connect(&name, &cluster.source, timing, &building).await?
         };
-        let current = Mutex::new(Current { generation: 0, client, plugin });
+        let current = Mutex::new(current);
         Ok(Api {
             cluster: name,
             source: cluster.source.clone(),
@@ -232,7 +236,7 @@ impl Api {
             Renewal::Connections if plugin => return,
             Renewal::Connections | Renewal::Credentials => {}
         }
-        let (client, plugin) = match connect(&self.cluster, &self.source, self.timing, &self.building).await {
+        let made = match connect(&self.cluster, &self.source, self.timing, &self.building).await {
             Ok(made) => made,
             // A file that is being replaced, or was broken after the start: the client at hand may still do.
             Err(error) => {
@@ -241,12 +245,24 @@ impl Api {
             }
         };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Current { generation: failed + 1, client, plugin };
+        *current = Current { generation: failed + 1, ..made };
+    }
+
+    /// The client, with a credential that has not run out.
+    async fn fresh_client(&self) -> Result<::kube::Client, Failure> {
+        let ended = {
+            let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            current.renew_at.filter(|&at| at <= Instant::now()).map(|_| current.generation)
+        };
+        if let Some(generation) = ended {
+            self.renew(generation, &Failure::Credentials("run out".to_owned())).await;
+        }
+        self.client().1
     }
 
     /// Asks for `path`, and waits at most `patience` for the head of the answer, which must be a 200.
     pub async fn get(&self, path: &str, what: &'static str, patience: Duration) -> Result<Chunks, Failure> {
-        let client = self.client().1?;
+        let client = self.fresh_client().await?;
         let request = http::Request::get(path)
             .header(http::header::ACCEPT, "application/json")
             .body(Body::empty())
@@ -426,16 +442,24 @@ fn plugin_problem(error: &AuthError) -> String {
     }
 }
 
-/// Makes a client, and says whether a plugin was asked. `Err` needs the operator; a plugin that failed may be better
-/// the next time.
+/// Makes the first client. `Err` needs the operator; a plugin that failed may be better the next time.
 async fn connect(
     cluster: &str,
     source: &config::Source,
     timing: Timing,
     building: &Arc<AtomicBool>,
-) -> Result<(Result<::kube::Client, Failure>, bool), SourceError> {
+) -> Result<Current, SourceError> {
     let (mut config, complain) = read(cluster, source).await?;
     let plugin = has_plugin(&config);
+    let made = |client, renew_at| Ok(Current { generation: 0, client, plugin, renew_at });
+    let late = |text: String| made(Err(Failure::Credentials(text)), None);
+    let mut renew_at = None;
+    if plugin::is_asked(&config.auth_info) {
+        match plugin::ask(&mut config.auth_info, timing.plugin).await {
+            Ok(at) => renew_at = at,
+            Err(problem) => return late(problem),
+        }
+    }
     config.connect_timeout = Some(timing.small);
     config.write_timeout = Some(timing.small);
     config.read_timeout = Some(timing.read);
@@ -443,11 +467,10 @@ async fn connect(
     config.reset_reader_on_write = true;
     // There is one back-off, and it is ours.
     config.default_retry = false;
-    let late = |text: String| Ok((Err(Failure::Credentials(text)), plugin));
     if building.swap(true, Ordering::AcqRel) {
         return late("the credential plugin of an earlier try still runs".to_owned());
     }
-    // A plugin may take its time: on a thread of its own, and not for ever.
+    // An auth-provider's command may take its time: on a thread of its own, and not for ever.
     let done = Arc::clone(building);
     let built = tokio::task::spawn_blocking(move || {
         let built = ClientBuilder::try_from(config).map(ClientBuilder::build);
@@ -460,7 +483,7 @@ async fn connect(
             building.store(false, Ordering::Release);
             late(shorten(&joined.to_string()))
         }
-        Ok(Ok(Ok(client))) => Ok((Ok(client), plugin)),
+        Ok(Ok(Ok(client))) => made(Ok(client), renew_at),
         Ok(Ok(Err(::kube::Error::Auth(error)))) if is_plugins(&error) => late(plugin_problem(&error)),
         Ok(Ok(Err(error))) => Err(complain(shorten(&error.to_string()))),
     }

@@ -1,0 +1,116 @@
+//! Credential plugins (`exec` in a kubeconfig; client.authentication.k8s.io). They are run here and not by the kube crate:
+//! it asks one several times for each client, cannot end one that hangs, and starts another beside it for each request.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use ::kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
+use k8s_openapi::ByteString;
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
+
+use super::client::shorten;
+
+/// Most octets of what a plugin prints: a certificate chain with its key takes some 10,000.
+const MAX_OUTPUT: u64 = 256 << 10;
+/// A credential is renewed this long before its end, or at half of its life if that is later.
+const MARGIN: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+struct ExecCredential {
+    status: Option<Credential>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Credential {
+    token: Option<String>,
+    /// PEM.
+    client_certificate_data: Option<String>,
+    client_key_data: Option<String>,
+    /// RFC 3339.
+    expiration_timestamp: Option<String>,
+}
+
+/// Whether a user has a plugin and nothing that comes before it.
+pub fn is_asked(user: &AuthInfo) -> bool {
+    let basic = user.username.is_some() && user.password.is_some();
+    user.exec.is_some() && !basic && user.token.is_none() && user.token_file.is_none() && user.auth_provider.is_none()
+}
+
+/// Asks the user's plugin, which is ended after `patience`, and puts its credential in the plugin's place. Gives when to
+/// ask again. An error is one sentence without what the plugin printed, which may hold a token.
+pub async fn ask(user: &mut AuthInfo, patience: Duration) -> Result<Option<Instant>, String> {
+    let Some(exec) = user.exec.take() else { return Ok(None) };
+    let (status, printed) = match timeout(patience, run(&exec)).await {
+        Ok(ended) => ended?,
+        Err(_) => return Err("the credential plugin does not end".to_owned()),
+    };
+    if !status.success() {
+        return Err(shorten(&format!("{} ended with {status}", exec.command.unwrap_or_default())));
+    }
+    let credential: Option<ExecCredential> = serde_saphyr::from_slice(&printed).ok();
+    let credential = credential.and_then(|c| c.status).ok_or("the plugin printed no ExecCredential")?;
+    match (credential.token, credential.client_certificate_data, credential.client_key_data) {
+        (token, Some(certificate), Some(key)) => {
+            user.client_certificate_data = Some(base64(certificate)?);
+            user.client_key_data = Some(base64(key)?.into());
+            user.token = token.map(Into::into);
+        }
+        (Some(token), _, _) => user.token = Some(token.into()),
+        (None, _, _) => return Err("the plugin printed neither a token nor a certificate with its key".to_owned()),
+    }
+    let Some(end) = credential.expiration_timestamp else { return Ok(None) };
+    let end: Timestamp = end.parse().map_err(|_| "the plugin's expirationTimestamp is no time".to_owned())?;
+    let life = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+    Ok(Some(Instant::now() + life - MARGIN.min(life / 2)))
+}
+
+/// Ends with this future: a plugin does not outlive the wish for its answer.
+async fn run(exec: &ExecConfig) -> Result<(ExitStatus, Vec<u8>), String> {
+    let command = exec.command.as_deref().ok_or("the credential plugin has no command")?;
+    if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
+        return Err("the credential plugin wants a terminal (interactiveMode: Always), and there is none".to_owned());
+    }
+    if exec.provide_cluster_info && exec.cluster.is_none() {
+        return Err("the credential plugin wants to know the cluster, which is not described".to_owned());
+    }
+    let mut spec = json!({"interactive": false});
+    if exec.provide_cluster_info {
+        spec["cluster"] = json!(exec.cluster);
+    }
+    let info = json!({"kind": "ExecCredential", "apiVersion": exec.api_version, "spec": spec});
+    let variables =
+        exec.env.iter().flatten().filter_map(|variable| Some((variable.get("name")?, variable.get("value")?)));
+    let mut child = Command::new(command)
+        .args(exec.args.iter().flatten())
+        .envs(variables)
+        .env("KUBERNETES_EXEC_INFO", info.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| shorten(&format!("the credential plugin {command} cannot be run: {error}")))?;
+    let mut printed = Vec::new();
+    let output = child.stdout.take().ok_or("the credential plugin has no output")?;
+    output
+        .take(MAX_OUTPUT)
+        .read_to_end(&mut printed)
+        .await
+        .map_err(|error| format!("the credential plugin cannot be read: {error}"))?;
+    let status = child.wait().await.map_err(|error| format!("the credential plugin's end is not known: {error}"))?;
+    Ok((status, printed))
+}
+
+/// As a kubeconfig has it.
+fn base64(text: String) -> Result<String, String> {
+    match serde_json::to_value(ByteString(text.into_bytes())) {
+        Ok(serde_json::Value::String(text)) => Ok(text),
+        _ => Err("a certificate cannot be encoded".to_owned()),
+    }
+}
