@@ -1,5 +1,7 @@
 //! The one task that writes: updates of all clusters → index → table.
 
+mod notes;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +17,10 @@ use crate::metrics::{ClusterSample, FederationGauges};
 use crate::model::{ClusterId, Moment, ServiceKey};
 use crate::source::Message;
 use crate::source::status::{ErrorReason, Reason, Status};
-use crate::table::{Note, NoteKind, Publisher};
+use crate::table::{Note, Publisher};
 use crate::zonefile::ZoneData;
+
+use notes::Notes;
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
 pub const UPDATE_QUEUE: usize = 1_024;
@@ -54,15 +58,17 @@ pub struct Federation {
     index: Index,
     publisher: Publisher,
     members: Vec<Member>,
-    notes: BTreeMap<ServiceKey, Vec<Note>>,
+    notes: Notes,
     /// The clusters of which it was said that they are full.
     full: BTreeSet<ClusterId>,
     /// When a list that may release held deletions was last asked for.
     asked: BTreeMap<(ClusterId, Kind), Moment>,
+    /// The held deletions that `seen` shows.
+    shown: Vec<Held>,
     seen: Arc<Seen>,
 }
 
-/// What /metrics and /readyz see of the federation. Written after each batch, never by a query.
+/// What /metrics and /readyz see of the federation. Written after each batch where that changed it, never by a query.
 #[derive(Default)]
 pub struct Seen {
     state: Mutex<SeenState>,
@@ -163,12 +169,13 @@ impl Federation {
             index,
             publisher,
             members,
-            notes: BTreeMap::new(),
+            notes: Notes::default(),
             full: BTreeSet::new(),
             asked: BTreeMap::new(),
+            shown: Vec::new(),
             seen,
         };
-        federation.show();
+        federation.show_clusters();
         federation
     }
 
@@ -210,9 +217,9 @@ impl Federation {
             if before.get(&key) != Some(&notes) {
                 self.say(&key, &notes);
             }
-            self.notes.insert(key, notes);
+            self.notes.set(key, notes);
         }
-        self.show();
+        self.show_clusters();
     }
 
     /// Publishes until `stop`; gives itself back, so that another configuration can go on with what it knows.
@@ -247,7 +254,6 @@ impl Federation {
             };
             self.publish(changes).await;
             self.ask_for_lists();
-            self.show();
         }
     }
 
@@ -297,12 +303,13 @@ impl Federation {
             }
         }
         // Only now: until its names are there, a cluster is one that could hold more of them.
-        for cluster in synced {
+        for &cluster in &synced {
             self.publisher.set_synced(cluster);
             let name = &self.publisher.config().cluster(cluster).name;
             let (services, slices) = self.index.counts(cluster);
             info!(cluster = %name, services, slices, "synced");
         }
+        self.show(&synced);
     }
 
     fn refused(&mut self, cluster: ClusterId) {
@@ -319,17 +326,8 @@ impl Federation {
 
     /// Says what is new about a service, once.
     fn note(&mut self, key: ServiceKey, notes: Vec<Note>) {
-        let before = self.notes.get(&key);
-        if before.map_or(notes.is_empty(), |before| *before == notes) {
-            return;
-        }
-        let known = before.cloned().unwrap_or_default();
-        let new: Vec<Note> = notes.iter().filter(|note| !known.contains(note)).cloned().collect();
+        let new = self.notes.set(key.clone(), notes);
         self.say(&key, &new);
-        match notes.is_empty() {
-            true => self.notes.remove(&key),
-            false => self.notes.insert(key, notes),
-        };
     }
 
     fn say(&self, key: &ServiceKey, notes: &[Note]) {
@@ -361,32 +359,43 @@ impl Federation {
         }
     }
 
-    fn show(&mut self) {
-        let config = self.publisher.config();
-        let mut held: BTreeMap<ClusterId, Vec<(&'static str, u64)>> = BTreeMap::new();
-        for h in self.index.held() {
-            held.entry(h.cluster).or_default().push((kind_label(h.kind), h.count as u64));
-        }
-        let mut notes = NoteKind::ALL.map(|kind| (kind.label(), 0));
-        for note in self.notes.values().flatten() {
-            let label = note.kind().label();
-            notes.iter_mut().filter(|(l, _)| *l == label).for_each(|(_, n)| *n += 1);
-        }
-        let clusters = config.clusters.iter().enumerate().map(|(i, cluster)| {
-            let id = ClusterId(i as u16);
-            SeenCluster {
-                name: cluster.name.to_string(),
-                synced: self.index.is_synced(id),
-                status: self.members[i].status.clone(),
-                held: held.remove(&id).unwrap_or_default(),
-            }
+    /// Shows the clusters of a configuration that was not shown yet.
+    fn show_clusters(&mut self) {
+        let clusters = self.publisher.config().numbered().map(|(id, cluster)| SeenCluster {
+            name: cluster.name.to_string(),
+            synced: self.index.is_synced(id),
+            status: self.members[id.index()].status.clone(),
+            held: Vec::new(),
         });
-        let state = SeenState {
-            names: self.publisher.name_count() as u64,
-            clusters: clusters.collect(),
-            notes: notes.to_vec(),
-        };
-        *self.seen.lock() = state;
-        self.seen.synced.notify_waiters();
+        self.seen.lock().clusters = clusters.collect();
+        self.shown.clear();
+        self.show(&[]);
+    }
+
+    /// Shows what a batch changed, with the clusters that have synced in it.
+    fn show(&mut self, synced: &[ClusterId]) {
+        let held = self.index.held();
+        let mut state = self.seen.lock();
+        state.names = self.publisher.name_count() as u64;
+        state.notes = self.notes.counts();
+        for cluster in synced {
+            state.clusters[cluster.index()].synced = true;
+        }
+        if held != self.shown {
+            for old in &self.shown {
+                state.clusters[old.cluster.index()].held.clear();
+            }
+            for new in &held {
+                state.clusters[new.cluster.index()].held.push((kind_label(new.kind), new.count as u64));
+            }
+            self.shown = held;
+        }
+        drop(state);
+        if !synced.is_empty() {
+            self.seen.synced.notify_waiters();
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! What is shown of the federation, and who is woken by it.
+
+use std::pin::pin;
+
+use super::*;
+use crate::config::{Identity, Limits};
+use crate::index::{Object, ObjectKey, Update};
+use crate::model::Label;
+use crate::source::convert::{self, Converted};
+use crate::source::slim;
+use crate::table::NoteKind;
+
+fn cluster(name: &str) -> Cluster {
+    Cluster {
+        name: Label::parse(name).unwrap(),
+        source: Source::InCluster,
+        region: None,
+        availability_zones: Vec::new(),
+        network: None,
+        client_cidrs: Vec::new(),
+        ingress_cidrs: Vec::new(),
+        export: Export::All,
+        namespaces: Namespaces::All,
+    }
+}
+
+fn config(clusters: &[&str]) -> Arc<Config> {
+    Arc::new(Config {
+        path: std::path::PathBuf::new(),
+        zones: Vec::new(),
+        clusters: clusters.iter().map(|name| cluster(name)).collect(),
+        listeners: Vec::new(),
+        admin: None,
+        identity: Identity::default(),
+        limits: Limits {
+            udp_workers: 1,
+            udp_receive_buffer: 0,
+            tcp_connections: 1,
+            tcp_connections_per_client: 1,
+            tcp_idle: Duration::ZERO,
+            tcp_idle_internal: Duration::ZERO,
+            sync_wait: Duration::ZERO,
+            manifest_size: 0,
+            manifest_files: 0,
+            objects_per_cluster: 1000,
+        },
+    })
+}
+
+fn federation(clusters: &[&str]) -> (Federation, Arc<Seen>) {
+    let (started, seen) = (Instant::now(), Arc::new(Seen::default()));
+    let (publisher, _) = Publisher::new(config(clusters), &[], 0);
+    let members = clusters.iter().map(|_| Member::new(started)).collect();
+    (Federation::new(started, publisher, members, seen.clone()), seen)
+}
+
+fn service(name: &str) -> Object {
+    let text = format!(
+        r#"{{"metadata": {{"name": "{name}", "namespace": "ns"}},
+            "spec": {{"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+                      "ports": [{{"port": 80, "protocol": "TCP"}}]}}}}"#
+    );
+    match convert::service(slim::from_json(text.as_bytes()).unwrap(), &cluster("any")) {
+        Converted::Object { object, .. } => object,
+        _ => panic!("{text}"),
+    }
+}
+
+fn list(kind: Kind, names: impl Iterator<Item = String>) -> Update {
+    Update::Reset { kind, objects: names.map(|name| service(&name)).collect(), keep: Vec::new() }
+}
+
+impl Federation {
+    /// What `run` does with one batch.
+    async fn batch(&mut self, cluster: u16, update: Update) {
+        let now = self.now();
+        let changes = self.index.apply(ClusterId(cluster), update, now);
+        self.publish(vec![changes]).await;
+        self.ask_for_lists();
+    }
+}
+
+fn held(seen: &Seen) -> Vec<Vec<(&'static str, u64)>> {
+    seen.lock().clusters.iter().map(|cluster| cluster.held.clone()).collect()
+}
+
+fn names(n: usize) -> impl Iterator<Item = String> {
+    (0..n).map(|i| format!("s{i}"))
+}
+
+#[tokio::test]
+async fn only_a_cluster_that_has_synced_wakes_who_waits_for_it() {
+    let (mut federation, seen) = federation(&["a", "b"]);
+    assert_eq!(seen.missing(), ["a", "b"]);
+    let quiet = [list(Kind::Service, names(30)), Update::Apply(service("late"))];
+    let mut synced = pin!(seen.synced.notified());
+    synced.as_mut().enable();
+    for update in quiet.clone() {
+        federation.batch(0, update).await;
+        assert!(!synced.as_mut().enable(), "nothing has synced");
+    }
+    federation.batch(0, list(Kind::EndpointSlice, names(0))).await;
+    assert!(synced.as_mut().enable(), "a has synced");
+    assert_eq!(seen.missing(), ["b"]);
+
+    let mut synced = pin!(seen.synced.notified());
+    synced.as_mut().enable();
+    // Another list of a cluster that has synced, and half of one that has not.
+    federation.batch(0, quiet[0].clone()).await;
+    federation.batch(1, quiet[0].clone()).await;
+    assert!(!synced.as_mut().enable(), "b is not there yet");
+    federation.batch(1, list(Kind::EndpointSlice, names(0))).await;
+    assert!(synced.as_mut().enable(), "b has synced");
+    assert!(seen.missing().is_empty());
+}
+
+#[tokio::test]
+async fn held_deletions_are_shown_where_they_are_and_while_they_are() {
+    let (mut federation, seen) = federation(&["a", "b"]);
+    for cluster in [0, 1] {
+        federation.batch(cluster, list(Kind::Service, names(30))).await;
+        federation.batch(cluster, list(Kind::EndpointSlice, names(0))).await;
+    }
+    assert_eq!(held(&seen), [vec![], vec![]]);
+    federation.batch(1, list(Kind::Service, names(5))).await;
+    assert_eq!(held(&seen), [vec![], vec![("service", 25)]]);
+    let back = ObjectKey { namespace: "ns".into(), name: "s4".into() };
+    federation.batch(1, Update::Delete(Kind::Service, back)).await;
+    assert_eq!(held(&seen), [vec![], vec![("service", 26)]]);
+
+    // The same clusters in another order.
+    federation.reconfigure(config(&["b", "a"]), &[]);
+    assert_eq!(held(&seen), [vec![("service", 26)], vec![]]);
+    assert!(seen.missing().is_empty());
+    federation.reconfigure(config(&["a", "b", "c"]), &[]);
+    assert_eq!(held(&seen), [vec![], vec![("service", 26)], vec![]]);
+    assert_eq!(seen.missing(), ["c"]);
+
+    federation.batch(1, list(Kind::Service, names(30))).await;
+    assert_eq!(held(&seen), [vec![], vec![], vec![]], "all are there again");
+}
+
+#[test]
+fn notes_are_counted_as_they_come_and_go() {
+    let note = |n: u8| match n % 3 {
+        0 => Note::TooMany { left_out: n.into() },
+        1 => Note::UndeclaredAddress { cluster: ClusterId(0), address: [10, 0, 0, n].into() },
+        _ => Note::UndeclaredAddress { cluster: ClusterId(1), address: [10, 0, 1, n].into() },
+    };
+    let key = |n: u8| {
+        let name = Label::parse(&format!("s{n}")).unwrap();
+        ServiceKey { namespace: Label::parse("ns").unwrap(), name }
+    };
+    let (mut notes, mut told) = (Notes::default(), BTreeMap::<ServiceKey, Vec<Note>>::new());
+    for step in 0..200_u8 {
+        // Every service gets more notes, fewer, others and none.
+        let said: Vec<Note> = (0..step.wrapping_mul(7) % 4).map(|i| note(i.wrapping_add(step / 16))).collect();
+        let before = told.insert(key(step % 5), said.clone()).unwrap_or_default();
+        let new: Vec<Note> = said.iter().filter(|note| !before.contains(note)).cloned().collect();
+        assert_eq!(notes.set(key(step % 5), said), new, "step {step}");
+        let count = |kind: NoteKind| told.values().flatten().filter(|note| note.kind() == kind).count() as u64;
+        assert_eq!(notes.counts(), NoteKind::ALL.map(|kind| (kind.label(), count(kind))), "step {step}");
+    }
+    assert!(notes.counts().iter().any(|(_, n)| *n > 0));
+    for n in 0..5 {
+        notes.set(key(n), Vec::new());
+    }
+    assert!(notes.counts().iter().all(|(_, n)| *n == 0));
+}
