@@ -70,7 +70,7 @@ impl Loaded {
         let zones: Result<Vec<ZoneData>, ZoneFileError> =
             config.zones.iter().map(|zone| zonefile::load(&zone.file, &zone.name)).collect();
         let zones = zones.map_err(AppError::ZoneFile)?;
-        if let Some(problem) = zonefile::check_delegations(&zones).first() {
+        if let Some(problem) = zonefile::check_delegations(&zones, &[]).first() {
             return Err(AppError::Delegation(problem.to_string()));
         }
         Ok(Loaded { config: Arc::new(config), zones })

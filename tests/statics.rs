@@ -506,7 +506,7 @@ fn zones_in_zones() {
         .zip(files)
         .map(|(zone, text)| zonefile::parse(text, &zone.name, "z".as_ref()).expect("the file is right"))
         .collect();
-    assert_eq!(zonefile::check_delegations(&parsed), []);
+    assert_eq!(zonefile::check_delegations(&parsed, &[]), []);
     let (publisher, reader) = signpost::table::Publisher::new(config.clone(), &parsed, 1);
     let mut world = World { config, publisher, reader, responder: signpost::answer::Responder::new(1) }.synced();
     let share = || vec![load_balancer(0, "10.0.0.1", &["104.0.0.1"])];

@@ -2,17 +2,18 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::app::{self, AppError, Loaded};
+use crate::app;
 use crate::config::{Config, Source};
 use crate::index::{Index, Kind, Object, Update};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, Share};
-use crate::names::service_name;
+use crate::names::{Name, service_name};
 use crate::ranking::Ingress;
 use crate::source;
 use crate::source::status::Reason;
 use crate::table::Publisher;
-use crate::zonefile;
+use crate::zonefile::{self, ZoneData};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -20,22 +21,20 @@ pub enum Verdict {
     Problems,
 }
 
-/// Prints every problem, then the names that would be served.
+/// Prints every problem, then the names that would be served if all zone files can be read.
 pub fn check(path: &Path, out: &mut impl Write) -> io::Result<Verdict> {
-    let loaded = match Loaded::load(path) {
-        Ok(loaded) => loaded,
-        Err(first) => {
-            for line in every_problem(path, &first) {
+    let config = match Config::load(path) {
+        Ok(config) => Arc::new(config),
+        Err(errors) => {
+            for line in errors.to_string().lines() {
                 writeln!(out, "problem: {line}")?;
             }
             return Ok(Verdict::Problems);
         }
     };
-    let Loaded { config, zones } = &loaded;
+    let config = &config;
     let mut problems = 0;
-    for warning in zones.iter().flat_map(|zone| &zone.warnings) {
-        writeln!(out, "warning: {warning}")?;
-    }
+    let (zones, broken) = zones(config, &mut problems, out)?;
     let mut index = app::new_index(config);
     for (i, cluster) in config.clusters.iter().enumerate() {
         let id = ClusterId(i as u16);
@@ -63,16 +62,19 @@ pub fn check(path: &Path, out: &mut impl Write) -> io::Result<Verdict> {
             },
         }
     }
-    // A publisher of its own shows what compiling says. The seed only moves entries within its table.
-    let (mut publisher, _reader) = Publisher::new(config.clone(), zones, 0);
     let mut services: Vec<Federated> = index.keys().filter_map(|key| index.service(key)).collect();
     services.sort_by(|a, b| a.key.cmp(&b.key));
-    for service in &services {
-        for note in publisher.publish(&service.key, Some(service)) {
-            writeln!(out, "warning: {}", note.sentence(&service.key, config))?;
+    // What would be served depends on all of the zones.
+    if broken.is_empty() {
+        // A publisher of its own shows what compiling says. The seed only moves entries within its table.
+        let (mut publisher, _reader) = Publisher::new(config.clone(), &zones, 0);
+        for service in &services {
+            for note in publisher.publish(&service.key, Some(service)) {
+                writeln!(out, "warning: {}", note.sentence(&service.key, config))?;
+            }
         }
+        names(config, &services, out)?;
     }
-    names(config, &services, out)?;
     Ok(if problems == 0 { Verdict::Good } else { Verdict::Problems })
 }
 
@@ -81,13 +83,28 @@ fn is_normal(reason: Reason) -> bool {
     matches!(reason, Reason::UnknownKind | Reason::IngressHostname | Reason::IngressAddress)
 }
 
-/// A start stops at the first zone file that is in error; here all of them are told.
-fn every_problem(path: &Path, first: &AppError) -> Vec<String> {
-    if let (AppError::ZoneFile(_), Ok(config)) = (first, Config::load(path)) {
-        let broken = config.zones.iter().filter_map(|zone| zonefile::load(&zone.file, &zone.name).err());
-        return broken.map(|problem| problem.to_string()).collect();
+/// The zones whose files are in order, and the names of the others. A start stops at the first problem; here all of
+/// them are told, those between the zones too.
+fn zones(config: &Config, problems: &mut usize, out: &mut impl Write) -> io::Result<(Vec<ZoneData>, Vec<Name>)> {
+    let (mut zones, mut broken) = (Vec::new(), Vec::new());
+    for zone in &config.zones {
+        match zonefile::load(&zone.file, &zone.name) {
+            Ok(data) => zones.push(data),
+            Err(problem) => {
+                writeln!(out, "problem: {problem}")?;
+                *problems += 1;
+                broken.push(zone.name.clone());
+            }
+        }
     }
-    first.to_string().lines().map(str::to_owned).collect()
+    for problem in zonefile::check_delegations(&zones, &broken) {
+        writeln!(out, "problem: {problem}")?;
+        *problems += 1;
+    }
+    for warning in zones.iter().flat_map(|zone| &zone.warnings) {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok((zones, broken))
 }
 
 fn prepare(cluster: &crate::config::Cluster) -> Result<(), String> {

@@ -140,20 +140,24 @@ pub enum Problem {
 }
 
 /// A zone inside another must be delegated by the file of the closest one around it: by NS records at its apex, or
-/// at a name between the two (then by a zone in between, which is served elsewhere).
-pub fn check_delegations(zones: &[ZoneData]) -> Vec<Problem> {
+/// at a name between the two (then by a zone in between, which is served elsewhere). `broken` are zones whose files
+/// cannot be read: what they delegate is not known, but they must be delegated themselves.
+pub fn check_delegations(zones: &[ZoneData], broken: &[Name]) -> Vec<Problem> {
     let by_apex: HashMap<&Name, &ZoneData> = zones.iter().map(|zone| (&zone.apex, zone)).collect();
     let mut problems = BTreeMap::new();
-    for child in zones {
-        let mut at = child.apex.clone();
+    for child in zones.iter().map(|zone| &zone.apex).chain(broken) {
+        let mut at = child.clone();
         let mut delegated = false;
         let mut between = vec![at.clone()];
         while let Some(above) = at.parent() {
+            if broken.contains(&above) {
+                break;
+            }
             if let Some(parent) = by_apex.get(&above) {
                 delegated |= between.iter().any(|name| parent.is_delegation(name));
                 if !delegated {
-                    let problem = Problem::NotDelegated { parent: above, child: child.apex.clone() };
-                    problems.insert(child.apex.clone(), problem);
+                    let problem = Problem::NotDelegated { parent: above, child: child.clone() };
+                    problems.insert(child.clone(), problem);
                 }
                 break;
             }

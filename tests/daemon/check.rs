@@ -68,6 +68,64 @@ fn configuration_and_zone_file() {
     assert!(text.contains("problem: cluster cluster-2: kubeconfig config/example.kubeconfig has no context"), "{text}");
 }
 
+/// Zone files, delegations between them, manifests and kubeconfigs: one run tells of all.
+#[test]
+fn problems_of_every_sort_at_once() {
+    let demo = Demo::new();
+    let soa = "$TTL 60\n@ SOA ns1 hostmaster 1 60 60 60 60\n@ NS ns1\nns1 A 127.0.0.1\n";
+    // Two zones that their parent does not delegate, one whose parent is broken, one that is delegated.
+    let zones = [
+        ("example.com", format!("{soa}d NS ns1\nb NS ns1\n")),
+        ("a.example.com", soa.to_owned()),
+        ("b.example.com", format!("{soa}www A 127.0.0\n")),
+        ("x.b.example.com", soa.to_owned()),
+        ("c.example.com", format!("{soa}www A 127.0.1\n")),
+        ("d.example.com", soa.to_owned()),
+    ];
+    let mut lines = String::new();
+    for (name, text) in &zones {
+        fs::write(demo.path().join(format!("zones/{name}.zone")), text).expect("the folder is ours");
+        lines += &format!("  - {{name: {name}, schema: static, file: ../zones/{name}.zone}}\n");
+    }
+    demo.edit_config("\nclusters:", &format!("{lines}\nclusters:"));
+    demo.edit_config("manifests: demo/cluster-3", "kubeconfig: {file: example.kubeconfig, context: other}");
+    fs::write(demo.manifest(2, "my-service.yaml"), "metadata: [\n").expect("the folder is ours");
+    let (code, text) = check(&demo);
+    assert_eq!(code, Some(1), "{text}");
+    let problems: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("problem: ")).collect();
+    let undelegated = |child: &str| {
+        format!(
+            "the zone {child}. is inside the zone example.com., whose file doesn't delegate it; add NS records for \
+             {child}. there"
+        )
+    };
+    let want = [
+        "config/../zones/b.example.com.zone:5: the address \"127.0.0\" is wrong".to_owned(),
+        "config/../zones/c.example.com.zone:5: the address \"127.0.1\" is wrong".to_owned(),
+        undelegated("a.example.com"),
+        undelegated("c.example.com"),
+        "cluster-2: config/demo/cluster-2/my-service.yaml".to_owned(),
+        "cluster cluster-3: kubeconfig config/example.kubeconfig has no context".to_owned(),
+    ];
+    assert_eq!(problems.len(), want.len(), "{text}");
+    for (problem, want) in problems.iter().zip(&want) {
+        assert!(problem.starts_with(want), "{want}: {text}");
+    }
+    assert!(!text.contains("serves"), "what would be served is not known: {text}");
+
+    // The same once the files can be read.
+    for name in ["b.example.com", "c.example.com"] {
+        fs::write(demo.path().join(format!("zones/{name}.zone")), soa).expect("the folder is ours");
+    }
+    let (code, text) = check(&demo);
+    assert_eq!(code, Some(1), "{text}");
+    for child in ["a.example.com", "c.example.com"] {
+        assert!(text.contains(&format!("problem: {}\n", undelegated(child))), "{text}");
+    }
+    let x = "problem: the zone x.b.example.com. is inside the zone b.example.com.,";
+    assert!(text.contains(x) && text.contains(" serves 1 service(s)"), "{text}");
+}
+
 #[test]
 fn static_precedence_is_told_when_it_bites() {
     let demo = Demo::new();
