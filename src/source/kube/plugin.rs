@@ -114,3 +114,75 @@ fn base64(text: String) -> Result<String, String> {
         _ => Err("a certificate cannot be encoded".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Far above what any of it takes, also on a loaded machine.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn user(script: &str) -> AuthInfo {
+        let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/sh", "args": ["-c", script],
+                          "env": [{"name": "SECRET", "value": "s3cret"}], "interactiveMode": "Never"});
+        serde_json::from_value(json!({"exec": exec})).unwrap()
+    }
+
+    fn printing(status: &str) -> AuthInfo {
+        user(&format!("echo '{{\"kind\":\"ExecCredential\",\"status\":{status}}}'"))
+    }
+
+    /// As a kubeconfig would have it.
+    fn written(user: &AuthInfo) -> serde_json::Value {
+        serde_json::to_value(user).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_credential_takes_the_plugins_place() {
+        let mut token = user(r#"echo "{status: {token: $SECRET}}""#);
+        assert_eq!(ask(&mut token, PATIENCE).await, Ok(None));
+        assert_eq!((token.exec.is_none(), &written(&token)["token"]), (true, &json!("s3cret")));
+
+        let mut certificate = printing(r#"{"clientCertificateData":"a\\nb","clientKeyData":"key"}"#);
+        assert_eq!(ask(&mut certificate, PATIENCE).await, Ok(None));
+        let written = written(&certificate);
+        assert_eq!(written["client-certificate-data"], json!("YQpi"), "\"a\", a line's end, \"b\"");
+        assert_eq!((&written["client-key-data"], &written["token"]), (&json!("a2V5"), &json!(null)));
+    }
+
+    #[tokio::test]
+    async fn it_is_asked_again_before_its_credential_ends() {
+        for (life, early) in [(3600_i64, 60), (40, 20), (0, 0), (-100, -100)] {
+            let end = Timestamp::now() - Duration::from_secs(1000) + Duration::from_secs((1000 + life) as u64);
+            let before = Instant::now();
+            let mut user = printing(&format!(r#"{{"token":"t","expirationTimestamp":"{end}"}}"#));
+            let at = ask(&mut user, PATIENCE).await.unwrap().expect("it has an end");
+            let want = Duration::from_secs((life - early) as u64);
+            // The plugin took some of its life.
+            assert!(at + Duration::from_secs(1) >= before + want, "{life}");
+            assert!(at <= Instant::now() + want, "{life}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_went_wrong_is_told_without_what_was_printed() {
+        for (mut user, word) in [
+            (user("echo s3cret; echo s3cret >&2; exit 3"), "/bin/sh ended with exit status: 3"),
+            (user("echo s3cret"), "no ExecCredential"),
+            (user("echo '{}'"), "no ExecCredential"),
+            (printing(r#"{"clientKeyData":"s3cret"}"#), "neither a token nor a certificate"),
+            (printing(r#"{"token":"s3cret","expirationTimestamp":"s3cret"}"#), "is no time"),
+            (user("exec cat /dev/zero"), "/bin/sh ended with signal: 13 (SIGPIPE)"),
+        ] {
+            let problem = ask(&mut user, PATIENCE).await.expect_err(word);
+            assert!(problem.contains(word) && !problem.contains("s3cret"), "{problem}");
+        }
+        let mut missing = user("");
+        missing.exec.as_mut().unwrap().command = Some("/nowhere/plugin".to_owned());
+        let problem = ask(&mut missing, PATIENCE).await.unwrap_err();
+        assert!(problem.contains("/nowhere/plugin cannot be run"), "{problem}");
+        let mut hangs = user("exec sleep 1000");
+        let problem = ask(&mut hangs, Duration::from_millis(100)).await.unwrap_err();
+        assert_eq!(problem, "the credential plugin does not end");
+    }
+}
