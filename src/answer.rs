@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use crate::model::{View, ViewRule, is_label};
 use crate::names::{Labels, MAX_NAME};
 use crate::table::{
-    Extra, Found, NameHash, Node, Random, Ready, RrSets, Scratch, Set, Sight, Snapshot, ViewIndex, Walk, Zone,
+    Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, ViewIndex, Walk, Zone,
+    ZoneIndex,
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
@@ -83,6 +84,8 @@ pub struct Responder {
 struct Place {
     query: Query,
     request: Result<Request, DropCause>,
+    /// The closest above the name.
+    zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
 }
@@ -95,7 +98,7 @@ impl Responder {
 
     /// `places`: how many queries are read before the first of them is answered.
     pub fn for_batches(seed: u64, places: usize) -> Responder {
-        let place = || Place { query: Query::new(), request: Err(DropCause::Short), hash: None };
+        let place = || Place { query: Query::new(), request: Err(DropCause::Short), zone: None, hash: None };
         Responder { places: (0..places).map(|_| place()).collect(), scratch: Scratch::new(), random: Random::new(seed) }
     }
 
@@ -111,14 +114,15 @@ impl Responder {
     /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
     /// look up is on its way from memory while the next one is read.
     pub fn read(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
-        let Place { query, request, hash } = &mut self.places[place];
+        let Place { query, request, zone, hash } = &mut self.places[place];
         *request = wire::parse(message, query);
-        *hash = match request {
-            Ok(Request { fault: None, .. }) => {
-                table.zone(query, false).and_then(|zone| service_hash(table, zone, query))
-            }
-            Ok(_) | Err(_) => None,
-        };
+        (*zone, *hash) = (None, None);
+        if let Ok(Request { fault: None, .. }) = request
+            && let Some(index) = table.zone(query, false)
+        {
+            *zone = Some(index);
+            *hash = service_hash(table, table.zone_at(index), query);
+        }
         if let Some(hash) = *hash {
             table.prefetch_slot(hash);
         }
@@ -133,7 +137,7 @@ impl Responder {
 
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
-        let Place { query, request, hash } = &mut self.places[place];
+        let Place { query, request, zone, hash } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
@@ -151,6 +155,7 @@ impl Responder {
             writer: Writer::new(buffer, query.end, stream, options),
             scratch: &mut self.scratch,
             random: &mut self.random,
+            zone: *zone,
             hash: hash.take(),
             stream,
         };
@@ -174,6 +179,7 @@ struct Answering<'a, 't> {
     writer: Writer<'a>,
     scratch: &'a mut Scratch,
     random: &'a mut Random,
+    zone: Option<ZoneIndex>,
     /// Of the service's name in the question; not of what an alias leads to.
     hash: Option<NameHash>,
     stream: bool,
@@ -185,7 +191,7 @@ enum Step<'a> {
     Static(&'a RrSets, &'a Ready),
     /// A set of a service whose name has this many labels.
     Service {
-        sight: Sight<'a>,
+        record: Record<'a>,
         set: Set,
         labels: usize,
     },
@@ -241,8 +247,9 @@ impl<'t> Answering<'_, 't> {
             rtype::IXFR => qtype = rtype::SOA,
             _ => {}
         }
-        match self.table.zone(query, qtype == rtype::DS) {
-            Some(zone) => self.resolve(zone, query, qtype),
+        let zone = if qtype == rtype::DS { self.table.zone(query, true) } else { self.zone };
+        match zone {
+            Some(zone) => self.resolve(self.table.zone_at(zone), query, qtype),
             None => self.refuse(wire::Rcode::Refused, Some(ExtendedError::NotAuthoritative)),
         }
     }
@@ -280,7 +287,8 @@ impl<'t> Answering<'_, 't> {
             let before = self.writer.position();
             let hash = self.hash.take();
             match step(table, zone, self.view, query, qtype, hash, self.scratch) {
-                Step::Service { sight, set, labels } => {
+                Step::Service { record, set, labels } => {
+                    let sight = table.sight(record, zone, self.view);
                     if !sight.write(set, &mut self.writer, owner, self.scratch, self.random) {
                         self.writer.truncate();
                     } else if owner == HEADER {
@@ -341,7 +349,7 @@ impl<'t> Answering<'_, 't> {
                 return Rcode::NoError;
             }
             match table.zone(query, qtype == rtype::DS) {
-                Some(next) => zone = next,
+                Some(next) => zone = table.zone_at(next),
                 None => return Rcode::NoError,
             }
         }
@@ -459,7 +467,7 @@ fn step<'a>(
         }
     }
     if zone.is_federation() && relative >= 1 {
-        let awaits = table.awaits(label(query, zone.label_count() + 1));
+        let awaits = table.awaits_any() && table.awaits(label(query, zone.label_count() + 1));
         match federated(table, zone, view, query, qtype, hash, scratch) {
             Federated::Is(step) => return step,
             Federated::Namespace if awaits => {}
@@ -518,9 +526,11 @@ fn federated<'a>(
         return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
     };
     let labels = depth + 2;
-    if let Some(sight) = table.service(hash, query.suffix(labels), zone, view, scratch) {
+    if let Some(record) = table.service(hash, query.suffix(labels))
+        && let Some(sight) = table.look(record, zone, view, scratch)
+    {
         match sight.find(query.prefix(labels), qtype, qtype == rtype::ANY, scratch) {
-            Found::Set(set) => return Federated::Is(Step::Service { sight, set, labels }),
+            Found::Set(set) => return Federated::Is(Step::Service { record, set, labels }),
             Found::NoData { pending } => return Federated::Is(Step::NoData { pending }),
             Found::Missing => {}
         }

@@ -62,9 +62,7 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// For a family or a port that not every candidate has, which `has` says. Readiness is no vote: a cluster without a
-    /// ready endpoint is no candidate, unless that would leave none with what is asked for: what is NODATA must not
-    /// change with readiness.
+    /// For a port that not every candidate has, which `has` says; see [`Summary::choice`].
     pub fn among<T: AsRef<Standing>>(candidates: &[T], has: impl Fn(&T) -> bool) -> Choice {
         let wanted = |c: &&T| c.as_ref().has_address() && has(c);
         Choice { only_ready: candidates.iter().filter(wanted).any(|c| c.as_ref().ready) }
@@ -75,19 +73,57 @@ impl Choice {
     }
 }
 
-/// Which families a service has at its own name: IPv4, IPv6. By all exporting clusters, not by the ready ones: what is
-/// NODATA must not change with readiness. A cluster without any address (a load balancer that has none yet, a headless
-/// service without a ready pod) says nothing of families.
-pub fn families<T: AsRef<Standing>>(candidates: &[T], rule: Families) -> (bool, bool) {
-    let (mut any, mut everywhere) = ((false, false), (true, true));
-    for standing in candidates.iter().map(AsRef::as_ref).filter(|s| s.has_address()) {
-        any = (any.0 | standing.ipv4, any.1 | standing.ipv6);
-        everywhere = (everywhere.0 & standing.ipv4, everywhere.1 & standing.ipv6);
+/// What is known of all candidates together, summed up while they are gathered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    any: BothFamilies,
+    /// A candidate that has an address has none of the family.
+    lacking: BothFamilies,
+    ready: BothFamilies,
+    /// One bit for each tier in which a candidate has an address.
+    tiers: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct BothFamilies {
+    ipv4: bool,
+    ipv6: bool,
+}
+
+impl Summary {
+    pub fn add(&mut self, candidate: &Standing) {
+        if candidate.has_address() {
+            self.any.ipv4 |= candidate.ipv4;
+            self.any.ipv6 |= candidate.ipv6;
+            self.lacking.ipv4 |= !candidate.ipv4;
+            self.lacking.ipv6 |= !candidate.ipv6;
+            self.ready.ipv4 |= candidate.ipv4 & candidate.ready;
+            self.ready.ipv6 |= candidate.ipv6 & candidate.ready;
+            self.tiers |= 1 << candidate.tier as u8;
+        }
     }
-    let common = (any.0 || any.1) && (everywhere.0 || everywhere.1);
-    match rule {
-        Families::Common if common => everywhere,
-        Families::Common | Families::Any => any,
+
+    /// Those in which a candidate has an address, the best first.
+    pub fn tiers(self) -> impl Iterator<Item = Tier> {
+        Tier::ALL.into_iter().filter(move |&tier| self.tiers >> tier as u8 & 1 == 1)
+    }
+
+    /// Readiness is no vote: a cluster without a ready endpoint is no candidate, unless that would leave none with what is
+    /// asked for: what is NODATA must not change with readiness.
+    pub fn choice(self, v4: bool) -> Choice {
+        Choice { only_ready: if v4 { self.ready.ipv4 } else { self.ready.ipv6 } }
+    }
+
+    /// Which families the service has at its own name: IPv4, IPv6. By all exporting clusters, not by the ready ones: what
+    /// is NODATA must not change with readiness. A cluster without any address (a load balancer that has none yet, a
+    /// headless service without a ready pod) says nothing of families.
+    pub fn families(self, rule: Families) -> (bool, bool) {
+        let Summary { any, lacking, .. } = self;
+        let everywhere = (any.ipv4 && !lacking.ipv4, any.ipv6 && !lacking.ipv6);
+        match rule {
+            Families::Common if everywhere.0 || everywhere.1 => everywhere,
+            Families::Common | Families::Any => (any.ipv4, any.ipv6),
+        }
     }
 }
 
@@ -166,6 +202,12 @@ mod tests {
         list.iter().map(|text| Named(text, standing(text))).collect()
     }
 
+    fn summary(candidates: &[Named]) -> Summary {
+        let mut summary = Summary::default();
+        candidates.iter().for_each(|c| summary.add(&c.1));
+        summary
+    }
+
     #[test]
     fn only_ready_ones_unless_none_has_what_is_asked_for() {
         for (list, v4, expected) in [
@@ -178,6 +220,7 @@ mod tests {
         ] {
             let candidates = candidates(list);
             let choice = Choice::among(&candidates, |c| c.1.has_family(v4));
+            assert_eq!(summary(&candidates).choice(v4), choice, "{list:?}");
             let taken: Vec<&str> = candidates.iter().filter(|c| choice.takes(&c.1)).map(|c| c.0).collect();
             assert_eq!(taken, expected, "{list:?}");
         }
@@ -195,9 +238,19 @@ mod tests {
             (&["r"], (false, false), (false, false)),
             (&[], (false, false), (false, false)),
         ] {
-            let candidates = candidates(list);
-            assert_eq!(families(&candidates, Families::Common), common, "{list:?}");
-            assert_eq!(families(&candidates, Families::Any), any, "{list:?}");
+            let summary = summary(&candidates(list));
+            assert_eq!(summary.families(Families::Common), common, "{list:?}");
+            assert_eq!(summary.families(Families::Any), any, "{list:?}");
         }
+    }
+
+    #[test]
+    fn tiers_are_those_with_an_address() {
+        let mut summary = Summary::default();
+        let standing = |tier, ipv4| Standing { tier, ready: false, ipv4, ipv6: false };
+        summary.add(&standing(Tier::Rest, true));
+        summary.add(&standing(Tier::SameRegion, false));
+        summary.add(&standing(Tier::OwnCluster, true));
+        assert_eq!(summary.tiers().collect::<Vec<_>>(), [Tier::OwnCluster, Tier::Rest]);
     }
 }

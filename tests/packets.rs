@@ -150,7 +150,7 @@ fn allowed_udp(packet: &[u8]) -> usize {
 
 #[test]
 fn a_million_mutated_packets() {
-    let mut world = world();
+    let world = world();
     let seeds = seeds();
     let mut dice = Dice(0x5157_9057);
     let mut responder = Responder::new(9);

@@ -2,12 +2,12 @@
 //! [`Scratch`], which each worker has once.
 
 use super::random::Random;
-use super::record::{Addresses, Candidate, Host, PortEntry, Ports, Record, Span, flag};
+use super::record::{Addresses, Candidate, Host, PortEntry, Ports, Record, flag};
 use super::{MAX_SET, Member, Policy};
 use crate::config::MAX_CLUSTERS;
 use crate::model::Protocol;
 use crate::names::Labels;
-use crate::ranking::{Choice, Reach, Standing, Tier, families};
+use crate::ranking::{Choice, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
 use crate::wire::{Writer, class, pointer_to, rtype};
 
@@ -56,6 +56,9 @@ struct Item {
 /// Room for what one answer is made from.
 pub struct Scratch {
     seen: Vec<Seen>,
+    summary: Summary,
+    /// At most one address of a family from each candidate, none from two, and no pods.
+    plain: bool,
     items: Vec<Item>,
 }
 
@@ -64,7 +67,12 @@ const MAX_ITEMS: usize = MAX_SET / (FIXED + 4);
 
 impl Scratch {
     pub fn new() -> Scratch {
-        Scratch { seen: Vec::with_capacity(MAX_CLUSTERS), items: Vec::with_capacity(MAX_ITEMS) }
+        Scratch {
+            seen: Vec::with_capacity(MAX_CLUSTERS),
+            summary: Summary::default(),
+            plain: false,
+            items: Vec::with_capacity(MAX_ITEMS),
+        }
     }
 }
 
@@ -96,9 +104,11 @@ enum Kind {
         v4: bool,
         of: Owner,
     },
-    /// SRV; where a port of this name stands in the record, `None`: every port.
+    /// SRV, of the candidates of this choice.
     Targets {
-        port: Option<usize>,
+        /// Where a port of this name stands in the record; `None`: every port.
+        port: Option<u32>,
+        choice: Choice,
     },
 }
 
@@ -106,9 +116,9 @@ enum Kind {
 enum Owner {
     Service,
     /// `C.S.N.Z`: a position in `Scratch::seen`.
-    Cluster(usize),
+    Cluster(u16),
     /// `H.C.S.N.Z`: where the host stands in the record.
-    Host(usize),
+    Host(u32),
 }
 
 /// A record as one view sees it. What is seen stands in the scratch, so that there is one at a time.
@@ -143,40 +153,45 @@ impl Target<'_, '_> {
     }
 }
 
-/// The record as the view sees it; `None`: for this view the service does not exist.
-pub(super) fn look<'a>(record: Record<'a>, perspective: Perspective<'a>, scratch: &mut Scratch) -> Option<Sight<'a>> {
-    scratch.seen.clear();
-    for (number, candidate) in record.candidates().enumerate() {
-        let reach = perspective.reach[candidate.cluster().index()];
-        if !candidate.is_seen_from(reach) {
-            continue;
-        }
-        let pods = reach.pods && candidate.has(flag::PODS);
-        let addresses = if pods {
-            candidate.pods().addresses()
-        } else if reach.pods && candidate.has(flag::HEADLESS) {
-            Addresses::default()
-        } else if reach.tier == Tier::OwnCluster {
-            candidate.cluster_ips()
-        } else {
-            candidate.ingress()
-        };
-        scratch.seen.push(Seen {
-            standing: Standing {
+impl<'a> Sight<'a> {
+    pub(super) fn new(record: Record<'a>, perspective: Perspective<'a>) -> Sight<'a> {
+        Sight { record, perspective }
+    }
+
+    /// Puts what the view can see into the scratch; false: there is nothing, so that the service does not exist.
+    pub(super) fn gather(&self, scratch: &mut Scratch) -> bool {
+        let Scratch { seen, summary, plain, .. } = scratch;
+        seen.clear();
+        *summary = Summary::default();
+        *plain = !self.record.shares_addresses();
+        for (number, candidate) in self.record.candidates().enumerate() {
+            let reach = self.perspective.reach[candidate.cluster().index()];
+            if !candidate.is_seen_from(reach) {
+                continue;
+            }
+            let pods = reach.pods && candidate.has(flag::PODS);
+            let addresses = if pods {
+                candidate.pods().addresses()
+            } else if reach.pods && candidate.has(flag::HEADLESS) {
+                Addresses::default()
+            } else if reach.tier == Tier::OwnCluster {
+                candidate.cluster_ips()
+            } else {
+                candidate.ingress()
+            };
+            let standing = Standing {
                 tier: reach.tier,
                 ready: pods || candidate.has(flag::READY),
                 ipv4: addresses.v4.count > 0,
                 ipv6: addresses.v6.count > 0,
-            },
-            number: number as u16,
-            pods,
-            addresses,
-        });
+            };
+            summary.add(&standing);
+            *plain &= !pods && addresses.v4.count <= 1 && addresses.v6.count <= 1;
+            seen.push(Seen { standing, number: number as u16, pods, addresses });
+        }
+        !seen.is_empty()
     }
-    (!scratch.seen.is_empty()).then_some(Sight { record, perspective })
-}
 
-impl<'a> Sight<'a> {
     fn candidate(&self, seen: &Seen) -> Candidate<'a> {
         self.record.candidate(usize::from(seen.number))
     }
@@ -207,7 +222,7 @@ impl<'a> Sight<'a> {
                     }
                 }
                 None => match self.find_cluster(only, scratch) {
-                    Some(at) => addresses(scratch.seen[at].addresses, Owner::Cluster(at), qtype, any),
+                    Some(at) => addresses(scratch.seen[at].addresses, Owner::Cluster(at as u16), qtype, any),
                     None => Found::Missing,
                 },
             },
@@ -219,7 +234,7 @@ impl<'a> Sight<'a> {
                         if seen.pods { self.candidate(seen).pods().host(first) } else { None }
                     });
                     match host.filter(|host| !host.has(flag::LONG)) {
-                        Some(host) => addresses(host.addresses(), Owner::Host(host.at), qtype, any),
+                        Some(host) => addresses(host.addresses(), Owner::Host(host.at as u32), qtype, any),
                         None => Found::Missing,
                     }
                 }
@@ -229,27 +244,25 @@ impl<'a> Sight<'a> {
     }
 
     fn find_service(&self, qtype: u16, any: bool, scratch: &Scratch) -> Found {
-        let (ipv4, ipv6) = families(&scratch.seen, self.perspective.policy.families);
+        let (ipv4, ipv6) = scratch.summary.families(self.perspective.policy.families);
         let of = Owner::Service;
-        let targets = Kind::Targets { port: None };
         if ipv4 && (qtype == rtype::A || any) {
-            Found::Set(Set(Kind::Addresses { v4: true, of }))
-        } else if ipv6 && (qtype == rtype::AAAA || any) {
-            Found::Set(Set(Kind::Addresses { v4: false, of }))
-        } else if (qtype == rtype::SRV || any) && self.has_target(None, scratch) {
-            Found::Set(Set(targets))
-        } else {
-            Found::NoData { pending: !ipv4 && !ipv6 }
+            return Found::Set(Set(Kind::Addresses { v4: true, of }));
         }
+        if ipv6 && (qtype == rtype::AAAA || any) {
+            return Found::Set(Set(Kind::Addresses { v4: false, of }));
+        }
+        let targets = if qtype == rtype::SRV || any { self.find_targets(None, scratch) } else { None };
+        targets.map_or(Found::NoData { pending: !ipv4 && !ipv6 }, Found::Set)
     }
 
     fn find_named_port(&self, label: &[u8], protocol: Protocol, qtype: u16, any: bool, scratch: &Scratch) -> Found {
         let Some(name) = label.strip_prefix(b"_").filter(|name| !name.is_empty()) else { return Found::Missing };
         let named = |port: &PortEntry<'_>| port.name == name && port.protocol() == protocol;
         let Some(port) = self.find_port(named, scratch) else { return Found::Missing };
-        match self.has_target(Some(port), scratch) {
-            true if qtype == rtype::SRV || any => Found::Set(Set(Kind::Targets { port: Some(port.at) })),
-            targets => Found::NoData { pending: !targets },
+        match self.find_targets(Some(port), scratch) {
+            Some(set) if qtype == rtype::SRV || any => Found::Set(set),
+            targets => Found::NoData { pending: targets.is_none() },
         }
     }
 
@@ -265,25 +278,27 @@ impl<'a> Sight<'a> {
         })
     }
 
-    fn has_target(&self, port: Option<PortEntry<'_>>, scratch: &Scratch) -> bool {
-        let mut has = false;
-        self.targets(port, scratch, |_| {
-            has = true;
+    fn find_targets(&self, port: Option<PortEntry<'_>>, scratch: &Scratch) -> Option<Set> {
+        let has = |seen: &Seen| self.port_lists(seen).any(|(_, list)| list.into_iter().any(|p| is_wanted(&p, port)));
+        let choice = Choice::among(&scratch.seen, has);
+        let mut any = false;
+        self.targets(port, choice, scratch, |_| {
+            any = true;
             false
         });
-        has
+        any.then(|| Set(Kind::Targets { port: port.map(|port| port.at as u32), choice }))
     }
 
     /// Calls `each` for the SRV records of the chosen candidates for that port, the best first, until it says false.
-    fn targets(&self, port: Option<PortEntry<'_>>, scratch: &Scratch, mut each: impl FnMut(&Target<'a, '_>) -> bool) {
-        let wanted = |candidate: &PortEntry<'_>| match &port {
-            None => !candidate.repeats_number(),
-            Some(port) => candidate.is_named_like(port) && !candidate.repeats(),
-        };
-        let has = |seen: &Seen| self.port_lists(seen).any(|(_, list)| list.into_iter().any(|p| wanted(&p)));
-        let choice = Choice::among(&scratch.seen, has);
+    fn targets(
+        &self,
+        port: Option<PortEntry<'_>>,
+        choice: Choice,
+        scratch: &Scratch,
+        mut each: impl FnMut(&Target<'a, '_>) -> bool,
+    ) {
         let mut priority = 0;
-        for tier in Tier::ALL {
+        for tier in scratch.summary.tiers() {
             let mut empty = true;
             for seen in in_tier(&scratch.seen, tier, choice) {
                 empty = false;
@@ -297,7 +312,7 @@ impl<'a> Sight<'a> {
                     if host.is_some_and(|host| host.has(flag::LONG)) {
                         continue;
                     }
-                    for port in list.into_iter().filter(wanted) {
+                    for port in list.into_iter().filter(|p| is_wanted(p, port)) {
                         if !each(&Target { seen, host, cluster, priority, weight, port: port.number }) {
                             return;
                         }
@@ -311,7 +326,7 @@ impl<'a> Sight<'a> {
     }
 
     /// Writes a set that [`find`](Sight::find) gave into the answer section, owned by the name at `owner` of the message;
-    /// false: no room, nothing was written.
+    /// false: no room, and the message is to be [truncated](Writer::truncate).
     #[must_use]
     pub fn write(
         &self,
@@ -326,42 +341,54 @@ impl<'a> Sight<'a> {
                 let limit = self.collect(v4, of, scratch);
                 self.write_addresses(v4, limit, writer, owner, scratch, random)
             }
-            Kind::Targets { port } => self.write_targets(port, writer, owner, scratch),
+            Kind::Targets { port, choice } => self.write_targets(port, choice, writer, owner, scratch),
         }
     }
 
     /// Puts the addresses of a set into `items`, run by run; returns how many of them may be in an answer.
     fn collect(&self, v4: bool, of: Owner, scratch: &mut Scratch) -> usize {
-        let Scratch { seen, items } = scratch;
-        items.clear();
+        scratch.items.clear();
         let limit = usize::from(self.perspective.policy.max_answers);
         let most = if v4 { MAX_SET / (FIXED + 4) } else { MAX_SET / (FIXED + 16) };
-        let mut push_all = |span: Span| {
-            items.extend(span.addresses(v4).take(most).map(|at| Item { at: at as u32, weight: 1, run: 0 }));
-        };
-        match of {
-            Owner::Service => self.collect_bands(v4, seen, items, limit, most),
+        let (span, limit) = match of {
+            Owner::Service if scratch.plain => {
+                self.collect_plain(v4, scratch);
+                return limit;
+            }
+            Owner::Service => return self.collect_bands(v4, scratch, limit, most),
             Owner::Cluster(at) => {
-                push_all(seen[at].addresses.of(v4));
-                if seen[at].pods { most } else { limit }
+                let seen = &scratch.seen[usize::from(at)];
+                (seen.addresses.of(v4), if seen.pods { most } else { limit })
             }
             // Pods are not cut: every one of them may hold a part of the data.
-            Owner::Host(at) => {
-                push_all(self.record.host(at).addresses().of(v4));
-                most
+            Owner::Host(at) => (self.record.host(at as usize).addresses().of(v4), most),
+        };
+        scratch.items.extend(span.addresses(v4).take(most).map(|at| Item { at, weight: 1, run: 0 }));
+        limit
+    }
+
+    /// Of most services: each band is one run.
+    fn collect_plain(&self, v4: bool, scratch: &mut Scratch) {
+        let Scratch { seen, summary, items, .. } = scratch;
+        let choice = summary.choice(v4);
+        for tier in summary.tiers() {
+            for s in in_tier(seen, tier, choice).filter(|s| s.standing.has_family(v4)) {
+                let weight = self.candidate(s).weight();
+                items.push(Item { at: s.addresses.of(v4).at, weight, run: tier as u16 });
             }
         }
     }
 
     /// Band by band, in a band all first addresses before all second ones. An address that several clusters give is one
     /// record at its best rank, with the weights added.
-    fn collect_bands(&self, v4: bool, seen: &[Seen], items: &mut Vec<Item>, limit: usize, most: usize) -> usize {
-        let choice = Choice::among(seen, |s| s.standing.has_family(v4));
+    fn collect_bands(&self, v4: bool, scratch: &mut Scratch, limit: usize, most: usize) -> usize {
+        let Scratch { seen, summary, items, .. } = scratch;
+        let choice = summary.choice(v4);
         let headless = seen.iter().any(|s| s.pods && choice.takes(&s.standing));
         let limit = if headless { most } else { limit };
         let merge = self.record.shares_addresses();
         let mut run = 0;
-        for tier in Tier::ALL {
+        for tier in summary.tiers() {
             let band = || in_tier(seen, tier, choice);
             let depth = band().map(|s| s.addresses.of(v4).count).max().unwrap_or(0);
             // The pods of a headless share are one run: none of them is a cluster's second choice.
@@ -377,7 +404,7 @@ impl<'a> Sight<'a> {
                     if merge && let Some(known) = self.same_address(items, at, v4) {
                         known.weight = known.weight.saturating_add(weight);
                     } else if items.len() < most {
-                        items.push(Item { at: at as u32, weight, run });
+                        items.push(Item { at, weight, run });
                     }
                 }
                 run += u16::from(!one_run);
@@ -391,13 +418,13 @@ impl<'a> Sight<'a> {
         limit
     }
 
-    fn same_address<'i>(&self, items: &'i mut [Item], at: usize, v4: bool) -> Option<&'i mut Item> {
+    fn same_address<'i>(&self, items: &'i mut [Item], at: u32, v4: bool) -> Option<&'i mut Item> {
         let size = if v4 { 4 } else { 16 };
         let octets = self.record.octets();
-        items.iter_mut().find(|item| octets[item.at as usize..][..size] == octets[at..at + size])
+        let same = |item: &Item| octets[item.at as usize..][..size] == octets[at as usize..][..size];
+        items.iter_mut().find(|item| same(item))
     }
 
-    /// Draws the order inside each run while it writes.
     fn write_addresses(
         &self,
         v4: bool,
@@ -407,87 +434,64 @@ impl<'a> Sight<'a> {
         scratch: &mut Scratch,
         random: &mut Random,
     ) -> bool {
-        let items = &mut scratch.items;
+        let items = &mut scratch.items[..];
         let count = items.len().min(limit);
         let size = if v4 { FIXED + 4 } else { FIXED + 16 };
         let Some(target) = writer.reserve_records(Section::Answer, count * size, count as u16) else { return false };
-        let fixed = fixed(
-            pointer_to(owner),
-            if v4 { rtype::A } else { rtype::AAAA },
-            self.perspective.policy.ttl,
-            (size - FIXED) as u16,
-        );
-        let octets = self.record.octets();
-        let mut out = target.chunks_exact_mut(size);
-        for run in items.chunk_by_mut(|a, b| a.run == b.run) {
-            let by_weight = run.len() <= MAX_WEIGHED && run.iter().any(|item| item.weight != run[0].weight);
-            for i in 0..run.len() {
-                let left = run.len() - i;
-                if left > 1 {
-                    let j = match by_weight {
-                        true => draw_weighted(&run[i..], random),
-                        false => random.below(left as u32) as usize,
-                    };
-                    run.swap(i, i + j);
-                }
-                let Some(block) = out.next() else { return true };
-                let at = run[i].at as usize;
-                // Two lengths that are known: a copy is one move.
-                match v4 {
-                    true => put_block::<4>(block, &fixed, &octets[at..at + 4]),
-                    false => put_block::<16>(block, &fixed, &octets[at..at + 16]),
-                }
-            }
+        let (owner, ttl, octets) = (pointer_to(owner), self.perspective.policy.ttl, self.record.octets());
+        match v4 {
+            true => put_runs::<{ FIXED + 4 }, 4>(target, &fixed(owner, rtype::A, ttl, 4), octets, items, random),
+            false => put_runs::<{ FIXED + 16 }, 16>(target, &fixed(owner, rtype::AAAA, ttl, 16), octets, items, random),
         }
         true
     }
 
-    fn write_targets(&self, port: Option<usize>, writer: &mut Writer<'_>, owner: usize, scratch: &Scratch) -> bool {
-        let port = port.map(|at| self.record.port(at));
+    fn write_targets(
+        &self,
+        port: Option<u32>,
+        choice: Choice,
+        writer: &mut Writer<'_>,
+        owner: usize,
+        scratch: &Scratch,
+    ) -> bool {
+        let port = port.map(|at| self.record.port(at as usize));
         let name = self.record.name();
-        let (mut length, mut count) = (0, 0);
-        self.targets(port, scratch, |target| {
-            let more = FIXED + 6 + target.prefix_length() + name.len();
-            if length + more > MAX_SET {
-                return false;
-            }
-            length += more;
-            count += 1;
-            true
-        });
-        let Some(mut out) = writer.reserve_records(Section::Answer, length, count) else { return false };
         let ttl = self.perspective.policy.ttl;
         let owner = pointer_to(owner);
-        self.targets(port, scratch, |target| {
-            if count == 0 {
+        let (mut length, mut fits) = (0, true);
+        self.targets(port, choice, scratch, |target| {
+            let rdata = 6 + target.prefix_length() + name.len();
+            length += FIXED + rdata;
+            if length > MAX_SET {
                 return false;
             }
-            count -= 1;
-            let rdata = 6 + target.prefix_length() + name.len();
-            let (record, rest) = std::mem::take(&mut out).split_at_mut(FIXED + rdata);
-            out = rest;
-            record[..FIXED].copy_from_slice(&fixed(owner, rtype::SRV, ttl, rdata as u16));
-            record[12..14].copy_from_slice(&target.priority.to_be_bytes());
-            record[14..16].copy_from_slice(&target.weight.to_be_bytes());
-            record[16..18].copy_from_slice(&target.port.to_be_bytes());
+            let Some(record) = writer.reserve_records(Section::Answer, FIXED + rdata, 1) else {
+                fits = false;
+                return false;
+            };
+            let (head, rest) = record.split_at_mut(FIXED + 6);
+            head[..FIXED].copy_from_slice(&fixed(owner, rtype::SRV, ttl, rdata as u16));
+            head[12..14].copy_from_slice(&target.priority.to_be_bytes());
+            head[14..16].copy_from_slice(&target.weight.to_be_bytes());
+            head[16..18].copy_from_slice(&target.port.to_be_bytes());
             // A target is not compressed (RFC 2782).
-            target.put_prefix(&mut record[18..]).copy_from_slice(name);
+            target.put_prefix(rest).copy_from_slice(name);
             true
         });
-        true
+        fits
     }
 
     /// The addresses of an SRV set's targets, set by set while there is room (RFC 2782); what does not fit is left out.
     /// Only behind a question whose name has `S.N.Z` at `service` of the message.
     pub fn write_extra(&self, set: Set, writer: &mut Writer<'_>, service: usize, scratch: &Scratch) {
-        let Kind::Targets { port } = set.0 else { return };
-        let port = port.map(|at| self.record.port(at));
+        let Kind::Targets { port, choice } = set.0 else { return };
+        let port = port.map(|at| self.record.port(at as usize));
         let name = pointer_to(service);
         let ttl = self.perspective.policy.ttl;
         let octets = self.record.octets();
         // The targets of one host or cluster come one after the other.
         let mut before = None;
-        self.targets(port, scratch, |target| {
+        self.targets(port, choice, scratch, |target| {
             let here = (target.seen.number, target.host.map(|host| host.at));
             if before.replace(here) == Some(here) {
                 return true;
@@ -503,7 +507,7 @@ impl<'a> Sight<'a> {
             for v4 in [true, false] {
                 let (size, rtype) = if v4 { (4, rtype::A) } else { (16, rtype::AAAA) };
                 let span = addresses.of(v4);
-                let count = span.count.min(MAX_EXTRA);
+                let count = (span.count as usize).min(MAX_EXTRA);
                 if count == 0 {
                     continue;
                 }
@@ -516,7 +520,7 @@ impl<'a> Sight<'a> {
                     out = target.put_prefix(out);
                     let (block, rest) = out.split_at_mut(FIXED + size);
                     block[..FIXED].copy_from_slice(&fixed);
-                    block[FIXED..].copy_from_slice(&octets[at..at + size]);
+                    block[FIXED..].copy_from_slice(&octets[at as usize..][..size]);
                     out = rest;
                 }
             }
@@ -554,10 +558,41 @@ fn fixed(owner: [u8; 2], rtype: u16, ttl: u32, rdata: u16) -> [u8; FIXED] {
     fixed
 }
 
-fn put_block<const N: usize>(block: &mut [u8], fixed: &[u8; FIXED], address: &[u8]) {
-    let (head, rdata) = block.split_at_mut(FIXED);
-    head.copy_from_slice(fixed);
-    rdata[..N].copy_from_slice(&address[..N]);
+/// Writes as many records as `target` has room for, each run in an order that is drawn on the way. `SIZE` is that of a
+/// record, `ADDRESS` that of its address: two lengths that are known, so that a copy is one move.
+fn put_runs<const SIZE: usize, const ADDRESS: usize>(
+    target: &mut [u8],
+    fixed: &[u8; FIXED],
+    octets: &[u8],
+    items: &mut [Item],
+    random: &mut Random,
+) {
+    let mut out = target.as_chunks_mut::<SIZE>().0.iter_mut();
+    for run in items.chunk_by_mut(|a, b| a.run == b.run) {
+        let by_weight = run.len() <= MAX_WEIGHED && run.iter().any(|item| item.weight != run[0].weight);
+        let mut rest = run;
+        while let Some(count) = std::num::NonZero::new(rest.len()) {
+            let Some(block) = out.next() else { return };
+            let drawn = match count.get() {
+                1 => 0,
+                _ if by_weight => draw_weighted(rest, random),
+                count => random.below(count as u32) as usize,
+            };
+            rest.swap(0, drawn);
+            let (item, others) = rest.split_first_mut().expect("it is not empty");
+            let at = item.at as usize;
+            block[..FIXED].copy_from_slice(fixed);
+            block[FIXED..].copy_from_slice(&octets[at..at + ADDRESS]);
+            rest = others;
+        }
+    }
+}
+
+fn is_wanted(port: &PortEntry<'_>, wanted: Option<PortEntry<'_>>) -> bool {
+    match wanted {
+        None => !port.repeats_number(),
+        Some(wanted) => port.is_named_like(&wanted) && !port.repeats(),
+    }
 }
 
 /// An index into `items`, with a probability in proportion to the weight.

@@ -149,6 +149,8 @@ impl Drop for Shared {
     }
 }
 
+pub(super) type HashName = dyn Fn(&[u8]) -> u64 + Send + Sync;
+
 /// The readers' side.
 #[derive(Clone)]
 pub(super) struct Map(Arc<Shared>);
@@ -156,18 +158,17 @@ pub(super) struct Map(Arc<Shared>);
 /// The one writer's side.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    hash: fn(&[u8], u64) -> u64,
-    seed: u64,
+    hash: Box<HashName>,
     /// Entries, and slots that are not free.
     live: usize,
     used: usize,
 }
 
-/// An empty map, to be read by names under a hash of them and a seed.
-pub(super) fn new(hash: fn(&[u8], u64) -> u64, seed: u64) -> (Map, Writer) {
+/// An empty map, to be read by names under this hash of them.
+pub(super) fn new(hash: Box<HashName>) -> (Map, Writer) {
     let slots = Box::into_raw(Box::new(Slots::new(LEAST_SLOTS)));
     let shared = Arc::new(Shared { slots: AtomicPtr::new(slots), collector: Collector::new() });
-    (Map(Arc::clone(&shared)), Writer { shared, hash, seed, live: 0, used: 0 })
+    (Map(Arc::clone(&shared)), Writer { shared, hash, live: 0, used: 0 })
 }
 
 impl Map {
@@ -258,7 +259,7 @@ impl Writer {
     /// Puts an entry in the place of that with the same name, if there is one. The name is in `octets`, see [`NAME_AT`].
     pub fn insert(&mut self, octets: &[u8]) {
         let name = name_of(octets);
-        let hash = (self.hash)(name, self.seed);
+        let hash = (self.hash)(name);
         let entry = allocate(octets).as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT);
         if let Some(cell) = self.find(name) {
             let old = cell.swap(entry, Ordering::AcqRel);
@@ -295,7 +296,7 @@ impl Writer {
     }
 
     fn find(&self, name: &[u8]) -> Option<&AtomicPtr<Head>> {
-        let hash = (self.hash)(name, self.seed);
+        let hash = (self.hash)(name);
         for cell in self.slots().probe(hash) {
             let entry = cell.load(Ordering::Relaxed);
             if entry.is_null() {
@@ -328,7 +329,7 @@ impl Writer {
             }
             // SAFETY: as in `find`.
             let name = name_of(unsafe { octets_of(untagged(entry)) });
-            let free = new.probe((self.hash)(name, self.seed)).find(|cell| cell.load(Ordering::Relaxed).is_null());
+            let free = new.probe((self.hash)(name)).find(|cell| cell.load(Ordering::Relaxed).is_null());
             free.expect("there are more slots than entries").store(entry, Ordering::Relaxed);
         }
         let new = Box::into_raw(Box::new(new));
@@ -356,14 +357,14 @@ mod tests {
     use super::*;
 
     /// Few values, so that names collide.
-    fn poor(name: &[u8], seed: u64) -> u64 {
+    fn poor(name: &[u8]) -> u64 {
         let n = u64::from(name.iter().fold(0u8, |a, &b| a.wrapping_mul(31).wrapping_add(b)));
-        (n % 8) | (n % 3) << TAG_SHIFT | (seed & 1)
+        (n % 8) | (n % 3) << TAG_SHIFT
     }
 
-    fn good(name: &[u8], seed: u64) -> u64 {
+    fn good(name: &[u8]) -> u64 {
         use std::hash::{BuildHasher, Hasher};
-        let mut hasher = foldhash::quality::FixedState::with_seed(seed).build_hasher();
+        let mut hasher = foldhash::quality::FixedState::with_seed(1).build_hasher();
         hasher.write(name);
         hasher.finish()
     }
@@ -386,7 +387,7 @@ mod tests {
             well: bool,
         ) {
             let hash = if well { good } else { poor };
-            let (map, mut writer) = new(hash, 7);
+            let (map, mut writer) = new(Box::new(hash));
             let mut model = HashMap::new();
             for (put, name, number) in operations {
                 let name = name.to_string().into_bytes();
@@ -401,7 +402,7 @@ mod tests {
             let pinned = map.enter();
             for name in (0u16..200).map(|n| n.to_string().into_bytes()) {
                 let expected = model.get(&name).copied();
-                let hash = hash(&name, 7);
+                let hash = hash(&name);
                 pinned.prefetch_slot(hash);
                 pinned.prefetch_entry(hash);
                 prop_assert_eq!(pinned.get(hash, &name).map(value), expected);
@@ -412,7 +413,7 @@ mod tests {
 
     #[test]
     fn slots_of_removed_entries_are_used_again() {
-        let (_, mut writer) = new(good, 1);
+        let (_, mut writer) = new(Box::new(good));
         for n in 0..100_000u32 {
             writer.insert(&entry(&n.to_le_bytes(), n));
             assert!(writer.remove(&n.to_le_bytes()));
@@ -423,22 +424,22 @@ mod tests {
 
     #[test]
     fn what_a_reader_holds_stays_while_it_is_replaced_and_the_map_grows() {
-        let (map, mut writer) = new(good, 1);
+        let (map, mut writer) = new(Box::new(good));
         writer.insert(&entry(b"held", 1));
         let pinned = map.enter();
-        let held = pinned.get(good(b"held", 1), b"held").unwrap();
+        let held = pinned.get(good(b"held"), b"held").unwrap();
         for n in 0..10_000u32 {
             writer.insert(&entry(b"held", n));
             writer.insert(&entry(&n.to_le_bytes(), n));
         }
         assert_eq!(value(held), 1);
-        assert_eq!(pinned.get(good(b"held", 1), b"held").map(value), Some(9_999), "a guard is no snapshot");
+        assert_eq!(pinned.get(good(b"held"), b"held").map(value), Some(9_999), "a guard is no snapshot");
     }
 
     /// Names that are always there are always found, with a value that was written, whatever happens beside them.
     #[test]
     fn readers_beside_the_writer() {
-        let (map, mut writer) = new(poor, 1);
+        let (map, mut writer) = new(Box::new(poor));
         let stop = AtomicBool::new(false);
         let kept: Vec<Vec<u8>> = (0..20u8).map(|n| vec![b'k', n]).collect();
         kept.iter().for_each(|name| writer.insert(&entry(name, 0)));
@@ -449,7 +450,7 @@ mod tests {
                     while !stop.load(Ordering::Relaxed) {
                         let pinned = map.enter();
                         for (name, last) in kept.iter().zip(&mut last) {
-                            let now = pinned.get(poor(name, 1), name).map(value).expect("it is always there");
+                            let now = pinned.get(poor(name), name).map(value).expect("it is always there");
                             assert!(now >= *last, "{now} after {last}");
                             *last = now;
                         }

@@ -25,10 +25,11 @@ pub use compile::{Note, NoteKind};
 pub use compose::{Found, Scratch, Set, Sight};
 pub use random::Random;
 pub use ready::{Extra, Ready, RrSets};
+pub use record::Record;
 pub use statics::{Node, Policy, Walk, Zone};
 
 use compose::Perspective;
-use record::{NAMESPACE, Record};
+use record::NAMESPACE;
 
 use crate::config::{Config, Namespaces};
 use crate::location::ClientTable;
@@ -46,6 +47,8 @@ pub struct Table {
     /// Those with more labels first, so that the first match is the longest.
     zones: Box<[Zone]>,
     names: map::Map,
+    /// Seeded at random, so that nobody can make names that collide.
+    hash: FixedState,
     seed: u64,
     views: Box<[View]>,
     /// For each view, what each cluster is to it.
@@ -64,9 +67,8 @@ struct Member {
     namespaces: Namespaces,
 }
 
-/// Keyed by a random seed, so that nobody can make names that collide.
-fn hash(name: &[u8], seed: u64) -> u64 {
-    let mut hasher = FixedState::with_seed(seed).build_hasher();
+fn hash(state: &FixedState, name: &[u8]) -> u64 {
+    let mut hasher = state.build_hasher();
     hasher.write(name);
     hasher.finish()
 }
@@ -133,10 +135,15 @@ impl Table {
             namespaces: cluster.namespaces.clone(),
         });
         let views = config.views();
-        let (names, writer) = map::new(hash, seed);
+        let state = FixedState::with_seed(seed);
+        let (names, writer) = map::new(Box::new({
+            let state = state.clone();
+            move |name| hash(&state, name)
+        }));
         let table = Table {
             zones: compiled.into(),
             names,
+            hash: state,
             seed,
             reach: views.iter().map(|&view| reach(view, &config.clusters).collect()).collect(),
             views: views.into(),
@@ -330,25 +337,34 @@ pub struct Snapshot<'a> {
     names: map::Pinned<'a>,
 }
 
+/// The position of a zone in the table's zones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZoneIndex(usize);
+
 /// The hash of a name, for [`Snapshot::service`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameHash(u64);
 
 impl Snapshot<'_> {
     /// The zone that is closest above the name. `at_parent`: for a zone's own apex, the zone above it (DS).
-    pub fn zone(&self, query: &Query, at_parent: bool) -> Option<&Zone> {
+    pub fn zone(&self, query: &Query, at_parent: bool) -> Option<ZoneIndex> {
         let count = query.label_count();
-        let holds = |zone: &&Zone| {
+        let holds = |(_, zone): &(usize, &Zone)| {
             let labels = zone.label_count();
             labels <= count && query.suffix(labels) == zone.apex.as_wire()
         };
-        let mut zones = self.table.zones.iter().filter(holds);
-        let closest = zones.next()?;
-        if at_parent && closest.label_count() == count { zones.next().or(Some(closest)) } else { Some(closest) }
+        let mut zones = self.table.zones.iter().enumerate().filter(holds);
+        let (closest, zone) = zones.next()?;
+        let parent = (at_parent && zone.label_count() == count).then(|| zones.next()).flatten();
+        Some(ZoneIndex(parent.map_or(closest, |(parent, _)| parent)))
+    }
+
+    pub fn zone_at(&self, index: ZoneIndex) -> &Zone {
+        &self.table.zones[index.0]
     }
 
     pub fn hash(&self, name: &[u8]) -> NameHash {
-        NameHash(hash(name, self.table.seed))
+        NameHash(hash(&self.table.hash, name))
     }
 
     /// A hint that a name will be looked up, to be given some queries ahead.
@@ -361,19 +377,28 @@ impl Snapshot<'_> {
         self.names.prefetch_entry(hash.0);
     }
 
-    /// The service `name`, which is `S.N.Z` in wire form, as the view sees it.
-    pub fn service<'s>(
+    /// The service `name`, which is `S.N.Z` in wire form; see [`Sight`].
+    pub fn service(&self, hash: NameHash, name: &[u8]) -> Option<Record<'_>> {
+        self.names.get(hash.0, name).and_then(Record::new)
+    }
+
+    /// A record as a view sees it; `None`: for this view the service does not exist.
+    pub fn look<'s>(
         &'s self,
-        hash: NameHash,
-        name: &[u8],
+        record: Record<'s>,
         zone: &'s Zone,
         view: ViewIndex,
         scratch: &mut Scratch,
     ) -> Option<Sight<'s>> {
-        let record = Record::new(self.names.get(hash.0, name)?)?;
+        let sight = self.sight(record, zone, view);
+        sight.gather(scratch).then_some(sight)
+    }
+
+    /// The same again, of what the scratch holds from the last [`look`](Snapshot::look).
+    pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, view: ViewIndex) -> Sight<'s> {
         let table = self.table;
         let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy: &zone.policy };
-        compose::look(record, perspective, scratch)
+        Sight::new(record, perspective)
     }
 
     /// Whether the view sees a service in the namespace `name`, which is `N.Z` in wire form.
@@ -382,10 +407,15 @@ impl Snapshot<'_> {
         entry.and_then(namespace_views).is_some_and(|views| views.contains(view.0))
     }
 
+    /// Whether there is a cluster that was not heard yet; see [`awaits`](Snapshot::awaits).
+    pub fn awaits_any(&self) -> bool {
+        self.table.unsynced.load(Ordering::Acquire) != 0
+    }
+
     /// Whether a cluster that was not heard yet may hold services in this namespace. To be asked before the names are
     /// looked at: a cluster's names are there before it counts as heard.
     pub fn awaits(&self, namespace: &[u8]) -> bool {
-        if self.table.unsynced.load(Ordering::Acquire) == 0 || !is_label(namespace) {
+        if !self.awaits_any() || !is_label(namespace) {
             return false;
         }
         let Ok(namespace) = std::str::from_utf8(namespace) else { return false };
@@ -404,7 +434,10 @@ impl Snapshot<'_> {
 
     /// The views of all listeners are in the table, the external one first.
     pub fn view_index(&self, view: View) -> ViewIndex {
-        ViewIndex(self.table.views.binary_search(&view).unwrap_or(0))
+        match view {
+            View::External => ViewIndex(0),
+            View::Internal(_) => ViewIndex(self.table.views.binary_search(&view).unwrap_or(0)),
+        }
     }
 
     pub fn version(&self) -> Option<&[u8]> {

@@ -74,7 +74,7 @@ pub struct Record<'a>(&'a [u8]);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate<'a> {
     octets: &'a [u8],
-    at: usize,
+    fields: &'a [u8; CANDIDATE],
 }
 
 /// The ready pods of a headless share.
@@ -109,18 +109,18 @@ pub(super) struct PortEntry<'a> {
 /// A place and a number of addresses of one family in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
-    pub at: usize,
-    pub count: usize,
+    pub at: u32,
+    pub count: u32,
 }
 
 impl Span {
     /// Where the `n`th address stands.
-    pub fn address(self, n: usize, v4: bool) -> usize {
+    pub fn address(self, n: u32, v4: bool) -> u32 {
         self.at + n * if v4 { 4 } else { 16 }
     }
 
     /// Where each address stands.
-    pub fn addresses(self, v4: bool) -> impl Iterator<Item = usize> {
+    pub fn addresses(self, v4: bool) -> impl Iterator<Item = u32> {
         (0..self.count).map(move |n| self.address(n, v4))
     }
 }
@@ -166,13 +166,17 @@ impl<'a> Record<'a> {
         usize::from(u16_at(self.0, 2))
     }
 
+    fn fields(self) -> &'a [[u8; CANDIDATE]] {
+        let at = NAME_AT + usize::from(self.0[0]);
+        self.0[at..at + self.len() * CANDIDATE].as_chunks().0
+    }
+
     pub(super) fn candidate(self, n: usize) -> Candidate<'a> {
-        debug_assert!(n < self.len());
-        Candidate { octets: self.0, at: NAME_AT + usize::from(self.0[0]) + n * CANDIDATE }
+        Candidate { octets: self.0, fields: &self.fields()[n] }
     }
 
     pub(super) fn candidates(self) -> impl Iterator<Item = Candidate<'a>> {
-        (0..self.len()).map(move |n| self.candidate(n))
+        self.fields().iter().map(move |fields| Candidate { octets: self.0, fields })
     }
 
     pub(super) fn host(self, at: usize) -> Host<'a> {
@@ -185,16 +189,12 @@ impl<'a> Record<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn fields(self) -> &'a [u8; CANDIDATE] {
-        self.octets[self.at..self.at + CANDIDATE].try_into().expect("the length is that of the array")
-    }
-
     pub fn cluster(self) -> ClusterId {
-        ClusterId(u16_at(self.fields(), 0))
+        ClusterId(u16_at(self.fields, 0))
     }
 
     pub fn weight(self) -> u16 {
-        u16_at(self.fields(), 2)
+        u16_at(self.fields, 2)
     }
 
     /// Whether it exists for a view that has this to do with its cluster.
@@ -203,46 +203,51 @@ impl<'a> Candidate<'a> {
     }
 
     pub fn has(self, flag: u8) -> bool {
-        self.fields()[4] & flag != 0
+        self.fields[4] & flag != 0
+    }
+
+    /// Counts of ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6, in the order in which they stand.
+    fn counts(self) -> [u32; 4] {
+        let f = self.fields;
+        [f[5], f[7], f[6], f[8]].map(u32::from)
     }
 
     pub fn ingress(self) -> Addresses {
-        let f = self.fields();
-        let [i4, i6, c4, _] = [f[5], f[6], f[7], f[8]].map(usize::from);
-        let at = offset_at(f, 13);
+        let [i4, c4, i6, _] = self.counts();
+        let at = u32_at(self.fields, 13);
         Addresses { v4: Span { at, count: i4 }, v6: Span { at: at + 4 * (i4 + c4), count: i6 } }
     }
 
     pub fn cluster_ips(self) -> Addresses {
-        let f = self.fields();
-        let [i4, i6, c4, c6] = [f[5], f[6], f[7], f[8]].map(usize::from);
-        let at = offset_at(f, 13);
+        let [i4, c4, i6, c6] = self.counts();
+        let at = u32_at(self.fields, 13);
         Addresses { v4: Span { at: at + 4 * i4, count: c4 }, v6: Span { at: at + 4 * (i4 + c4) + 16 * i6, count: c6 } }
     }
 
     /// Only where [`flag::PODS`] says that there are any.
     pub fn pods(self) -> Pods<'a> {
         debug_assert!(self.has(flag::PODS));
-        let f = self.fields();
-        let [i4, i6, c4, c6] = [f[5], f[6], f[7], f[8]].map(usize::from);
-        Pods { octets: self.octets, at: offset_at(f, 13) + 4 * (i4 + c4) + 16 * (i6 + c6) }
+        let [i4, c4, i6, c6] = self.counts();
+        let at = u32_at(self.fields, 13) + 4 * (i4 + c4) + 16 * (i6 + c6);
+        Pods { octets: self.octets, at: at as usize }
     }
 
     pub fn ports(self) -> Ports<'a> {
-        Ports { octets: self.octets, at: offset_at(self.fields(), 9) }
+        Ports { octets: self.octets, at: offset_at(self.fields, 9) }
     }
 }
 
 impl<'a> Pods<'a> {
     pub fn addresses(self) -> Addresses {
-        let (v4, v6) = (offset_at(self.octets, self.at), offset_at(self.octets, self.at + 4));
-        let at = self.at + 12;
+        let (v4, v6) = (u32_at(self.octets, self.at), u32_at(self.octets, self.at + 4));
+        let at = self.at as u32 + 12;
         Addresses { v4: Span { at, count: v4 }, v6: Span { at: at + 4 * v4, count: v6 } }
     }
 
     fn hosts_at(self) -> (usize, usize) {
         let addresses = self.addresses();
-        (addresses.v6.at + 16 * addresses.v6.count, offset_at(self.octets, self.at + 8))
+        let at = addresses.v6.at + 16 * addresses.v6.count;
+        (at as usize, offset_at(self.octets, self.at + 8))
     }
 
     /// Ordered by their labels.
@@ -282,8 +287,9 @@ impl<'a> Host<'a> {
 
     pub fn addresses(self) -> Addresses {
         let at = self.rest();
-        let (v4, v6) = (usize::from(u16_at(self.octets, at + 1)), usize::from(u16_at(self.octets, at + 3)));
-        Addresses { v4: Span { at: at + 9, count: v4 }, v6: Span { at: at + 9 + 4 * v4, count: v6 } }
+        let [v4, v6] = [1, 3].map(|n| u32::from(u16_at(self.octets, at + n)));
+        let at = at as u32 + 9;
+        Addresses { v4: Span { at, count: v4 }, v6: Span { at: at + 4 * v4, count: v6 } }
     }
 
     pub fn ports(self) -> Ports<'a> {
