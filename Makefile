@@ -3,10 +3,10 @@
 
 CARGO ?= cargo
 
-.PHONY: help test lint testbed bench
+.PHONY: help test lint testbed budget bench bench-peers
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: testbed ## every test, those with real Kubernetes and real resolvers included
 	$(CARGO) test --locked --no-fail-fast
@@ -18,5 +18,11 @@ lint: ## formatting and clippy, warnings are errors
 testbed: ## build etcd, kube-apiserver, kube-controller-manager, kwok and CoreDNS into target/testbed (about 12 minutes the first time)
 	tests/testbed/build.sh target/testbed
 
-bench: ## every benchmark
-	$(CARGO) bench --locked
+budget: ## instructions for each kind of query, against benches/instructions/budget.txt
+	$(CARGO) bench --locked --bench instructions
+
+bench: ## every benchmark in its quick settings, in a few minutes
+	$(CARGO) bench --locked -- --quick
+
+bench-peers: ## CPU per query beside the echo floor and other name servers, in full (about 10 minutes)
+	$(CARGO) bench --locked --bench peers

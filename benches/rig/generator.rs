@@ -1,15 +1,16 @@
 //! The load: trains of queries from several sockets, and the count of what comes back.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signpost::net::udp::{self, Batch, Wait};
+use signpost::table::Random;
 use socket2::{MsgHdr, SockAddr, SockRef};
 
-use signpost::table::Random;
-
-use super::questions::{Mix, check, write_train};
+use super::questions::{Mix, TAG_MASK, check, write_train};
 
 /// Sockets, each with a port of its own.
 const LANES: usize = 8;
@@ -17,8 +18,19 @@ const LANES: usize = 8;
 const TRAIN: usize = 32;
 /// An answer that is not there by then will not come. The server may have to wait that long for a core of a busy machine.
 const LOST_AFTER: Duration = Duration::from_secs(3);
+/// A saturated lane that has waited this long asks on, so that one lost answer does not end its part of the load.
+const STALLED: Duration = Duration::from_millis(100);
+/// Octets.
+const RECEIVE_BUFFER: u32 = 4 << 20;
 /// SOL_UDP and UDP_SEGMENT of udp(7): the kernel cuts what is sent into datagrams of one size.
 const SEGMENT: (i32, i32) = (17, 103);
+
+/// Set by a signal: whoever runs long looks at it.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+pub fn interrupted() -> io::Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) { Err(io::Error::other("interrupted")) } else { Ok(()) }
+}
 
 #[derive(Debug, Clone, Copy)]
 pub enum Load {
@@ -44,6 +56,8 @@ pub struct Tally {
     pub wrong: u64,
     pub complaint: Option<String>,
     pub elapsed: Duration,
+    /// Nanoseconds from the moment at which the query was to be sent, whenever it really was, to its answer.
+    pub latencies: Vec<u32>,
 }
 
 pub struct Generator {
@@ -55,17 +69,23 @@ pub struct Generator {
 struct Lane {
     socket: udp::Socket,
     batch: Batch,
-    in_flight: u64,
-    sent: Instant,
+    /// Those that are not wholly answered, and answered ones behind such. They have consecutive tags.
+    trains: VecDeque<Train>,
+    first_tag: u16,
+}
+
+struct Train {
+    due: Instant,
+    unanswered: u64,
 }
 
 impl Generator {
     pub fn new() -> io::Result<Generator> {
         let lane = |_| {
-            let (_, mut sockets) = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1, 1 << 20)?;
+            let (_, mut sockets) = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1, RECEIVE_BUFFER)?;
             let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
             let batch = Batch::of(&socket);
-            Ok(Lane { socket, batch, in_flight: 0, sent: Instant::now() })
+            Ok(Lane { socket, batch, trains: VecDeque::new(), first_tag: 0 })
         };
         let lanes = (0..LANES).map(lane).collect::<io::Result<_>>()?;
         Ok(Generator { lanes, random: Random::new(1), train: Vec::new() })
@@ -91,26 +111,28 @@ impl Generator {
                 lane.receive(server, expect, &mut tally)?;
             }
             let now = Instant::now();
-            if now >= end && self.lanes.iter().all(|lane| lane.in_flight == 0) {
+            if now >= end && self.lanes.iter().all(|lane| lane.trains.is_empty()) {
                 tally.elapsed = end - start;
                 return Ok(tally);
             }
             for lane in &mut self.lanes {
                 lane.give_up(now, &mut tally);
             }
+            interrupted()?;
             if now >= end {
                 continue;
             }
             match load {
                 Load::Saturated => {
-                    for lane in self.lanes.iter_mut().filter(|lane| lane.in_flight == 0) {
-                        lane.send(&target, mix, &mut self.train, &mut self.random)?;
+                    for lane in self.lanes.iter_mut().filter(|lane| lane.is_idle(now)) {
+                        lane.send(&target, mix, Instant::now(), &mut self.train, &mut self.random)?;
                     }
                 }
                 Load::Rate(rate) if now >= due => {
-                    self.lanes[turn].send(&target, mix, &mut self.train, &mut self.random)?;
+                    self.lanes[turn].send(&target, mix, due, &mut self.train, &mut self.random)?;
                     turn = (turn + 1) % LANES;
-                    // One that a busy machine has made late is not made up for by a burst.
+                    // This loop never waits for the server. What a busy machine has kept it from sending is not made up
+                    // for by a burst.
                     due = (due + Duration::from_secs_f64(TRAIN as f64 / rate)).max(now - Duration::from_millis(1));
                 }
                 Load::Rate(_) => {}
@@ -120,20 +142,32 @@ impl Generator {
 }
 
 impl Lane {
-    fn send(&mut self, target: &SockAddr, mix: Mix, train: &mut Vec<u8>, random: &mut Random) -> io::Result<()> {
-        let length = write_train(mix, TRAIN, train, random);
+    fn send(
+        &mut self,
+        target: &SockAddr,
+        mix: Mix,
+        due: Instant,
+        train: &mut Vec<u8>,
+        random: &mut Random,
+    ) -> io::Result<()> {
+        let tag = self.first_tag.wrapping_add(self.trains.len() as u16) & TAG_MASK;
+        let length = write_train(mix, TRAIN, tag, train, random);
         let control = segment_control(length as u16);
         let buffers = [io::IoSlice::new(train)];
         let message = MsgHdr::new().with_addr(target).with_control(&control).with_buffers(&buffers);
         SockRef::from(&self.socket).sendmsg(&message, 0)?;
-        self.in_flight += TRAIN as u64;
-        self.sent = Instant::now();
+        self.trains.push_back(Train { due, unanswered: TRAIN as u64 });
         Ok(())
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let idle = |last: &Train| last.unanswered == 0 || now.saturating_duration_since(last.due) > STALLED;
+        self.trains.back().is_none_or(idle)
     }
 
     /// Takes what is there.
     fn receive(&mut self, server: SocketAddr, expect: Expect, tally: &mut Tally) -> io::Result<()> {
-        if self.in_flight == 0 {
+        if self.trains.is_empty() {
             return Ok(());
         }
         match self.batch.receive(&self.socket, Wait::No) {
@@ -141,14 +175,19 @@ impl Lane {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
+        let now = Instant::now();
         for place in 0..self.batch.received() {
             let Some(answer) = self.batch.query(place) else { continue };
-            // Of the other server, given up earlier as lost.
-            if answer.source != server {
+            let datagram = &answer.buffer[..answer.length];
+            let &[high, low, ..] = datagram else { continue };
+            let tag = u16::from_be_bytes([high, low]).wrapping_sub(self.first_tag) & TAG_MASK;
+            // Another server's, or of a train that was given up as lost.
+            let Some(train) = self.trains.get_mut(usize::from(tag)) else { continue };
+            if answer.source != server || train.unanswered == 0 {
                 continue;
             }
             let right = match expect {
-                Expect::Answers => check(&answer.buffer[..answer.length], tally.answers),
+                Expect::Answers => check(datagram, tally.answers),
                 Expect::Octets(length) if answer.length == length => Ok(()),
                 Expect::Octets(length) => Err(format!("{} octets, not {length}", answer.length)),
             };
@@ -158,16 +197,29 @@ impl Lane {
             }
             tally.answers += 1;
             tally.octets += answer.length as u64;
-            self.in_flight = self.in_flight.saturating_sub(1);
+            train.unanswered -= 1;
+            let latency = now.saturating_duration_since(train.due).as_nanos();
+            tally.latencies.push(u32::try_from(latency).unwrap_or(u32::MAX));
+        }
+        while self.trains.front().is_some_and(|train| train.unanswered == 0) {
+            self.pop();
         }
         Ok(())
     }
 
     fn give_up(&mut self, now: Instant, tally: &mut Tally) {
-        if self.in_flight > 0 && now.saturating_duration_since(self.sent) > LOST_AFTER {
-            tally.lost += self.in_flight;
-            self.in_flight = 0;
+        while let Some(train) = self.trains.front() {
+            if now.saturating_duration_since(train.due) <= LOST_AFTER {
+                return;
+            }
+            tally.lost += train.unanswered;
+            self.pop();
         }
+    }
+
+    fn pop(&mut self) {
+        self.trains.pop_front();
+        self.first_tag = self.first_tag.wrapping_add(1) & TAG_MASK;
     }
 }
 

@@ -10,10 +10,15 @@ pub const ZONE: &str = "my-federation.my-domain.com";
 /// In each of the clusters.
 pub const SERVICES: u32 = 10_000;
 pub const CLUSTERS: u32 = 3;
+/// Of `_client._tcp`, which the SRV records lead to.
+pub const PORT: u16 = 2379;
 /// Services of one namespace.
 const PER_NAMESPACE: u32 = 100;
 /// As many octets as `_client._tcp.` has, so that questions for A and SRV are equally long and fit into one train.
 const LONG: &str = "-backend-pool";
+
+/// The part of a message's id that the sender chooses; what is above tells the kind of the question.
+pub const TAG_MASK: u16 = 0x3FFF;
 
 /// Answers decoded as a whole: one in so many. Of all others, the header is checked.
 const SAMPLE: u64 = 64;
@@ -27,6 +32,8 @@ pub enum Mix {
     Mixed,
     /// A, with the OPT record and the cookie that BIND and dig send.
     Cookie,
+    /// A, each letter large or small by chance, as some resolvers ask.
+    Case,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,21 +45,22 @@ enum Kind {
 }
 
 impl Mix {
-    pub const ALL: [Mix; 5] = [Mix::A, Mix::NxDomain, Mix::Srv, Mix::Mixed, Mix::Cookie];
+    pub const ALL: [Mix; 6] = [Mix::A, Mix::NxDomain, Mix::Srv, Mix::Mixed, Mix::Cookie, Mix::Case];
 
     pub fn name(self) -> &'static str {
         match self {
             Mix::A => "A",
             Mix::NxDomain => "NXDOMAIN",
             Mix::Srv => "SRV",
-            Mix::Mixed => "80/10/10",
-            Mix::Cookie => "A+cookie",
+            Mix::Mixed => "mix",
+            Mix::Cookie => "cookie",
+            Mix::Case => "case",
         }
     }
 
     fn kind(self, random: &mut Random) -> Kind {
         match self {
-            Mix::A => Kind::A,
+            Mix::A | Mix::Case => Kind::A,
             Mix::NxDomain => Kind::NxDomain,
             Mix::Srv => Kind::Srv,
             Mix::Cookie => Kind::Cookie,
@@ -87,28 +95,50 @@ pub fn namespace(number: u32) -> String {
     format!("ns-{:03}", number / PER_NAMESPACE)
 }
 
+/// Of a service in one of its clusters, relative to the zone: the target of SRV records.
+pub fn in_cluster(cluster: u32, number: u32) -> String {
+    format!("cluster-{cluster}.{}.{}", service(number), namespace(number))
+}
+
 /// The load balancer's address in one of the clusters: globally routable, and a different one for each service.
 pub fn ingress(cluster: u32, number: u32) -> Ipv4Addr {
     let [.., high, low] = number.to_be_bytes();
     Ipv4Addr::new(104, 197 + cluster as u8, high, low)
 }
 
-/// Puts `count` equally long queries into `train`; returns the length of one.
-pub fn write_train(mix: Mix, count: usize, train: &mut Vec<u8>, random: &mut Random) -> usize {
+/// Puts `count` equally long queries into `train`, all with this tag in their ids; returns the length of one.
+pub fn write_train(mix: Mix, count: usize, tag: u16, train: &mut Vec<u8>, random: &mut Random) -> usize {
     train.clear();
     // Those of the other mixes are long, so that lengths are equal.
     let long = match mix {
-        Mix::A | Mix::Cookie => random.below(2) == 1,
+        Mix::A | Mix::Cookie | Mix::Case => random.below(2) == 1,
         Mix::NxDomain | Mix::Srv | Mix::Mixed => true,
     };
     for _ in 0..count {
-        write_query(mix.kind(random), long, train, random);
+        let start = train.len() + 12;
+        write_query(mix.kind(random), long, tag, train, random);
+        if mix == Mix::Case {
+            mix_case(&mut train[start..], random);
+        }
     }
     train.len() / count
 }
 
-fn write_query(kind: Kind, long: bool, out: &mut Vec<u8>, random: &mut Random) {
-    let id = (kind as u16) << 14 | random.below(0x4000) as u16;
+/// Of a question: neither a label's length nor the type nor the class is a letter.
+fn mix_case(question: &mut [u8], random: &mut Random) {
+    let mut bits = 0;
+    for (place, octet) in question.iter_mut().enumerate() {
+        if place % 64 == 0 {
+            bits = random.draw();
+        }
+        if octet.is_ascii_lowercase() && bits >> (place % 64) & 1 == 1 {
+            octet.make_ascii_uppercase();
+        }
+    }
+}
+
+fn write_query(kind: Kind, long: bool, tag: u16, out: &mut Vec<u8>, random: &mut Random) {
+    let id = (kind as u16) << 14 | tag & TAG_MASK;
     out.extend_from_slice(&id.to_be_bytes());
     let cookie = kind == Kind::Cookie;
     out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(cookie)]);
@@ -165,7 +195,9 @@ pub fn check(answer: &[u8], count: u64) -> Result<(), String> {
         Kind::NxDomain => [0x8403, 0, 1, 0],
         Kind::Srv => [0x8400, 3, 0, 3],
     };
-    if got != want {
+    // The targets' addresses are a courtesy (RFC 2782) that the smallest answers leave out.
+    let bare = kind == Kind::Srv && got == [0x8400, 3, 0, 0];
+    if got != want && !bare {
         return Err(format!("{kind:?}: flags and counts are {got:x?}, not {want:x?}"));
     }
     if count.is_multiple_of(SAMPLE) && kind != Kind::NxDomain {
@@ -176,18 +208,51 @@ pub fn check(answer: &[u8], count: u64) -> Result<(), String> {
 
 fn check_addresses(answer: &[u8], kind: Kind) -> Result<(), String> {
     let message = Message::from_vec(answer).map_err(|error| error.to_string())?;
-    let name = message.queries.first().ok_or("no question")?.name().to_string();
+    let name = message.queries.first().ok_or("no question")?.name().to_string().to_lowercase();
     let number = name.split("svc-").nth(1).and_then(|rest| rest.get(..5)).and_then(|digits| digits.parse().ok());
     let number: u32 = number.ok_or_else(|| format!("the question is {name}"))?;
-    let records = if kind == Kind::Srv { &message.additionals } else { &message.answers };
-    let mut got: Vec<Ipv4Addr> = records
-        .iter()
-        .filter_map(|record| match record.data {
-            RData::A(address) => Some(address.0),
+    if kind == Kind::Srv {
+        let got = sorted(message.answers.iter().filter_map(|record| match &record.data {
+            RData::SRV(srv) => Some((srv.port, srv.target.to_string().to_lowercase())),
             _ => None,
-        })
-        .collect();
-    got.sort();
-    let want: Vec<Ipv4Addr> = (0..CLUSTERS).map(|cluster| ingress(cluster, number)).collect();
+        }));
+        let want = (0..CLUSTERS).map(|cluster| (PORT, format!("{}.{ZONE}.", in_cluster(cluster, number))));
+        same(&name, &got, &sorted(want))?;
+        if message.additionals.is_empty() {
+            return Ok(());
+        }
+    }
+    let records = if kind == Kind::Srv { &message.additionals } else { &message.answers };
+    let got = sorted(records.iter().filter_map(|record| match record.data {
+        RData::A(address) => Some(address.0),
+        _ => None,
+    }));
+    same(&name, &got, &sorted((0..CLUSTERS).map(|cluster| ingress(cluster, number))))
+}
+
+fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.sort();
+    items
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(name: &str, got: &T, want: &T) -> Result<(), String> {
     if got == want { Ok(()) } else { Err(format!("{name}: {got:?}, not {want:?}")) }
+}
+
+/// What dnsperf reads: a line with name and type for each query.
+pub fn lines(mix: Mix, count: usize, random: &mut Random) -> String {
+    let (mut text, mut query) = (String::new(), Vec::new());
+    for _ in 0..count {
+        write_train(mix, 1, 0, &mut query, random);
+        let mut at = 12;
+        while let Some(&length) = query.get(at).filter(|length| **length > 0) {
+            let end = at + 1 + usize::from(length);
+            text.push_str(&String::from_utf8_lossy(&query[at + 1..end]));
+            text.push('.');
+            at = end;
+        }
+        text.push_str(if query[at + 2] == 33 { " SRV\n" } else { " A\n" });
+    }
+    text
 }

@@ -1,0 +1,318 @@
+//! The rig: servers on one core, one generator on another, the echo floor beside every measurement.
+
+mod generator;
+mod options;
+mod peers;
+mod questions;
+mod report;
+mod servers;
+mod witness;
+mod world;
+
+use std::env;
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use signpost::net::udp;
+
+use generator::{Expect, Generator, INTERRUPTED, Load, Tally, interrupted};
+use options::{Options, QUICK};
+pub use questions::Mix;
+use report::Table;
+use servers::{ECHO, Server};
+
+/// Measurements that a server is asked for before the first: those that keep whole answers then have them.
+const WARM_UP: u32 = 4;
+/// Of the rate at which a server answers when saturated: what it still takes without a queue.
+const COMFORTABLE: f64 = 0.8;
+
+const COLUMNS: &[&str] = &[
+    "mix",
+    "load",
+    "server",
+    "q/s",
+    "octets",
+    "ns/query",
+    "ratio",
+    "spread",
+    "lost",
+    "wrong",
+    "p50 µs",
+    "p99 µs",
+    "p99.9 µs",
+];
+const WITNESS_COLUMNS: &[&str] = &["mix", "server", "q/s", "sent", "answered", "lost", "ns/query"];
+
+/// With the servers and mixes that are measured when the options name no others.
+pub fn main(name: &str, servers: &[&str], mixes: &[Mix]) -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let outcome = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [ECHO, address, length] => servers::serve_echo(address, length).map(|()| true),
+        _ => Options::read(&words, servers, mixes)
+            .map_err(io::Error::other)
+            .and_then(|options| watch_signals().and_then(|()| bench(name, &options))),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An interrupted run ends its servers and removes their folders, as every other does.
+fn watch_signals() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::spawn(move || {
+        runtime.block_on(async {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            INTERRUPTED.store(true, Ordering::Relaxed);
+        });
+    });
+    Ok(())
+}
+
+/// Whether every answer of Signpost and of the floor was right.
+fn bench(name: &str, options: &Options) -> io::Result<bool> {
+    let cores = udp::allowed_cores();
+    let (Some(&core), Some(&own)) = (cores.first(), cores.last()) else {
+        return Err(io::Error::other("the kernel does not tell the cores of this process"));
+    };
+    if core == own {
+        return Err(io::Error::other("two cores are needed: one for the servers, one for the load"));
+    }
+    udp::pin_to(own);
+    let machine = report::machine(core, own);
+    println!("{machine}");
+    let zone_file = world::zone_file();
+    let mut servers = Vec::new();
+    for server in &options.servers {
+        let started = match server.as_str() {
+            "signpost" => Server::signpost(core),
+            peer => peers::start(peer, &zone_file, core),
+        };
+        interrupted()?;
+        match started {
+            Ok(server) => servers.push(server),
+            Err(why) => println!("without {server}: {why}"),
+        }
+    }
+    let versions = report::versions(&servers);
+    println!("{versions}");
+
+    // Others may be missing.
+    let right =
+        servers.iter().any(|server| server.name == "signpost") || !options.servers.iter().any(|s| s == "signpost");
+    let mut rig = Rig { options, servers: &servers, core, generator: Generator::new()?, right };
+    let mut table = Table::new(COLUMNS, 3);
+    let mut notes = Vec::new();
+    for &mix in &options.mixes {
+        notes.extend(rig.measure(mix, &mut table)?);
+    }
+    notes.push(format!("Load average after: {}.", report::load_average()));
+    // Before the witness, which may fail.
+    println!("{}", table.text());
+    let mut witness = Table::new(WITNESS_COLUMNS, 2);
+    if options.witness {
+        notes.extend(rig.witness(&mut witness)?);
+        println!("dnsperf:\n{}", witness.text());
+    }
+    let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+    println!("{notes}");
+    if let Some(file) = &options.write {
+        let words: String = options.words.iter().map(|word| format!(" {word}")).collect();
+        let words = if words.is_empty() { words } else { format!(" --{words}") };
+        let mut text = format!("`cargo bench --bench {name}{words}`, {} rounds\n\n", options.rounds);
+        text += &format!("{machine}{versions}\n{}\n{notes}", table.markdown());
+        if options.witness {
+            text += &format!("\ndnsperf:\n\n{}", witness.markdown());
+        }
+        fs::write(file, text)?;
+    }
+    Ok(rig.right)
+}
+
+struct Rig<'a> {
+    options: &'a Options,
+    servers: &'a [Server],
+    core: usize,
+    generator: Generator,
+    right: bool,
+}
+
+/// A measurement of one server.
+struct Sample {
+    nanoseconds: f64,
+    tally: Tally,
+}
+
+/// Of one server: the floor and itself, one right after the other, again and again.
+type Pairs = Vec<[Sample; 2]>;
+
+impl Rig<'_> {
+    /// One mix at both loads. Returns what there is to say beside the table.
+    fn measure(&mut self, mix: Mix, table: &mut Table) -> io::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        let mut length = None;
+        let mut taking_part = Vec::new();
+        for server in self.servers {
+            let time = self.options.time * WARM_UP;
+            let warm = self.generator.run(server.address, mix, Load::Saturated, time, Expect::Answers)?;
+            if warm.answers == 0 {
+                notes.push(format!("{}: no answer to {}.", server.name, mix.name()));
+                continue;
+            }
+            // Signpost's, which is the first.
+            length.get_or_insert((warm.octets / warm.answers) as usize);
+            taking_part.push(server);
+        }
+        let Some(length) = length else { return Ok(notes) };
+        let echo = Server::echo(length, self.core).map_err(io::Error::other)?;
+        self.generator.run(echo.address, mix, Load::Saturated, QUICK, Expect::Octets(length))?;
+
+        let saturated = self.rounds(mix, &echo, length, &taking_part, &|_| Load::Saturated)?;
+        let floor = median(saturated.iter().flatten(), |[floor, _]| floor.rate());
+        let rates: Vec<f64> = saturated
+            .iter()
+            .map(|pairs| {
+                let own = median(pairs, |[_, server]| server.rate());
+                if floor / 2.0 <= own * COMFORTABLE { floor / 2.0 } else { own / 2.0 }
+            })
+            .collect();
+        let half = self.rounds(mix, &echo, length, &taking_part, &|server| Load::Rate(rates[server]))?;
+        for (load, measured) in [("saturated", saturated), ("half", half)] {
+            print_floor(mix, load, measured.iter().flatten().map(|[floor, _]| floor).collect(), table);
+            for (server, pairs) in taking_part.iter().zip(&measured) {
+                notes.extend(print_server(mix, load, server.name, pairs, table));
+                let failures: u64 = pairs.iter().map(|[floor, server]| floor.tally.wrong + server.tally.wrong).sum();
+                self.right &= failures == 0 || server.name != "signpost";
+            }
+        }
+        Ok(notes)
+    }
+
+    /// A B A C A B A C …: floor, server, floor, next server.
+    fn rounds(
+        &mut self,
+        mix: Mix,
+        echo: &Server,
+        length: usize,
+        servers: &[&Server],
+        load: &dyn Fn(usize) -> Load,
+    ) -> io::Result<Vec<Pairs>> {
+        let mut measured: Vec<Pairs> = servers.iter().map(|_| Vec::new()).collect();
+        for _ in 0..self.options.rounds {
+            for (place, server) in servers.iter().enumerate() {
+                let floor = self.sample(echo, mix, load(place), Expect::Octets(length))?;
+                let own = self.sample(server, mix, load(place), Expect::Answers)?;
+                measured[place].push([floor, own]);
+            }
+        }
+        Ok(measured)
+    }
+
+    fn sample(&mut self, server: &Server, mix: Mix, load: Load, expect: Expect) -> io::Result<Sample> {
+        let before = server.cpu()?;
+        let tally = self.generator.run(server.address, mix, load, self.options.time, expect)?;
+        let spent = server.cpu()?.saturating_sub(before);
+        Ok(Sample { nanoseconds: spent.as_nanos() as f64 / tally.answers.max(1) as f64, tally })
+    }
+
+    fn witness(&mut self, table: &mut Table) -> io::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        let directory = tempfile::tempdir()?;
+        let queries = directory.path().join("queries");
+        for &mix in &self.options.mixes {
+            witness::write_queries(mix, &queries)?;
+            for server in self.servers {
+                interrupted()?;
+                let seen = match witness::ask(server, mix, &queries, self.options.witness_rate) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(vec!["No witness: dnsperf is not there (package dnsperf).".into()]);
+                    }
+                    Err(error) => {
+                        notes.push(format!("{}, {}: no witness: {error}", server.name, mix.name()));
+                        continue;
+                    }
+                    Ok(seen) => seen,
+                };
+                table.push(vec![
+                    mix.name().into(),
+                    server.name.into(),
+                    format!("{:.0}", seen.rate),
+                    seen.sent.to_string(),
+                    seen.answered.to_string(),
+                    seen.lost.to_string(),
+                    format!("{:.0}", seen.nanoseconds),
+                ]);
+            }
+        }
+        Ok(notes)
+    }
+}
+
+impl Sample {
+    /// Answers a second.
+    fn rate(&self) -> f64 {
+        self.tally.answers as f64 / self.tally.elapsed.as_secs_f64()
+    }
+}
+
+fn print_floor(mix: Mix, load: &str, samples: Vec<&Sample>, table: &mut Table) {
+    let columns = ["1".to_owned(), String::new()];
+    print_row([mix.name(), load, "floor"], &samples, columns, table);
+}
+
+/// Returns the first complaint.
+fn print_server(mix: Mix, load: &str, name: &str, pairs: &Pairs, table: &mut Table) -> Option<String> {
+    let ratio = |[floor, server]: &[Sample; 2]| server.nanoseconds / floor.nanoseconds;
+    let (low, high) = pairs.iter().map(ratio).fold((f64::MAX, 0_f64), |(l, h), r| (l.min(r), h.max(r)));
+    let samples: Vec<&Sample> = pairs.iter().map(|[_, server]| server).collect();
+    let columns = [format!("{:.2}", median(pairs, ratio)), format!("{low:.2}–{high:.2}")];
+    print_row([mix.name(), load, name], &samples, columns, table);
+    let complaint = samples.iter().find_map(|sample| sample.tally.complaint.as_ref())?;
+    Some(format!("{name}, {}, {load}: the first wrong answer: {complaint}", mix.name()))
+}
+
+fn print_row(words: [&str; 3], samples: &[&Sample], [ratio, spread]: [String; 2], table: &mut Table) {
+    let sum = |of: fn(&Tally) -> u64| samples.iter().map(|sample| of(&sample.tally)).sum::<u64>();
+    let mut latencies: Vec<u32> = samples.iter().flat_map(|sample| &sample.tally.latencies).copied().collect();
+    latencies.sort_unstable();
+    // When saturated, a query waits for those of its own train and of the other lanes: a property of the load.
+    let timed = words[1] != "saturated" && !latencies.is_empty();
+    let percentile = |of: f64| {
+        let place = ((latencies.len() as f64 * of) as usize).min(latencies.len().saturating_sub(1));
+        if timed { format!("{:.0}", f64::from(latencies[place]) / 1e3) } else { String::new() }
+    };
+    let mut row: Vec<String> = words.map(str::to_owned).into();
+    row.extend([
+        format!("{:.0}", median(samples, |sample| sample.rate())),
+        (sum(|tally| tally.octets) / sum(|tally| tally.answers).max(1)).to_string(),
+        format!("{:.0}", median(samples, |sample| sample.nanoseconds)),
+        ratio,
+        spread,
+        sum(|tally| tally.lost).to_string(),
+        sum(|tally| tally.wrong).to_string(),
+        percentile(0.5),
+        percentile(0.99),
+        percentile(0.999),
+    ]);
+    table.push(row);
+}
+
+fn median<'a, T: 'a>(samples: impl IntoIterator<Item = &'a T>, of: impl Fn(&T) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.into_iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

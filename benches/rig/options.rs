@@ -1,0 +1,82 @@
+//! What is asked for on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::questions::Mix;
+
+/// Fewer rounds show no spread.
+const ROUNDS: usize = 5;
+/// One measurement. The kernel accounts a running thread at least once in 4 ms.
+const TIME: Duration = Duration::from_millis(500);
+pub const QUICK: Duration = Duration::from_millis(100);
+/// Queries a second of the witness: what all but the slowest can answer on one core.
+const WITNESS_RATE: u32 = 50_000;
+
+const HELP: &str = "\
+  --quick              one round of 100 ms
+  --rounds N           rounds; 5
+  --time MILLISECONDS  of one measurement; 500
+  --mix A,B            of: A, NXDOMAIN, SRV, mix (80 % A, 10 % SRV, 10 % NXDOMAIN), cookie (A with EDNS and a cookie),
+                       case (A with letters of mixed case)
+  --servers A,B        of: signpost, gdnsd, nsd, knot, bind, pdns, coredns
+  --write FILE         also writes the tables there, as Markdown
+  --witness dnsperf    has each server asked by dnsperf too, at a fixed rate
+  --witness-rate N     queries a second; 50000";
+
+pub struct Options {
+    pub rounds: usize,
+    pub time: Duration,
+    pub mixes: Vec<Mix>,
+    pub servers: Vec<String>,
+    pub write: Option<PathBuf>,
+    pub witness: bool,
+    pub witness_rate: u32,
+    /// As it was given, for the report.
+    pub words: Vec<String>,
+}
+
+impl Options {
+    pub fn read(words: &[String], servers: &[&str], mixes: &[Mix]) -> Result<Options, String> {
+        let mut options = Options {
+            rounds: ROUNDS,
+            time: TIME,
+            mixes: mixes.to_vec(),
+            servers: servers.iter().map(ToString::to_string).collect(),
+            write: None,
+            witness: false,
+            witness_rate: WITNESS_RATE,
+            // cargo says --bench to every benchmark.
+            words: words.iter().filter(|word| *word != "--bench").cloned().collect(),
+        };
+        let all = options.words.clone();
+        let mut words = all.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--quick" => (options.rounds, options.time) = (1, QUICK),
+                "--rounds" => options.rounds = number(value()?)? as usize,
+                "--time" => options.time = Duration::from_millis(number(value()?)?.into()),
+                "--mix" => options.mixes = value()?.split(',').map(mix).collect::<Result<_, _>>()?,
+                "--servers" => options.servers = value()?.split(',').map(str::to_lowercase).collect(),
+                "--write" => options.write = Some(value()?.into()),
+                "--witness" => match value()?.as_str() {
+                    "dnsperf" => options.witness = true,
+                    other => return Err(format!("{other} is no witness; there is dnsperf")),
+                },
+                "--witness-rate" => options.witness_rate = number(value()?)?,
+                other => return Err(format!("{other} is no option; there are:\n{HELP}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| format!("{text} is no number above 0"))
+}
+
+fn mix(text: &str) -> Result<Mix, String> {
+    let named = |mix: &Mix| mix.name().eq_ignore_ascii_case(text);
+    Mix::ALL.into_iter().find(named).ok_or_else(|| format!("there is no mix {text}; see --help"))
+}

@@ -1,0 +1,91 @@
+//! Tables, on the terminal and as Markdown.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use super::questions::{CLUSTERS, SERVICES};
+use super::servers::Server;
+
+/// The columns' names; the first few hold words, the others numbers.
+pub struct Table {
+    columns: &'static [&'static str],
+    words: usize,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub fn new(columns: &'static [&'static str], words: usize) -> Table {
+        Table { columns, words, rows: Vec::new() }
+    }
+
+    pub fn push(&mut self, row: Vec<String>) {
+        assert_eq!(row.len(), self.columns.len(), "a row has every column");
+        self.rows.push(row);
+    }
+
+    pub fn text(&self) -> String {
+        let header: Vec<String> = self.columns.iter().map(ToString::to_string).collect();
+        let all = || std::iter::once(&header).chain(&self.rows);
+        let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let mut text = String::new();
+        for row in all() {
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let space = if column == 0 { "" } else { "  " };
+                let done = if column < self.words {
+                    write!(text, "{space}{cell:width$}")
+                } else {
+                    write!(text, "{space}{cell:>width$}")
+                };
+                done.expect("a String grows");
+            }
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+        }
+        text
+    }
+
+    pub fn markdown(&self) -> String {
+        let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+        let rule = (0..self.columns.len()).map(|column| if column < self.words { "---" } else { "---:" }).collect();
+        let mut text = line(self.columns.to_vec()) + &line(rule);
+        for row in &self.rows {
+            text += &line(row.iter().map(String::as_str).collect());
+        }
+        text
+    }
+}
+
+/// What it ran on, a sentence a line.
+pub fn machine(core: usize, own: usize) -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let rustc = Command::new("rustc").arg("--version").output().ok();
+    let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    format!(
+        "Linux {}; {} × {}; {}; load average before: {}.\n\
+         Servers on core {core}, load on core {own}; {SERVICES} services × {CLUSTERS} clusters; loopback.\n",
+        read("/proc/sys/kernel/osrelease").trim(),
+        cpus.lines().filter(|line| line.starts_with("processor")).count(),
+        model.unwrap_or("unknown processor"),
+        rustc.unwrap_or_else(|| "rustc unknown".into()),
+        load_average(),
+    )
+}
+
+pub fn load_average() -> String {
+    fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
+}
+
+pub fn versions(servers: &[Server]) -> String {
+    let each: Vec<String> = servers
+        .iter()
+        .map(|server| {
+            let memory = server.resident().map_or_else(|_| "?".into(), |kib| (kib / 1024).to_string());
+            format!("{} {} ({memory} MiB)", server.name, server.version)
+        })
+        .collect();
+    format!("Servers, with their resident memory before the load: {}.\n", each.join(", "))
+}

@@ -1,0 +1,212 @@
+//! What is measured: a server as a process of its own, and the echo floor.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use signpost::metrics::{Metrics, UdpCounters};
+use signpost::net::udp::{self, Batch, Handler, Worker};
+use signpost::table::Random;
+use tempfile::TempDir;
+
+use super::generator::interrupted;
+use super::questions::{Mix, check, write_train};
+use super::world::{self, RECEIVE_BUFFER};
+use crate::common::process::{Process, Run};
+use crate::common::{free_port, local, try_wait_for};
+
+/// Longest time from the start to the first answer, on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+/// For one answer, before the server is asked again.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The argument that makes this program the echo server.
+pub const ECHO: &str = "--echo";
+
+/// A server and the folder that it works in.
+pub struct Server {
+    pub name: &'static str,
+    pub version: String,
+    pub address: SocketAddr,
+    process: Process,
+    _directory: TempDir,
+}
+
+/// What is to be run in a folder to have a server at an address.
+pub struct Recipe<'a> {
+    pub name: &'static str,
+    pub version: String,
+    pub program: &'a Path,
+    /// Writes what it needs; returns its arguments.
+    pub prepare: &'a dyn Fn(&Path, SocketAddr) -> io::Result<Vec<String>>,
+}
+
+impl Server {
+    /// Returns when it has given a right answer. An error says what it has printed.
+    pub fn start(recipe: Recipe<'_>, core: usize) -> Result<Server, String> {
+        Server::start_and_ask(recipe, core, &|answer| check(answer, 0))
+    }
+
+    /// `signpost serve` with one UDP worker and the whole world in manifests.
+    pub fn signpost(core: usize) -> Result<Server, String> {
+        let program = Path::new(env!("CARGO_BIN_EXE_signpost"));
+        let prepare = |directory: &Path, address| {
+            let config = world::write_signpost(directory, address, local(free_port()))?;
+            Ok(vec!["serve".into(), "--config".into(), config.display().to_string()])
+        };
+        let version = version(program, &["--version"]);
+        Server::start(Recipe { name: "signpost", version, program, prepare: &prepare }, core)
+    }
+
+    /// This program again, as an echo server whose answers have `length` octets.
+    pub fn echo(length: usize, core: usize) -> Result<Server, String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let prepare = |_: &Path, address: SocketAddr| Ok(vec![ECHO.into(), address.to_string(), length.to_string()]);
+        let recipe = Recipe { name: "floor", version: String::new(), program: &program, prepare: &prepare };
+        Server::start_and_ask(recipe, core, &|_| Ok(()))
+    }
+
+    fn start_and_ask(
+        recipe: Recipe<'_>,
+        core: usize,
+        right: &dyn Fn(&[u8]) -> Result<(), String>,
+    ) -> Result<Server, String> {
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let address = local(free_port());
+        let arguments = (recipe.prepare)(directory.path(), address).map_err(|error| error.to_string())?;
+        // taskset becomes the program, whose threads and children inherit the core.
+        let mut words = vec!["--cpu-list".to_owned(), core.to_string(), recipe.program.display().to_string()];
+        words.extend(arguments);
+        let process = Process::start(Run {
+            name: recipe.name,
+            program: Path::new("taskset"),
+            arguments: words,
+            directory: directory.path(),
+            namespace: None,
+        });
+        let server = Server { name: recipe.name, version: recipe.version, address, process, _directory: directory };
+        let mut random = Random::new(2);
+        let answered = try_wait_for(START, || {
+            if let Err(end) = interrupted().map_err(|error| error.to_string()).and_then(|()| server.process.check()) {
+                return Ok(Err(end));
+            }
+            right(&server.ask(&mut random).map_err(|error| error.to_string())?).map(Ok)
+        });
+        answered.map_err(|last| format!("{last}; it has printed:\n{}", server.process.log()))??;
+        server.is_pinned(core)?;
+        Ok(server)
+    }
+
+    fn ask(&self, random: &mut Random) -> io::Result<Vec<u8>> {
+        let client = UdpSocket::bind(local(0))?;
+        client.set_read_timeout(Some(PATIENCE))?;
+        let mut query = Vec::new();
+        write_train(Mix::A, 1, 0, &mut query, random);
+        client.send_to(&query, self.address)?;
+        let mut answer = vec![0; 2048];
+        let length = client.recv(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
+    }
+
+    /// Time on a core since the start, of all threads of all its processes, user and system.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        let mut nanoseconds = 0;
+        for task in self.tasks()? {
+            // One that has ended meanwhile.
+            let Ok(text) = fs::read_to_string(format!("{task}/schedstat")) else { continue };
+            let first = text.split(' ').next().and_then(|field| field.parse::<u64>().ok());
+            nanoseconds += first.ok_or(io::ErrorKind::InvalidData)?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Kibioctets of resident memory.
+    pub fn resident(&self) -> io::Result<u64> {
+        let mut sum = 0;
+        for process in self.processes()? {
+            let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            sum += line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(sum)
+    }
+
+    /// Its own process and those that it has started: all of its process group.
+    fn processes(&self) -> io::Result<Vec<u32>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            // Behind the name, which ends with the last parenthesis: state, parent, process group.
+            let group = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(2)?.parse::<u32>().ok());
+            if group == Some(self.process.id()) {
+                found.push(id);
+            }
+        }
+        if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
+    }
+
+    fn tasks(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for process in self.processes()? {
+            let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { continue };
+            found.extend(tasks.flatten().map(|task| task.path().display().to_string()));
+        }
+        Ok(found)
+    }
+
+    /// A server that chooses its cores itself would be measured on two.
+    fn is_pinned(&self, core: usize) -> Result<(), String> {
+        for task in self.tasks().map_err(|error| error.to_string())? {
+            let status = fs::read_to_string(format!("{task}/status")).unwrap_or_default();
+            let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            if cores.is_some_and(|cores| cores.trim() != core.to_string()) {
+                return Err(format!("{} has a thread that is not kept to core {core}", self.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first line with a number and a point that a program prints.
+pub fn version(program: &Path, arguments: &[&str]) -> String {
+    let Ok(output) = Command::new(program).args(arguments).output() else { return "unknown".into() };
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    let words = text.split(|c: char| c.is_whitespace() || "(),".contains(c));
+    let mut numbers = words.map(|word| word.trim_start_matches(|c: char| !c.is_ascii_digit()));
+    numbers.find(|word| word.contains('.')).map_or_else(|| "unknown".into(), str::to_owned)
+}
+
+/// The floor: the loop of the UDP workers, with nothing in it but a flipped bit.
+pub fn serve_echo(address: &str, length: &str) -> io::Result<()> {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
+    let address = address.parse().map_err(|_| invalid(address))?;
+    let length = length.parse().map_err(|_| invalid(length))?;
+    let (_, mut sockets) = udp::bind(address, 1, RECEIVE_BUFFER)?;
+    let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
+    let (worker, _stopper) = Worker::with_handler(socket, Echo { length, counters: Metrics::new().udp_worker() });
+    worker.run()
+}
+
+struct Echo {
+    length: usize,
+    counters: UdpCounters,
+}
+
+impl Handler for Echo {
+    fn handle(&mut self, batch: &mut Batch) {
+        for place in 0..batch.received() {
+            let Some(query) = batch.query(place) else { continue };
+            query.buffer[2] |= 0x80;
+            batch.reply(place, self.length);
+        }
+    }
+
+    fn counters(&mut self) -> &mut UdpCounters {
+        &mut self.counters
+    }
+}
