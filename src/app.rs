@@ -207,7 +207,7 @@ impl Daemon {
         let seed = getrandom::u64().map_err(AppError::Random)?;
         let (publisher, reader) = Publisher::new(config.clone(), &zones, seed);
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
-        let federation = Federation::new(started, publisher, members, seen.clone());
+        let federation = Federation::new(started, publisher, members, seen.clone(), seed);
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
         let mut sources = Sources::new(updates);
         sources.start(prepared, &config, federation.members());

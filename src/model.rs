@@ -1,6 +1,8 @@
 //! The nouns that every part shares. Values are checked when they are made and not again.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::{Add, Sub};
@@ -36,8 +38,15 @@ impl ClusterId {
 }
 
 /// One lower-case LDH label of 1 to 63 octets (RFC 9499), which is also what Kubernetes calls an RFC 1123 label.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Label(Arc<str>);
+#[derive(Clone)]
+pub struct Label(Held);
+
+/// A list of a million Services has some million labels: nearly all fit into the space of a pointer and a length.
+#[derive(Clone)]
+enum Held {
+    Short { length: u8, octets: [u8; Label::SHORT] },
+    Long(Arc<str>),
+}
 
 /// Why a text is no [`Label`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,20 +57,65 @@ pub struct LabelError {
 
 impl Label {
     pub fn parse(text: &str) -> Result<Label, LabelError> {
-        if is_label(text.as_bytes()) {
-            Ok(Label(text.into()))
-        } else {
+        if !is_label(text.as_bytes()) {
             // A hostile object must not fill the log: 80 octets show what is wrong with any label.
-            Err(LabelError { text: text.chars().take(80).collect() })
+            return Err(LabelError { text: text.chars().take(80).collect() });
+        }
+        if text.len() > Label::SHORT {
+            return Ok(Label(Held::Long(text.into())));
+        }
+        let mut octets = [0; Label::SHORT];
+        octets[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Label(Held::Short { length: text.len() as u8, octets }))
+    }
+
+    /// Octets that are held in place.
+    const SHORT: usize = 22;
+
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Held::Short { .. } => std::str::from_utf8(self.as_bytes()).expect("a label is ASCII"),
+            Held::Long(text) => text,
         }
     }
 
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        match &self.0 {
+            Held::Short { length, octets } => &octets[..usize::from(*length)],
+            Held::Long(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Label) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Label {}
+
+impl PartialOrd for Label {
+    fn partial_cmp(&self, other: &Label) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Label {
+    fn cmp(&self, other: &Label) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Label {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Label").field(&self.as_str()).finish()
     }
 }
 
@@ -74,7 +128,7 @@ pub fn is_label(octets: &[u8]) -> bool {
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -236,8 +290,16 @@ mod tests {
 
     #[test]
     fn labels() {
-        for good in ["a", "my-service", "0", "1a", &"x".repeat(63)] {
-            assert_eq!(Label::parse(good).unwrap().as_str(), good);
+        let long: Vec<String> = [21, 22, 23, 63].iter().map(|length| "x".repeat(*length)).collect();
+        let good = ["a", "my-service", "0", "1a"].into_iter().chain(long.iter().map(String::as_str));
+        let labels: Vec<Label> = good.clone().map(|text| Label::parse(text).unwrap()).collect();
+        for (label, text) in labels.iter().zip(good) {
+            assert_eq!((label.as_str(), label.as_bytes()), (text, text.as_bytes()));
+            assert_eq!((label.to_string(), format!("{label:?}")), (text.to_owned(), format!("Label({text:?})")));
+            for other in &labels {
+                assert_eq!(label.cmp(other), text.cmp(other.as_str()));
+                assert_eq!(label == other, text == other.as_str());
+            }
         }
         for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", "a b", &"x".repeat(64)] {
             assert!(Label::parse(bad).is_err(), "{bad:?}");

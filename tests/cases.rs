@@ -176,7 +176,7 @@ impl World {
         // Services that wait for their slices have waited: what is expected here is what stays.
         index.tick(Moment(SETTLED));
         let (mut publisher, reader) = Publisher::new(config.clone(), &loaded.zones, 1);
-        for key in index.keys().cloned().collect::<Vec<_>>() {
+        for key in index.keys() {
             publisher.publish(&key, index.service(&key).as_ref());
         }
         for (id, _) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {

@@ -55,6 +55,8 @@ impl Member {
 /// The index, the publisher, and what was said about them.
 pub struct Federation {
     started: Instant,
+    /// Of the index's hash.
+    seed: u64,
     index: Index,
     publisher: Publisher,
     members: Vec<Member>,
@@ -162,10 +164,12 @@ pub fn new_index(config: &Config) -> Index {
 }
 
 impl Federation {
-    pub fn new(started: Instant, publisher: Publisher, members: Vec<Member>, seen: Arc<Seen>) -> Federation {
-        let index = new_index(publisher.config());
+    /// `seed`: random, so that nobody can make names that collide in the index.
+    pub fn new(started: Instant, publisher: Publisher, members: Vec<Member>, seen: Arc<Seen>, seed: u64) -> Federation {
+        let index = new_index(publisher.config()).seeded(seed);
         let mut federation = Federation {
             started,
+            seed,
             index,
             publisher,
             members,
@@ -190,7 +194,7 @@ impl Federation {
 
     /// Goes over to another configuration. A cluster keeps all that was heard of it while it may still say it.
     pub fn reconfigure(&mut self, config: Arc<Config>, zones: &[ZoneData]) {
-        let mut index = new_index(&config);
+        let mut index = new_index(&config).seeded(self.seed);
         let mut members = Vec::with_capacity(config.clusters.len());
         let mut asked = BTreeMap::new();
         let old = self.publisher.config().clone();
@@ -210,8 +214,9 @@ impl Federation {
         self.members = members;
         self.asked = asked;
         self.full.clear();
-        let services: Vec<_> = self.index.keys().filter_map(|key| self.index.service(key)).collect();
-        let said = self.publisher.replace(config, zones, services.into_iter(), |id| self.index.is_synced(id));
+        let index = &self.index;
+        let services = index.keys().into_iter().filter_map(|key| index.service(&key));
+        let said = self.publisher.replace(config, zones, services, |id| index.is_synced(id));
         let before = std::mem::take(&mut self.notes);
         for (key, notes) in said {
             if before.get(&key) != Some(&notes) {
@@ -285,7 +290,7 @@ impl Federation {
     }
 
     async fn publish(&mut self, changes: Vec<Changes>) {
-        let mut services = BTreeSet::new();
+        let mut services = Vec::new();
         let mut synced = Vec::new();
         for change in changes {
             services.extend(change.services);
@@ -294,6 +299,8 @@ impl Federation {
                 self.refused(cluster);
             }
         }
+        services.sort();
+        services.dedup();
         for (n, key) in services.into_iter().enumerate() {
             let service = self.index.service(&key);
             let notes = self.publisher.publish(&key, service.as_ref());

@@ -1,13 +1,17 @@
 //! One cluster as last heard.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
+
 use super::losses::LossGuard;
+use super::packed::{Addresses, Entries, Entry, Key, Written, label, service_keys};
 use super::share::{Joined, SliceWait, Stored, StoredSlice};
-use super::{Kind, Object, ObjectKey, SlicePolicy, Update};
+use super::{Kind, Object, ObjectKey, SlicePolicy, Update, each_once};
 use crate::model::{ClusterId, Exposure, Label, Moment, Service, ServiceKey, Share, Slice};
 
 /// How long a share that was ready stays so without the slice that its controller should make. The controller takes
@@ -22,11 +26,13 @@ pub(super) struct Cluster {
     pub policy: SlicePolicy,
     /// By [`Kind`]: has it been listed?
     listed: [bool; Kind::ALL.len()],
-    joined: BTreeMap<ServiceKey, Joined>,
-    /// Of `joined`, those with a Service.
+    entries: Entries,
+    /// Of `entries`, those with a Service.
     service_count: usize,
-    /// Every slice with the name of the service that it is joined to.
-    slice_owners: BTreeMap<SliceKey, Label>,
+    /// Slices in all entries.
+    slice_count: usize,
+    /// The slices whose names do not say what service they are joined to (see [`stem`]), with that service's name.
+    strays: BTreeMap<SliceKey, Label>,
     /// One for each `SliceWait::Until` and each `ingress_until`, and no other.
     deadlines: BTreeSet<(Moment, ServiceKey, Timer)>,
     service_losses: LossGuard<ServiceKey>,
@@ -52,16 +58,16 @@ struct Edit {
     sliceless_ready: bool,
     /// Whether anybody sees the cluster's services.
     visible: bool,
-    changed: BTreeSet<ServiceKey>,
+    changed: Vec<ServiceKey>,
     /// Visible services whose slices are edited, with their readiness before the update: a list may edit several slices
     /// of one service, and what it looks like in between is nobody's business.
-    was_ready: BTreeMap<ServiceKey, bool>,
+    was_ready: HashMap<ServiceKey, bool, FixedState>,
 }
 
 impl Edit {
     fn mark(&mut self, key: &ServiceKey) {
         if self.visible {
-            self.changed.insert(key.clone());
+            self.changed.push(key.clone());
         }
     }
 
@@ -75,13 +81,15 @@ impl Edit {
 }
 
 impl Cluster {
-    pub fn new(policy: SlicePolicy) -> Cluster {
+    /// `seed`: of the hash of the entries.
+    pub fn new(policy: SlicePolicy, seed: u64) -> Cluster {
         Cluster {
             policy,
             listed: [false; Kind::ALL.len()],
-            joined: BTreeMap::new(),
+            entries: Entries::new(seed),
             service_count: 0,
-            slice_owners: BTreeMap::new(),
+            slice_count: 0,
+            strays: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             service_losses: LossGuard::new(),
             slice_losses: LossGuard::new(),
@@ -92,16 +100,22 @@ impl Cluster {
         self.listed.iter().all(|listed| *listed)
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
-        self.joined.iter().filter(|(_, joined)| joined.service.is_some()).map(|(key, _)| key)
+    /// In no order; some may hold slices only.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The services that it has, in order.
+    pub fn keys(&self) -> Vec<ServiceKey> {
+        service_keys(self.entries())
     }
 
     pub fn counts(&self) -> (usize, usize) {
-        (self.service_count, self.slice_owners.len())
+        (self.service_count, self.slice_count)
     }
 
-    pub fn share(&self, id: ClusterId, key: &ServiceKey) -> Option<Share> {
-        self.joined.get(key)?.share(id, self.sliceless_ready())
+    pub fn share(&self, id: ClusterId, key: &Key) -> Option<Share> {
+        self.entries.get(key)?.share(id, self.sliceless_ready())
     }
 
     pub fn next_deadline(&self) -> Option<Moment> {
@@ -118,22 +132,19 @@ impl Cluster {
     /// Whether the object is not known and there are `limit` of its kind already.
     pub fn is_new_beyond(&self, object: &Object, limit: usize) -> bool {
         match object {
-            Object::Service(service) => {
-                let known = |key| self.joined.get(key).is_some_and(|joined| joined.service.is_some());
-                self.service_count >= limit && !known(&service.key)
-            }
+            Object::Service(service) => self.service_count >= limit && !self.has_service(&service.key),
             Object::Slice(slice) => {
                 let key = SliceKey { namespace: slice.namespace.clone(), name: slice.name.clone() };
-                self.slice_owners.len() >= limit && !self.slice_owners.contains_key(&key)
+                self.slice_count >= limit && self.owner(&key).is_none()
             }
         }
     }
 
     /// Gives the visible services that changed.
-    pub fn apply(&mut self, update: Update, now: Moment) -> BTreeSet<ServiceKey> {
+    pub fn apply(&mut self, update: Update, now: Moment) -> Vec<ServiceKey> {
         let mut edit = self.edit(now);
         match update {
-            Update::Apply(Object::Service(service)) => self.apply_service(service, &mut edit),
+            Update::Apply(Object::Service(service)) => self.apply_service(&service, &mut edit),
             Update::Apply(Object::Slice(slice)) => self.apply_slice(slice, &mut edit),
             Update::Delete(Kind::Service, key) => self.delete_service(&key, &mut edit),
             Update::Delete(Kind::EndpointSlice, key) => self.delete_slice(&key, &mut edit),
@@ -150,7 +161,7 @@ impl Cluster {
         }
         let sliceless_ready = self.sliceless_ready();
         for (key, was_ready) in mem::take(&mut edit.was_ready) {
-            let joined = self.joined.get(&key);
+            let joined = self.entries.get(&Key::of(&key));
             if joined.is_some_and(|joined| joined.ready(sliceless_ready) != was_ready) {
                 edit.mark(&key);
             }
@@ -158,14 +169,15 @@ impl Cluster {
         if edit.sliceless_ready != sliceless_ready {
             self.mark_sliceless(&mut edit);
         }
-        edit.changed
+        each_once(edit.changed)
     }
 
-    pub fn tick(&mut self, now: Moment) -> BTreeSet<ServiceKey> {
+    pub fn tick(&mut self, now: Moment) -> Vec<ServiceKey> {
         let mut edit = self.edit(now);
         while self.deadlines.first().is_some_and(|(at, _, _)| *at <= now) {
             let (_, key, timer) = self.deadlines.pop_first().expect("it has a first one");
-            let joined = self.joined.get_mut(&key).expect("a deadline ends with its service");
+            let octets = Key::of(&key);
+            let mut joined = self.entries.read(&octets);
             let service = joined.service.as_mut().expect("a deadline ends with its service");
             match timer {
                 Timer::Slices => {
@@ -175,20 +187,22 @@ impl Cluster {
                     }
                 }
                 Timer::Ingress => {
-                    service.ingress = Vec::new();
+                    service.ingress = Addresses::default();
                     service.ingress_until = None;
                     edit.mark(&key);
                 }
             }
+            let entry = Entry::write(&octets, &joined);
+            self.entries.put(&octets, entry);
         }
         self.service_losses.expire(now);
         self.slice_losses.expire(now);
-        edit.changed
+        each_once(edit.changed)
     }
 
     fn edit(&self, now: Moment) -> Edit {
         let sliceless_ready = self.sliceless_ready();
-        let (changed, was_ready) = (BTreeSet::new(), BTreeMap::new());
+        let (changed, was_ready) = (Vec::new(), HashMap::default());
         Edit { now, sliceless_ready, visible: self.is_synced(), changed, was_ready }
     }
 
@@ -196,61 +210,74 @@ impl Cluster {
     fn sliceless_ready(&self) -> bool {
         match self.policy {
             SlicePolicy::Expected => false,
-            SlicePolicy::Optional => self.slice_owners.is_empty(),
+            SlicePolicy::Optional => self.slice_count == 0,
         }
     }
 
     /// The first slice of the cluster came, or its last one went: the readiness of all that have none turns, except
     /// where it is granted anyway. This looks at every service of the cluster; it happens to manifests only.
     fn mark_sliceless(&self, edit: &mut Edit) {
-        for (key, joined) in &self.joined {
-            let over = joined.service.as_ref().is_some_and(|service| service.slice_wait == SliceWait::Over);
-            if over {
-                edit.mark(key);
+        for entry in self.entries.iter() {
+            if entry.read().service.is_some_and(|service| service.slice_wait == SliceWait::Over) {
+                edit.mark(&entry.service_key());
             }
         }
     }
 
     /// The first list of slices shows who has none. Before it nobody's slices are missing, however long it takes.
     fn start_waiting(&mut self, now: Moment) {
-        for (key, joined) in &mut self.joined {
-            settle(joined, key, true, true, now, &mut self.deadlines);
+        let without: Vec<ServiceKey> =
+            self.entries.iter().filter(|entry| entry.read().lacks_slices()).map(Entry::service_key).collect();
+        for key in without {
+            let octets = Key::of(&key);
+            let mut joined = self.entries.read(&octets);
+            settle(&mut joined, &key, true, true, now, &mut self.deadlines);
+            let entry = Entry::write(&octets, &joined);
+            self.entries.put(&octets, entry);
         }
     }
 
-    fn apply_service(&mut self, service: Service, edit: &mut Edit) {
-        self.service_losses.found(&service.key);
-        let key = service.key.clone();
-        let slices_listed = self.listed[Kind::EndpointSlice as usize];
-        let joined = self.joined.entry(key.clone()).or_default();
-        if joined.service.as_ref().is_some_and(|old| old.is_from(&service)) {
+    fn has_service(&self, key: &ServiceKey) -> bool {
+        self.entries.get(&Key::of(key)).is_some_and(|joined| joined.service.is_some())
+    }
+
+    fn apply_service(&mut self, service: &Service, edit: &mut Edit) {
+        let key = &service.key;
+        self.service_losses.found(key);
+        let octets = Key::of(key);
+        let written = Written::service(service);
+        let mut joined = self.entries.read(&octets);
+        let heard = written.as_service();
+        if joined.service.as_ref().is_some_and(|old| old.is_from(&heard)) {
             return;
         }
         let was_ready = joined.service.is_none() || joined.ready(edit.sliceless_ready);
-        let stored = match joined.service.take() {
+        joined.service = Some(match joined.service.take() {
             None => {
                 self.service_count += 1;
-                fresh(service)
+                heard
             }
-            Some(old) => replaced(old, service, edit.now, &mut self.deadlines),
-        };
-        joined.service = Some(stored);
-        settle(joined, &key, slices_listed, was_ready, edit.now, &mut self.deadlines);
-        edit.mark(&key);
+            Some(old) => replaced(&old, heard, key, edit.now, &mut self.deadlines),
+        });
+        let slices_listed = self.listed[Kind::EndpointSlice as usize];
+        settle(&mut joined, key, slices_listed, was_ready, edit.now, &mut self.deadlines);
+        let entry = Entry::write(&octets, &joined);
+        self.entries.put(&octets, entry);
+        edit.mark(key);
     }
 
     fn delete_service(&mut self, key: &ObjectKey, edit: &mut Edit) {
         // What is no label was never stored.
         let Some(key) = service_key(key) else { return };
-        let known = self.joined.get(&key).is_some_and(|joined| joined.service.is_some());
-        if known && self.service_losses.delete(&key, self.service_count, edit.now) {
+        if self.has_service(&key) && self.service_losses.delete(&key, self.service_count, edit.now) {
             self.remove_service(&key, edit);
         }
     }
 
     /// The Service is gone at once, graces and all; its slices stay until they are deleted themselves.
     fn remove_service(&mut self, key: &ServiceKey, edit: &mut Edit) {
-        let Some(joined) = self.joined.get_mut(key) else { return };
+        let octets = Key::of(key);
+        let mut joined = self.entries.read(&octets);
         let Some(service) = joined.service.take() else { return };
         if let SliceWait::Until(at) = service.slice_wait {
             self.deadlines.remove(&(at, key.clone(), Timer::Slices));
@@ -258,9 +285,8 @@ impl Cluster {
         if let Some(at) = service.ingress_until {
             self.deadlines.remove(&(at, key.clone(), Timer::Ingress));
         }
-        if joined.is_empty() {
-            self.joined.remove(key);
-        }
+        let entry = Entry::write(&octets, &joined);
+        self.entries.put(&octets, entry);
         self.service_count -= 1;
         edit.mark(key);
     }
@@ -270,84 +296,103 @@ impl Cluster {
             Object::Service(service) => Some(service),
             Object::Slice(_) => None,
         });
-        let services = last_of_each(services.collect(), |service| &service.key);
-        let keep = sorted(keep.iter().filter_map(service_key));
-        let is_listed = |key: &ServiceKey| {
-            services.binary_search_by(|service| service.key.cmp(key)).is_ok() || keep.binary_search(key).is_ok()
+        let services = last_of_each(services.collect(), |a, b| a.key.cmp(&b.key));
+        let missing = if self.service_count == 0 {
+            Vec::new()
+        } else {
+            let mut listed: HashSet<(&[u8], &[u8]), FixedState> = services
+                .iter()
+                .map(|service| (service.key.namespace.as_bytes(), service.key.name.as_bytes()))
+                .collect();
+            listed.extend(keep.iter().map(|key| (key.namespace.as_bytes(), key.name.as_bytes())));
+            service_keys(self.entries.iter().filter(|entry| !listed.contains(&entry.labels())))
         };
-        let missing = self.keys().filter(|key| !is_listed(key)).cloned().collect();
         let gone = self.service_losses.list(missing, self.service_count, edit.now);
+        self.entries.reserve(services.len().saturating_sub(self.entries.len()));
         for service in services {
-            self.apply_service(service, edit);
+            self.apply_service(&service, edit);
         }
         for key in gone {
             self.remove_service(&key, edit);
         }
     }
 
+    /// The name of the service that a slice is joined to.
+    fn owner<'a>(&'a self, key: &'a SliceKey) -> Option<&'a str> {
+        if let Some(owner) = self.strays.get(key) {
+            return Some(owner.as_str());
+        }
+        let stem = stem(&key.name)?;
+        let joined = self.entries.get(&Key::from_octets(key.namespace.as_bytes(), stem.as_bytes())?)?;
+        joined.position(&key.name).is_ok().then_some(stem)
+    }
+
     fn apply_slice(&mut self, slice: Slice, edit: &mut Edit) {
-        let Slice { namespace, name, service, endpoints, ports } = slice;
-        let mut key = SliceKey { namespace: namespace.clone(), name };
+        let written = Written::slice(&slice);
+        let Slice { namespace, name, service, .. } = slice;
+        let key = SliceKey { namespace, name };
         self.slice_losses.found(&key);
-        let mut owner = ServiceKey { namespace, name: service };
-        match self.slice_owners.get(&key) {
-            Some(label) if *label == owner.name => {}
-            moved => {
-                let left = moved.map(|label| ServiceKey { namespace: key.namespace.clone(), name: label.clone() });
-                if let Some(left) = left {
-                    self.edit_slices(&left, edit, |slices| slices.retain(|slice| slice.name != key.name));
-                }
-                // The names of a million slices are shared with their services.
-                if let Some((shared, _)) = self.joined.get_key_value(&owner) {
-                    owner = shared.clone();
-                    key.namespace = shared.namespace.clone();
-                }
-                self.slice_owners.insert(key.clone(), owner.name.clone());
+        match self.owner(&key) {
+            Some(owner) if owner == service.as_str() => {}
+            None => {
+                self.slice_count += 1;
+                self.note_stray(&key, &service);
+            }
+            Some(left) => {
+                let left = label(left.as_bytes());
+                self.take_slice(&key, left, edit);
+                self.strays.remove(&key);
+                self.note_stray(&key, &service);
             }
         }
-        let slice = StoredSlice { name: key.name, endpoints, ports };
-        let old = self.joined.get(&owner).and_then(|joined| {
-            let at = joined.slices.binary_search_by(|old| old.name.cmp(&slice.name)).ok()?;
-            Some(&joined.slices[at])
-        });
-        if old == Some(&slice) {
-            return;
+        let owner = ServiceKey { namespace: key.namespace, name: service };
+        self.edit_slices(&owner, SliceChange::Put(written.as_slice()), edit);
+    }
+
+    fn note_stray(&mut self, key: &SliceKey, owner: &Label) {
+        if stem(&key.name) != Some(owner.as_str()) {
+            self.strays.insert(key.clone(), owner.clone());
         }
-        self.edit_slices(&owner, edit, |slices| match slices.binary_search_by(|old| old.name.cmp(&slice.name)) {
-            Ok(at) => slices[at] = slice,
-            Err(at) => slices.insert(at, slice),
-        });
     }
 
     fn delete_slice(&mut self, key: &ObjectKey, edit: &mut Edit) {
         let Some(key) = slice_key(key) else { return };
-        let known = self.slice_owners.contains_key(&key);
-        if known && self.slice_losses.delete(&key, self.slice_owners.len(), edit.now) {
+        if self.owner(&key).is_some() && self.slice_losses.delete(&key, self.slice_count, edit.now) {
             self.remove_slice(&key, edit);
         }
     }
 
     fn remove_slice(&mut self, key: &SliceKey, edit: &mut Edit) {
-        let Some(name) = self.slice_owners.remove(key) else { return };
-        let owner = ServiceKey { namespace: key.namespace.clone(), name };
-        self.edit_slices(&owner, edit, |slices| slices.retain(|slice| slice.name != key.name));
+        let Some(owner) = self.owner(key) else { return };
+        let owner = label(owner.as_bytes());
+        self.strays.remove(key);
+        self.slice_count -= 1;
+        self.take_slice(key, owner, edit);
+    }
+
+    /// Out of the entry of the service that it is joined to.
+    fn take_slice(&mut self, key: &SliceKey, owner: Label, edit: &mut Edit) {
+        let owner = ServiceKey { namespace: key.namespace.clone(), name: owner };
+        self.edit_slices(&owner, SliceChange::Take(&key.name), edit);
     }
 
     fn reset_slices(&mut self, objects: Vec<Object>, keep: Vec<ObjectKey>, edit: &mut Edit) {
         let slices = objects.into_iter().filter_map(|object| match object {
-            Object::Slice(slice) => {
-                Some((SliceKey { namespace: slice.namespace.clone(), name: slice.name.clone() }, slice))
-            }
+            Object::Slice(slice) => Some(slice),
             Object::Service(_) => None,
         });
-        let slices = last_of_each(slices.collect(), |(key, _)| key);
-        let keep = sorted(keep.iter().filter_map(slice_key));
-        let is_listed = |key: &SliceKey| {
-            slices.binary_search_by(|(listed, _)| listed.cmp(key)).is_ok() || keep.binary_search(key).is_ok()
+        let slices = last_of_each(slices.collect(), |a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        let missing = if self.slice_count == 0 {
+            Vec::new()
+        } else {
+            let mut listed: HashSet<(&[u8], &str), FixedState> =
+                slices.iter().map(|slice| (slice.namespace.as_bytes(), &*slice.name)).collect();
+            listed.extend(keep.iter().map(|key| (key.namespace.as_bytes(), &*key.name)));
+            self.slices_without(&listed)
         };
-        let missing = self.slice_owners.keys().filter(|key| !is_listed(key)).cloned().collect();
-        let gone = self.slice_losses.list(missing, self.slice_owners.len(), edit.now);
-        for (_, slice) in slices {
+        let gone = self.slice_losses.list(missing, self.slice_count, edit.now);
+        self.entries.reserve(slices.len().saturating_sub(self.entries.len()));
+        for slice in slices {
             self.apply_slice(slice, edit);
         }
         for key in gone {
@@ -355,21 +400,49 @@ impl Cluster {
         }
     }
 
+    /// The slices that were not listed, in order.
+    fn slices_without(&self, listed: &HashSet<(&[u8], &str), FixedState>) -> Vec<SliceKey> {
+        let mut missing = Vec::new();
+        for entry in self.entries.iter() {
+            let (namespace, _) = entry.labels();
+            for slice in entry.read().slices {
+                if !listed.contains(&(namespace, slice.name)) {
+                    missing.push(SliceKey { namespace: label(namespace), name: slice.name.into() });
+                }
+            }
+        }
+        missing.sort();
+        missing
+    }
+
     /// Changes the slices under one service name. Behind a virtual address only readiness shows, which is compared when
     /// the update is done: that spares a rebuild for nearly every pod that comes and goes.
-    fn edit_slices(&mut self, key: &ServiceKey, edit: &mut Edit, change: impl FnOnce(&mut Vec<StoredSlice>)) {
+    fn edit_slices(&mut self, key: &ServiceKey, change: SliceChange<'_>, edit: &mut Edit) {
+        let octets = Key::of(key);
+        let mut joined = self.entries.read(&octets);
+        let ready = joined.ready(edit.sliceless_ready);
+        match change {
+            SliceChange::Put(slice) => match joined.position(slice.name) {
+                Ok(at) if joined.slices[at] == slice => return,
+                Ok(at) => joined.slices[at] = slice,
+                Err(at) => joined.slices.insert(at, slice),
+            },
+            SliceChange::Take(name) => joined.slices.retain(|slice| slice.name != name),
+        }
+        let was_ready = edit.was_ready(key, ready);
         let slices_listed = self.listed[Kind::EndpointSlice as usize];
-        let joined = self.joined.entry(key.clone()).or_default();
-        let was_ready = edit.was_ready(key, joined.ready(edit.sliceless_ready));
-        change(&mut joined.slices);
-        settle(joined, key, slices_listed, was_ready, edit.now, &mut self.deadlines);
+        settle(&mut joined, key, slices_listed, was_ready, edit.now, &mut self.deadlines);
         if joined.is_headless() {
             edit.mark(key);
         }
-        if joined.is_empty() {
-            self.joined.remove(key);
-        }
+        let entry = Entry::write(&octets, &joined);
+        self.entries.put(&octets, entry);
     }
+}
+
+enum SliceChange<'a> {
+    Put(StoredSlice<'a>),
+    Take(&'a str),
 }
 
 /// Brings `slice_wait` and its deadline in line with the selector and the slices.
@@ -378,15 +451,15 @@ impl Cluster {
 /// stays so for [`SLICE_GRACE`]: controllers replace slices, and ours is only a view of their work. Who was not
 /// ready does not become so by losing a slice. A new Service counts as having been ready.
 fn settle(
-    joined: &mut Joined,
+    joined: &mut Joined<'_>,
     key: &ServiceKey,
     slices_listed: bool,
     was_ready: bool,
     now: Moment,
     deadlines: &mut BTreeSet<(Moment, ServiceKey, Timer)>,
 ) {
+    let lacks_slices = slices_listed && joined.lacks_slices();
     let Some(service) = &mut joined.service else { return };
-    let lacks_slices = slices_listed && service.has_selector && joined.slices.is_empty();
     match (service.slice_wait, lacks_slices) {
         (SliceWait::NotNeeded, false) | (SliceWait::Until(_) | SliceWait::Over, true) => {}
         (SliceWait::NotNeeded, true) if was_ready => {
@@ -403,32 +476,32 @@ fn settle(
     }
 }
 
-fn fresh(service: Service) -> Stored {
-    let Service { key: _, exposure, cluster_address, ingress, ports, has_selector } = service;
-    let slice_wait = SliceWait::NotNeeded;
-    Stored { exposure, cluster_address, ingress, ingress_until: None, ports, has_selector, slice_wait }
-}
-
 /// The new object in the place of the old one: an emptied ingress keeps its last addresses for [`INGRESS_GRACE`], from
 /// when it was emptied, as long as the Service is a LoadBalancer.
-fn replaced(
-    old: Stored,
-    service: Service,
+fn replaced<'a>(
+    old: &Stored<'a>,
+    new: Stored<'a>,
+    key: &ServiceKey,
     now: Moment,
     deadlines: &mut BTreeSet<(Moment, ServiceKey, Timer)>,
-) -> Stored {
-    let key = service.key.clone();
-    let mut new = Stored { slice_wait: old.slice_wait, ..fresh(service) };
+) -> Stored<'a> {
+    let mut new = Stored { slice_wait: old.slice_wait, ..new };
     let both = [old.exposure, new.exposure] == [Exposure::LoadBalancer; 2];
     if both && new.ingress.is_empty() && !old.ingress.is_empty() {
         new.ingress = old.ingress;
         let until = old.ingress_until.unwrap_or(now + INGRESS_GRACE);
         new.ingress_until = Some(until);
-        deadlines.insert((until, key, Timer::Ingress));
+        deadlines.insert((until, key.clone(), Timer::Ingress));
     } else if let Some(until) = old.ingress_until {
-        deadlines.remove(&(until, key, Timer::Ingress));
+        deadlines.remove(&(until, key.clone(), Timer::Ingress));
     }
     new
+}
+
+/// What Kubernetes makes the names of a service's slices from: `orders-x7k2p` is one of `orders`. That spares a map from
+/// a million slices to their services; a slice that is named otherwise is one of [`Cluster::strays`].
+fn stem(slice: &str) -> Option<&str> {
+    slice.rsplit_once('-').map(|(stem, _)| stem)
 }
 
 fn service_key(key: &ObjectKey) -> Option<ServiceKey> {
@@ -439,17 +512,15 @@ fn slice_key(key: &ObjectKey) -> Option<SliceKey> {
     Some(SliceKey { namespace: Label::parse(&key.namespace).ok()?, name: key.name.clone() })
 }
 
-fn sorted<K: Ord>(keys: impl Iterator<Item = K>) -> Vec<K> {
-    let mut keys: Vec<K> = keys.collect();
-    keys.sort();
-    keys
-}
-
-/// In the order of their keys. A list that names an object twice means its later state.
-fn last_of_each<T, K: Ord>(mut objects: Vec<T>, key: impl Fn(&T) -> &K) -> Vec<T> {
+/// In order. A list that names an object twice means its later state.
+fn last_of_each<T>(mut objects: Vec<T>, order: impl Fn(&T, &T) -> Ordering) -> Vec<T> {
+    // As an API server lists them.
+    if objects.is_sorted_by(|a, b| order(a, b).is_lt()) {
+        return objects;
+    }
     // Stable, so that the last of equals comes first after the reversal.
     objects.reverse();
-    objects.sort_by(|a, b| key(a).cmp(key(b)));
-    objects.dedup_by(|later, first| key(later) == key(first));
+    objects.sort_by(&order);
+    objects.dedup_by(|later, first| order(later, first).is_eq());
     objects
 }

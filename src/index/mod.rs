@@ -1,6 +1,5 @@
 //! The federation as last heard: what each cluster said, object by object, and what an update changes.
 
-use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 
@@ -8,17 +7,21 @@ use crate::model::{ClusterId, Federated, Moment, Service, ServiceKey, Slice};
 
 mod cluster;
 mod losses;
+mod packed;
 mod share;
 #[cfg(test)]
 mod tests;
 
 use cluster::Cluster;
+use packed::{Key, service_keys};
 
 /// What every cluster said last, held per cluster and joined on demand.
 ///
 /// A cluster is *synced* when every [`Kind`] of it has been listed once. Until then its objects are kept but not
 /// shown: half a cluster (Services without their slices) would answer wrongly.
 pub struct Index {
+    /// Of the hash of every cluster's entries.
+    seed: u64,
     /// By [`ClusterId`]. Ids come from the configuration that this index was made for; another one is a bug.
     clusters: Vec<Cluster>,
     /// Most objects of one kind in one cluster.
@@ -40,7 +43,14 @@ pub struct Held {
 impl Index {
     /// One policy per cluster, in the order of their ids.
     pub fn new(policies: Vec<SlicePolicy>) -> Index {
-        Index { clusters: policies.into_iter().map(Cluster::new).collect(), limit: usize::MAX }
+        let clusters = policies.into_iter().map(|policy| Cluster::new(policy, 0)).collect();
+        Index { seed: 0, clusters, limit: usize::MAX }
+    }
+
+    /// An empty index whose hash nobody can make names collide in. `seed`: random.
+    pub fn seeded(self, seed: u64) -> Index {
+        let clusters = self.clusters.iter().map(|cluster| Cluster::new(cluster.policy, seed)).collect();
+        Index { seed, clusters, ..self }
     }
 
     /// Takes no more than `limit` objects of one kind from one cluster: the sources bound their lists, this bounds what
@@ -55,7 +65,7 @@ impl Index {
     pub fn adopt(&mut self, id: ClusterId, from: &mut Index, old: ClusterId) {
         let policy = self.clusters[id.index()].policy;
         let source = &mut from.clusters[old.index()];
-        let emptied = Cluster::new(source.policy);
+        let emptied = Cluster::new(source.policy, from.seed);
         let mut adopted = mem::replace(source, emptied);
         adopted.policy = policy;
         self.clusters[id.index()] = adopted;
@@ -72,7 +82,7 @@ impl Index {
         let was_synced = state.is_synced();
         let services = state.apply(update, now);
         if !was_synced && state.is_synced() {
-            Changes { services: state.keys().cloned().collect(), synced: Some(cluster), refused: None }
+            Changes { services: state.keys(), synced: Some(cluster), refused: None }
         } else {
             Changes { services, ..Changes::default() }
         }
@@ -81,7 +91,7 @@ impl Index {
     /// Lets time pass: ends the graces that are over at `now`.
     pub fn tick(&mut self, now: Moment) -> Changes {
         let services = self.clusters.iter_mut().flat_map(|cluster| cluster.tick(now)).collect();
-        Changes { services, ..Changes::default() }
+        Changes { services: each_once(services), ..Changes::default() }
     }
 
     /// When [`Index::tick`] has something to do next.
@@ -107,15 +117,16 @@ impl Index {
 
     /// The service with the shares of all synced clusters that have it; `None` if none has.
     pub fn service(&self, key: &ServiceKey) -> Option<Federated> {
+        let octets = Key::of(key);
         let visible = self.numbered().filter(|(_, state)| state.is_synced());
-        let shares: Vec<_> = visible.filter_map(|(id, state)| state.share(id, key)).collect();
+        let shares: Vec<_> = visible.filter_map(|(id, state)| state.share(id, &octets)).collect();
         (!shares.is_empty()).then(|| Federated { key: key.clone(), shares })
     }
 
     /// The services of all synced clusters, in order, each once.
-    pub fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+    pub fn keys(&self) -> Vec<ServiceKey> {
         let visible = self.clusters.iter().filter(|state| state.is_synced());
-        visible.flat_map(Cluster::keys).collect::<BTreeSet<_>>().into_iter()
+        service_keys(visible.flat_map(Cluster::entries))
     }
 
     /// How many Services and EndpointSlices of a cluster are held, synced or not.
@@ -190,10 +201,16 @@ pub enum SlicePolicy {
 /// What an update or the passing of time changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The services whose [`Federated`] may have changed.
-    pub services: BTreeSet<ServiceKey>,
+    /// The services whose [`Federated`] may have changed, in order, each once.
+    pub services: Vec<ServiceKey>,
     /// The cluster has synced with this update: all its kinds were listed once.
     pub synced: Option<ClusterId>,
     /// The cluster has as many objects of the kind as it may have, and this one was not taken.
     pub refused: Option<ClusterId>,
+}
+
+fn each_once(mut keys: Vec<ServiceKey>) -> Vec<ServiceKey> {
+    keys.sort();
+    keys.dedup();
+    keys
 }

@@ -2,28 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::model::{ClusterAddress, ClusterId, Endpoint, Exposure, Label, Moment, Pod, Port, Service, Share};
+use super::packed::{Addresses, Endpoints, Ports, label};
+use crate::model::{ClusterAddress, ClusterId, Exposure, Label, Moment, Pod, Share};
 
-/// What a cluster holds under one service's name. Not both parts are empty.
-#[derive(Debug, Default)]
-pub(super) struct Joined {
+/// What a cluster holds under one service's name, read from its entry.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub(super) struct Joined<'a> {
     /// `None`: only slices came yet, or their Service is not exported.
-    pub service: Option<Stored>,
+    pub service: Option<Stored<'a>>,
     /// Ordered by object name.
-    pub slices: Vec<StoredSlice>,
+    pub slices: Vec<StoredSlice<'a>>,
 }
 
-/// A Service object without its key, which the map holds.
-#[derive(Debug)]
-pub(super) struct Stored {
+/// A Service object without its key.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub(super) struct Stored<'a> {
     pub exposure: Exposure,
-    pub cluster_address: ClusterAddress,
-    pub ingress: Vec<IpAddr>,
+    pub is_headless: bool,
+    /// None, where it is headless.
+    pub cluster_addresses: Addresses<'a>,
+    pub ingress: Addresses<'a>,
     /// The object has no ingress address any more; `ingress` is what it had last, and goes at this moment.
     pub ingress_until: Option<Moment>,
-    pub ports: Vec<Port>,
+    pub ports: Ports<'a>,
     pub has_selector: bool,
     pub slice_wait: SliceWait,
 }
@@ -41,30 +43,31 @@ pub(super) enum SliceWait {
     Over,
 }
 
-/// An EndpointSlice object without its namespace and service, which the map holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct StoredSlice {
-    pub name: Arc<str>,
-    pub endpoints: Vec<Endpoint>,
-    pub ports: Vec<Port>,
+/// An EndpointSlice object without its namespace and service.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub(super) struct StoredSlice<'a> {
+    pub name: &'a str,
+    pub endpoints: Endpoints<'a>,
+    pub ports: Ports<'a>,
 }
 
-impl Stored {
-    /// Whether the object is the one that is stored.
-    pub fn is_from(&self, service: &Service) -> bool {
+impl Stored<'_> {
+    /// Whether the object, as just heard, is the one that is stored.
+    pub fn is_from(&self, object: &Stored<'_>) -> bool {
         let ingress_same = match self.ingress_until {
-            Some(_) => service.ingress.is_empty(),
-            None => service.ingress == self.ingress,
+            Some(_) => object.ingress.is_empty(),
+            None => object.ingress == self.ingress,
         };
         ingress_same
-            && self.exposure == service.exposure
-            && self.cluster_address == service.cluster_address
-            && self.ports == service.ports
-            && self.has_selector == service.has_selector
+            && self.exposure == object.exposure
+            && self.is_headless == object.is_headless
+            && self.cluster_addresses == object.cluster_addresses
+            && self.ports == object.ports
+            && self.has_selector == object.has_selector
     }
 }
 
-impl Joined {
+impl Joined<'_> {
     /// `sliceless_ready`: a Service without slice is ready in this cluster, whatever its selector.
     ///
     /// Two slices may hold the same address while a controller moves an endpoint between them, and the two events come
@@ -74,7 +77,7 @@ impl Joined {
     pub fn ready(&self, sliceless_ready: bool) -> bool {
         let Some(service) = &self.service else { return false };
         if !self.slices.is_empty() {
-            return self.slices.iter().flat_map(|slice| &slice.endpoints).any(|e| e.ready && e.serving);
+            return self.slices.iter().flat_map(|slice| slice.endpoints.iter()).any(|e| e.ready && e.serving);
         }
         let no_wait_over = match service.slice_wait {
             SliceWait::NotNeeded | SliceWait::Until(_) => true,
@@ -84,7 +87,17 @@ impl Joined {
     }
 
     pub fn is_headless(&self) -> bool {
-        self.service.as_ref().is_some_and(|s| s.cluster_address == ClusterAddress::Headless)
+        self.service.as_ref().is_some_and(|service| service.is_headless)
+    }
+
+    /// It has a selector, for which a controller makes slices, and none is there.
+    pub fn lacks_slices(&self) -> bool {
+        self.slices.is_empty() && self.service.as_ref().is_some_and(|service| service.has_selector)
+    }
+
+    /// Where the slice of this name is, or belongs.
+    pub fn position(&self, slice: &str) -> Result<usize, usize> {
+        self.slices.binary_search_by(|known| known.name.cmp(slice))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -96,11 +109,14 @@ impl Joined {
         Some(Share {
             cluster,
             exposure: service.exposure,
-            cluster_address: service.cluster_address.clone(),
-            ingress: service.ingress.clone(),
-            ports: service.ports.clone(),
+            cluster_address: match service.is_headless {
+                true => ClusterAddress::Headless,
+                false => ClusterAddress::Virtual(service.cluster_addresses.iter().collect()),
+            },
+            ingress: service.ingress.iter().collect(),
+            ports: service.ports.iter().collect(),
             ready: self.ready(sliceless_ready),
-            pods: if self.is_headless() { pods(&self.slices) } else { Vec::new() },
+            pods: if service.is_headless { pods(&self.slices) } else { Vec::new() },
         })
     }
 }
@@ -108,31 +124,31 @@ impl Joined {
 /// A ready address of a headless service, joined over the slices that hold it.
 #[derive(Default)]
 struct Address<'a> {
-    hostname: Option<&'a Label>,
-    ports: Vec<&'a Port>,
+    hostname: Option<&'a [u8]>,
+    ports: Vec<Ports<'a>>,
 }
 
 /// The ready endpoints by hostname. An address in two slices is one endpoint, with the ports of both (slices made by
 /// hand may hold one port each) and one hostname: the first given, in the order of slice names. A hostname with several
 /// addresses is one pod: a dual-stack pod has a slice per family.
-fn pods(slices: &[StoredSlice]) -> Vec<Pod> {
+fn pods(slices: &[StoredSlice<'_>]) -> Vec<Pod> {
     let mut addresses: BTreeMap<IpAddr, Address<'_>> = BTreeMap::new();
     for slice in slices {
         for endpoint in slice.endpoints.iter().filter(|e| e.ready) {
-            for address in &endpoint.addresses {
-                let joined = addresses.entry(*address).or_default();
-                joined.hostname = joined.hostname.or(endpoint.hostname.as_ref());
-                joined.ports.extend(&slice.ports);
+            for address in endpoint.addresses.iter() {
+                let joined = addresses.entry(address).or_default();
+                joined.hostname = joined.hostname.or(endpoint.hostname);
+                joined.ports.push(slice.ports);
             }
         }
     }
     let mut pods: BTreeMap<Label, Pod> = BTreeMap::new();
     for (address, joined) in addresses {
-        let hostname = joined.hostname.cloned().unwrap_or_else(|| dashed(address));
+        let hostname = joined.hostname.map_or_else(|| dashed(address), label);
         let pod = pods.entry(hostname.clone()).or_insert_with(|| Pod { hostname, addresses: vec![], ports: vec![] });
         // In order and each once, as the map is.
         pod.addresses.push(address);
-        pod.ports.extend(joined.ports.into_iter().cloned());
+        pod.ports.extend(joined.ports.into_iter().flat_map(Ports::iter));
     }
     let finish = |mut pod: Pod| {
         pod.ports.sort();
@@ -157,15 +173,13 @@ fn dashed(address: IpAddr) -> Label {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packed::Written;
     use super::super::tests::slice;
     use super::*;
 
     fn pods_of(slices: &[&str]) -> Vec<String> {
-        let stored = |text: &&str| {
-            let slice = slice(text);
-            StoredSlice { name: slice.name, endpoints: slice.endpoints, ports: slice.ports }
-        };
-        let slices: Vec<StoredSlice> = slices.iter().map(stored).collect();
+        let written: Vec<Written> = slices.iter().map(|text| Written::slice(&slice(text))).collect();
+        let slices: Vec<StoredSlice<'_>> = written.iter().map(Written::as_slice).collect();
         let show = |pod: Pod| {
             let ports: Vec<u16> = pod.ports.iter().map(|port| port.number.get()).collect();
             format!("{} {:?} {ports:?}", pod.hostname, pod.addresses)

@@ -51,7 +51,7 @@ fn federation(clusters: &[&str]) -> (Federation, Arc<Seen>) {
     let (started, seen) = (Instant::now(), Arc::new(Seen::default()));
     let (publisher, _) = Publisher::new(config(clusters), &[], 0);
     let members = clusters.iter().map(|_| Member::new(started)).collect();
-    (Federation::new(started, publisher, members, seen.clone()), seen)
+    (Federation::new(started, publisher, members, seen.clone(), 1), seen)
 }
 
 fn service(name: &str) -> Object {

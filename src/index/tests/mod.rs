@@ -124,7 +124,7 @@ fn update(text: &str) -> Option<Update> {
 fn show(index: &Index) -> String {
     let mut all = vec![];
     for key in index.keys() {
-        let federated = index.service(key).expect("a key has a service");
+        let federated = index.service(&key).expect("a key has a service");
         for share in federated.shares {
             let mut text = if key.namespace.as_str() == "ns" { key.name.to_string() } else { key.to_string() };
             if share.cluster != C0 {

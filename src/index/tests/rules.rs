@@ -285,7 +285,7 @@ fn headless() {
 fn a_cluster_is_seen_when_all_kinds_were_listed() {
     let mut index = Index::new(vec![SlicePolicy::Expected; 2]);
     let say = |index: &mut Index, cluster, second, said| index.apply(cluster, update(said).unwrap(), at(second));
-    let keys = |names: &[&str]| names.iter().map(|name| key(name)).collect::<BTreeSet<_>>();
+    let keys = |names: &[&str]| names.iter().map(|name| key(name)).collect::<Vec<_>>();
 
     for said in ["service a lb=1.1.1.1", "services: a lb=2.2.2.2; b", "service c", "slice s a 10.1.0.1", "no service c"]
     {
@@ -325,10 +325,10 @@ fn a_cluster_has_no_more_objects_than_it_may() {
     assert_eq!(refused, Changes { refused: Some(C0), ..Changes::default() });
     assert!(index.service(&key("c")).is_none());
     // What is known may change, and what goes makes room.
-    assert_eq!(index.apply(C0, apply("b port=80"), at(3)).services, [key("b")].into());
+    assert_eq!(index.apply(C0, apply("b port=80"), at(3)).services, [key("b")]);
     let gone = ObjectKey { namespace: "ns".into(), name: "a".into() };
     index.apply(C0, Update::Delete(Kind::Service, gone), at(4));
-    assert_eq!(index.apply(C0, apply("c"), at(5)).services, [key("c")].into());
+    assert_eq!(index.apply(C0, apply("c"), at(5)).services, [key("c")]);
 }
 
 #[test]

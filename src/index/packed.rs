@@ -1,0 +1,589 @@
+//! How entries are kept: each is one piece of octets, which is read when it is asked for and written anew when it changes.
+//!
+//! A million services in three clusters are three million entries. As structures of vectors, most of each would be
+//! pointers, capacities and what the allocator adds to every piece.
+//!
+//! ```text
+//! entry    = length of the key (1 octet), key, run(service or nothing), run(slice)...
+//! key      = namespace, 0, name, 0
+//! service  = flags, [moment], [moment], run(address...), run(address...), run(port...)
+//! slice    = run(name), run(endpoint...), run(port...)
+//! endpoint = flags, [run(hostname)], run(address...)
+//! address  = 4 or 6, its octets
+//! port     = length of the name and protocol (1 octet), number, name
+//! run(x)   = length of x (7 bits an octet, the low ones first), x
+//! ```
+//!
+//! Keys sort as [`ServiceKey`]s do: no label holds an octet 0.
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use foldhash::quality::FixedState;
+
+use super::share::{Joined, SliceWait, Stored, StoredSlice};
+use crate::model::{ClusterAddress, Endpoint, Exposure, Label, Moment, Port, Protocol, Service, ServiceKey, Slice};
+
+/// The entries of a cluster.
+#[derive(Debug)]
+pub(super) struct Entries(HashSet<Entry, FixedState>);
+
+impl Entries {
+    pub fn new(seed: u64) -> Entries {
+        Entries(HashSet::with_hasher(FixedState::with_seed(seed)))
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Joined<'_>> {
+        self.0.get(key.octets()).map(Entry::read)
+    }
+
+    /// What is there, or nothing to begin with.
+    pub fn read(&self, key: &Key) -> Joined<'_> {
+        self.get(key).unwrap_or_default()
+    }
+
+    /// `entry` comes from [`Entry::write`]; `None` where nothing is left.
+    pub fn put(&mut self, key: &Key, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => drop(self.0.replace(entry)),
+            None => drop(self.0.take(key.octets())),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn reserve(&mut self, more: usize) {
+        self.0.reserve(more);
+    }
+
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+}
+
+/// A [`ServiceKey`] as it is looked up.
+pub(super) struct Key {
+    octets: [u8; 2 * (MAX_LABEL + 1)],
+    length: usize,
+}
+
+const MAX_LABEL: usize = 63;
+
+impl Key {
+    pub fn of(key: &ServiceKey) -> Key {
+        Key::from_octets(key.namespace.as_bytes(), key.name.as_bytes()).expect("labels have at most 63 octets")
+    }
+
+    /// `None`: too long for labels. What is no label for another reason is the key of no entry.
+    pub fn from_octets(namespace: &[u8], name: &[u8]) -> Option<Key> {
+        if namespace.len() > MAX_LABEL || name.len() > MAX_LABEL {
+            return None;
+        }
+        let mut octets = [0; 2 * (MAX_LABEL + 1)];
+        octets[..namespace.len()].copy_from_slice(namespace);
+        let at = namespace.len() + 1;
+        octets[at..at + name.len()].copy_from_slice(name);
+        Some(Key { octets, length: at + name.len() + 1 })
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.octets[..self.length]
+    }
+}
+
+/// What a cluster holds under one service's name.
+#[derive(Debug)]
+pub(super) struct Entry(Box<[u8]>);
+
+impl Borrow<[u8]> for Entry {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Entry {
+    /// `None`: there is nothing to keep.
+    pub fn write(key: &Key, joined: &Joined<'_>) -> Option<Entry> {
+        if joined.is_empty() {
+            return None;
+        }
+        // One piece for most entries; what is kept has no room to spare.
+        let mut out = Vec::with_capacity(256);
+        out.push(key.length as u8);
+        out.extend_from_slice(key.octets());
+        run(&mut out, |out| {
+            if let Some(service) = &joined.service {
+                write_stored(out, service);
+            }
+        });
+        for slice in &joined.slices {
+            run(&mut out, |out| write_slice(out, slice));
+        }
+        Some(Entry(out.as_slice().into()))
+    }
+
+    pub fn read(&self) -> Joined<'_> {
+        let mut octets = self.content();
+        let service = octets.run();
+        let service = (!service.is_empty()).then(|| read_stored(service));
+        let mut slices = Vec::new();
+        while !octets.is_empty() {
+            slices.push(read_slice(octets.run()));
+        }
+        Joined { service, slices }
+    }
+
+    pub fn has_service(&self) -> bool {
+        !self.content().run().is_empty()
+    }
+
+    /// Namespace and name.
+    pub fn labels(&self) -> (&[u8], &[u8]) {
+        let key = self.key();
+        let end = key.iter().position(|octet| *octet == 0).expect("a key has two labels");
+        (&key[..end], &key[end + 1..key.len() - 1])
+    }
+
+    pub fn service_key(&self) -> ServiceKey {
+        let (namespace, name) = self.labels();
+        ServiceKey { namespace: label(namespace), name: label(name) }
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.0[1..1 + usize::from(self.0[0])]
+    }
+
+    /// The beginning of the key, which sorts as keys do. A million keys lie in a million places: comparing what is at
+    /// hand takes a tenth of the time.
+    fn head(&self) -> u128 {
+        let key = self.key();
+        let mut head = [0; 16];
+        let length = key.len().min(head.len());
+        head[..length].copy_from_slice(&key[..length]);
+        u128::from_be_bytes(head)
+    }
+
+    fn content(&self) -> Octets<'_> {
+        Octets(&self.0[1 + usize::from(self.0[0])..])
+    }
+}
+
+/// The keys of those entries that hold a Service, in order, each once.
+pub(super) fn service_keys<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<ServiceKey> {
+    let with_service = entries.filter(|entry| entry.has_service());
+    let mut entries: Vec<(u128, &Entry)> = with_service.map(|entry| (entry.head(), entry)).collect();
+    entries.sort_unstable_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.key().cmp(other.key())));
+    entries.dedup();
+    entries.into_iter().map(|(_, entry)| entry.service_key()).collect()
+}
+
+/// The label that these octets were before.
+pub(super) fn label(octets: &[u8]) -> Label {
+    Label::parse(text(octets)).expect("it was a label when it was written")
+}
+
+fn text(octets: &[u8]) -> &str {
+    std::str::from_utf8(octets).expect("it was text when it was written")
+}
+
+/// An object in the form in which entries are kept, to be compared with what is there.
+pub(super) struct Written(Vec<u8>);
+
+impl Written {
+    pub fn service(service: &Service) -> Written {
+        let mut out = Vec::with_capacity(128);
+        let Service { key: _, exposure, cluster_address, ingress, ports, has_selector } = service;
+        let cluster_addresses = match cluster_address {
+            ClusterAddress::Virtual(addresses) => &addresses[..],
+            ClusterAddress::Headless => &[],
+        };
+        out.push(flags(&[
+            (LOAD_BALANCER, *exposure == Exposure::LoadBalancer),
+            (HEADLESS, *cluster_address == ClusterAddress::Headless),
+            (SELECTOR, *has_selector),
+        ]));
+        run(&mut out, |out| cluster_addresses.iter().for_each(|address| write_address(out, *address)));
+        run(&mut out, |out| ingress.iter().for_each(|address| write_address(out, *address)));
+        run(&mut out, |out| ports.iter().for_each(|port| write_port(out, port)));
+        Written(out)
+    }
+
+    /// Without its namespace and its service.
+    pub fn slice(slice: &Slice) -> Written {
+        let mut out = Vec::with_capacity(128);
+        run(&mut out, |out| out.extend_from_slice(slice.name.as_bytes()));
+        run(&mut out, |out| slice.endpoints.iter().for_each(|endpoint| write_endpoint(out, endpoint)));
+        run(&mut out, |out| slice.ports.iter().for_each(|port| write_port(out, port)));
+        Written(out)
+    }
+
+    /// A Service that has waited for nothing yet.
+    pub fn as_service(&self) -> Stored<'_> {
+        read_stored(&self.0)
+    }
+
+    pub fn as_slice(&self) -> StoredSlice<'_> {
+        read_slice(&self.0)
+    }
+}
+
+const LOAD_BALANCER: u8 = 1;
+const HEADLESS: u8 = 1 << 1;
+const SELECTOR: u8 = 1 << 2;
+const INGRESS_UNTIL: u8 = 1 << 3;
+const WAITS: u8 = 1 << 4;
+const WAIT_OVER: u8 = 1 << 5;
+
+const READY: u8 = 1;
+const SERVING: u8 = 1 << 1;
+const HOSTNAME: u8 = 1 << 2;
+
+fn flags(set: &[(u8, bool)]) -> u8 {
+    set.iter().filter(|(_, on)| *on).fold(0, |flags, (flag, _)| flags | flag)
+}
+
+fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
+    let Stored { exposure, is_headless, has_selector, cluster_addresses, ingress, ports, .. } = service;
+    let until = match service.slice_wait {
+        SliceWait::Until(at) => Some(at),
+        SliceWait::NotNeeded | SliceWait::Over => None,
+    };
+    out.push(flags(&[
+        (LOAD_BALANCER, *exposure == Exposure::LoadBalancer),
+        (HEADLESS, *is_headless),
+        (SELECTOR, *has_selector),
+        (INGRESS_UNTIL, service.ingress_until.is_some()),
+        (WAITS, until.is_some()),
+        (WAIT_OVER, service.slice_wait == SliceWait::Over),
+    ]));
+    for moment in [service.ingress_until, until].into_iter().flatten() {
+        out.extend_from_slice(&moment.0.as_secs().to_le_bytes());
+        out.extend_from_slice(&moment.0.subsec_nanos().to_le_bytes());
+    }
+    for list in [cluster_addresses.0, ingress.0, ports.0] {
+        run(out, |out| out.extend_from_slice(list));
+    }
+}
+
+fn read_stored(octets: &[u8]) -> Stored<'_> {
+    let mut octets = Octets(octets);
+    let flags = octets.octet();
+    let has = |flag: u8| flags & flag != 0;
+    let ingress_until = has(INGRESS_UNTIL).then(|| octets.moment());
+    let slice_wait = match (has(WAITS), has(WAIT_OVER)) {
+        (true, _) => SliceWait::Until(octets.moment()),
+        (false, true) => SliceWait::Over,
+        (false, false) => SliceWait::NotNeeded,
+    };
+    Stored {
+        exposure: if has(LOAD_BALANCER) { Exposure::LoadBalancer } else { Exposure::ClusterOnly },
+        is_headless: has(HEADLESS),
+        cluster_addresses: Addresses(octets.run()),
+        ingress: Addresses(octets.run()),
+        ingress_until,
+        ports: Ports(octets.run()),
+        has_selector: has(SELECTOR),
+        slice_wait,
+    }
+}
+
+fn write_slice(out: &mut Vec<u8>, slice: &StoredSlice<'_>) {
+    for part in [slice.name.as_bytes(), slice.endpoints.0, slice.ports.0] {
+        run(out, |out| out.extend_from_slice(part));
+    }
+}
+
+fn read_slice(octets: &[u8]) -> StoredSlice<'_> {
+    let mut octets = Octets(octets);
+    StoredSlice { name: text(octets.run()), endpoints: Endpoints(octets.run()), ports: Ports(octets.run()) }
+}
+
+fn write_endpoint(out: &mut Vec<u8>, endpoint: &Endpoint) {
+    let Endpoint { addresses, hostname, ready, serving } = endpoint;
+    out.push(flags(&[(READY, *ready), (SERVING, *serving), (HOSTNAME, hostname.is_some())]));
+    if let Some(hostname) = hostname {
+        run(out, |out| out.extend_from_slice(hostname.as_bytes()));
+    }
+    run(out, |out| addresses.iter().for_each(|address| write_address(out, *address)));
+}
+
+fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            out.push(4);
+            out.extend_from_slice(&address.octets());
+        }
+        IpAddr::V6(address) => {
+            out.push(6);
+            out.extend_from_slice(&address.octets());
+        }
+    }
+}
+
+/// A label has at most 63 octets, which is six bits: the protocol has room above them.
+fn write_port(out: &mut Vec<u8>, port: &Port) {
+    let protocol = match port.protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+        Protocol::Sctp => 2,
+    };
+    let name = port.name.as_ref().map_or(&[][..], Label::as_bytes);
+    out.push(name.len() as u8 | protocol << 6);
+    out.extend_from_slice(&port.number.get().to_be_bytes());
+    out.extend_from_slice(name);
+}
+
+/// A list of addresses in an entry, in its object's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Addresses<'a>(&'a [u8]);
+
+impl<'a> Addresses<'a> {
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = IpAddr> + use<'a> {
+        items(self.0, |octets| match octets.octet() {
+            4 => Ipv4Addr::from(octets.array::<4>()).into(),
+            _ => Ipv6Addr::from(octets.array::<16>()).into(),
+        })
+    }
+}
+
+/// A list of ports in an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ports<'a>(&'a [u8]);
+
+impl<'a> Ports<'a> {
+    pub fn iter(self) -> impl Iterator<Item = Port> + use<'a> {
+        items(self.0, |octets| {
+            let first = octets.octet();
+            let number = u16::from_be_bytes(octets.array());
+            let name = octets.take(usize::from(first & 0x3F));
+            Port {
+                name: (!name.is_empty()).then(|| label(name)),
+                protocol: match first >> 6 {
+                    0 => Protocol::Tcp,
+                    1 => Protocol::Udp,
+                    _ => Protocol::Sctp,
+                },
+                number: NonZeroU16::new(number).expect("it was a port when it was written"),
+            }
+        })
+    }
+}
+
+/// The endpoints of a slice in an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Endpoints<'a>(&'a [u8]);
+
+/// [`Endpoint`] in an entry.
+pub(super) struct StoredEndpoint<'a> {
+    pub addresses: Addresses<'a>,
+    pub hostname: Option<&'a [u8]>,
+    pub ready: bool,
+    pub serving: bool,
+}
+
+impl<'a> Endpoints<'a> {
+    pub fn iter(self) -> impl Iterator<Item = StoredEndpoint<'a>> {
+        items(self.0, |octets| {
+            let flags = octets.octet();
+            let has = |flag: u8| flags & flag != 0;
+            let hostname = has(HOSTNAME).then(|| octets.run());
+            let addresses = Addresses(octets.run());
+            StoredEndpoint { addresses, hostname, ready: has(READY), serving: has(SERVING) }
+        })
+    }
+}
+
+fn items<'a, T>(octets: &'a [u8], read: impl Fn(&mut Octets<'a>) -> T) -> impl Iterator<Item = T> {
+    let mut octets = Octets(octets);
+    std::iter::from_fn(move || (!octets.is_empty()).then(|| read(&mut octets)))
+}
+
+/// What is still to be read. Nothing but what this module wrote is read here.
+struct Octets<'a>(&'a [u8]);
+
+impl<'a> Octets<'a> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length);
+        self.0 = rest;
+        taken
+    }
+
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        self.take(N).try_into().expect("as long as was asked for")
+    }
+
+    fn octet(&mut self) -> u8 {
+        let [octet] = self.array();
+        octet
+    }
+
+    fn moment(&mut self) -> Moment {
+        let seconds = u64::from_le_bytes(self.array());
+        Moment(Duration::new(seconds, u32::from_le_bytes(self.array())))
+    }
+
+    fn run(&mut self) -> &'a [u8] {
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let octet = self.octet();
+            length |= usize::from(octet & 0x7F) << shift;
+            shift += 7;
+            if octet & 0x80 == 0 {
+                return self.take(length);
+            }
+        }
+    }
+}
+
+/// Writes what `write` writes, with its length before it.
+fn run(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.push(0);
+    write(out);
+    let mut length = out.len() - at - 1;
+    let mut end = at;
+    // Nearly every run is shorter than 128 octets; a longer one moves up.
+    while length >= 0x80 {
+        out[end] = length as u8 | 0x80;
+        length >>= 7;
+        end += 1;
+        out.insert(end, 0);
+    }
+    out[end] = length as u8;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, key, service, slice};
+    use super::*;
+
+    /// Writes an entry and reads it again.
+    fn assert_kept(joined: &Joined<'_>) {
+        let entry = Entry::write(&Key::of(&key("a")), joined).expect("it is not empty");
+        assert_eq!(entry.labels(), (&b"ns"[..], &b"a"[..]));
+        assert_eq!(entry.has_service(), joined.service.is_some());
+        assert_eq!(entry.read(), *joined);
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let services = [
+            service("a"),
+            service("a lb=1.1.1.1,2600::1 port=80"),
+            service("a lb headless noselector"),
+            Service { cluster_address: ClusterAddress::Virtual(vec![]), ..service("a") },
+        ];
+        let waits = [SliceWait::NotNeeded, SliceWait::Until(at(7)), SliceWait::Over];
+        let many = (0..1_000).map(|i| format!(" 10.1.{}.{}@h{i}", i / 256, i % 256)).collect::<String>();
+        let slices =
+            ["s a", "s a 10.1.0.1!ready 10.1.0.2,10.1.0.3!serving port=80 port=443", "s a fd00::1,fd00::2@web-0"];
+        let slices = slices.iter().map(|text| slice(text)).chain([slice(&format!("long{}", &format!(" a{many}")))]);
+        let slices: Vec<Written> = slices.map(|slice| Written::slice(&slice)).collect();
+        for written in services.iter().map(Written::service) {
+            for slice_wait in waits {
+                for ingress_until in [None, Some(Moment(Duration::new(u64::MAX, 999_999_999)))] {
+                    for count in 0..=slices.len() {
+                        let service = Stored { slice_wait, ingress_until, ..written.as_service() };
+                        let slices = || slices[..count].iter().map(Written::as_slice).collect();
+                        assert_kept(&Joined { service: Some(service), slices: slices() });
+                        if count > 0 {
+                            assert_kept(&Joined { service: None, slices: slices() });
+                        }
+                    }
+                }
+            }
+        }
+        assert!(Entry::write(&Key::of(&key("a")), &Joined::default()).is_none());
+    }
+
+    #[test]
+    fn objects_are_read_as_they_were_written() {
+        let ports: Vec<Port> =
+            [("", Protocol::Tcp, 1), ("http", Protocol::Udp, 443), (&"x".repeat(63), Protocol::Sctp, 65_535)]
+                .into_iter()
+                .map(|(name, protocol, number)| Port {
+                    name: (!name.is_empty()).then(|| label(name.as_bytes())),
+                    protocol,
+                    number: number.try_into().unwrap(),
+                })
+                .collect();
+        let object = Service { ports: ports.clone(), ..service("a lb=1.1.1.1,2600::1") };
+        let written = Written::service(&object);
+        let stored = written.as_service();
+        assert_eq!(stored.ports.iter().collect::<Vec<_>>(), ports);
+        assert_eq!(stored.ingress.iter().collect::<Vec<_>>(), object.ingress);
+        assert_eq!(ClusterAddress::Virtual(stored.cluster_addresses.iter().collect()), object.cluster_address);
+
+        let object = slice("s a 10.1.0.1,10.1.0.2@web!ready fd00::1!serving 10.1.0.3! port=80");
+        let written = Written::slice(&object);
+        let endpoints: Vec<Endpoint> = written
+            .as_slice()
+            .endpoints
+            .iter()
+            .map(|endpoint| Endpoint {
+                addresses: endpoint.addresses.iter().collect(),
+                hostname: endpoint.hostname.map(label),
+                ready: endpoint.ready,
+                serving: endpoint.serving,
+            })
+            .collect();
+        assert_eq!(endpoints, object.endpoints);
+    }
+
+    #[test]
+    fn runs_of_any_length() {
+        for length in [0, 1, 127, 128, 129, 16_383, 16_384, 3_000_000] {
+            let mut out = b"before".to_vec();
+            run(&mut out, |out| out.resize(out.len() + length, 7));
+            out.extend_from_slice(b"after");
+            let mut octets = Octets(&out);
+            assert_eq!(octets.take(6), b"before");
+            assert!(octets.run() == vec![7; length], "{length}");
+            assert_eq!(octets.0, b"after");
+        }
+    }
+
+    #[test]
+    fn keys_sort_as_services_do() {
+        let long = |n: u8| format!("a-namespace-that-is-long/{}", char::from(n));
+        let keys = ["a/b", "a/b-c", "a/bc", "a-b/a", "ab/a", "b/a", &long(b'c'), &long(b'a'), &long(b'b')].map(key);
+        let written = Written::service(&service("a"));
+        let entry = |key: &ServiceKey| {
+            let joined = Joined { service: Some(written.as_service()), slices: vec![] };
+            Entry::write(&Key::of(key), &joined).unwrap()
+        };
+        let entries: Vec<Entry> = keys.iter().chain(&keys).map(entry).collect();
+        let mut sorted = keys.to_vec();
+        sorted.sort();
+        assert_eq!(service_keys(entries.iter()), sorted);
+    }
+}
