@@ -527,9 +527,10 @@ fn federated<'a>(
     };
     let labels = depth + 2;
     if let Some(record) = table.service(hash, query.suffix(labels))
-        && let Some(sight) = table.look(record, zone, view, scratch)
+        && let Some(found) =
+            table.look_up(record, zone, view, query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
     {
-        match sight.find(query.prefix(labels), qtype, qtype == rtype::ANY, scratch) {
+        match found {
             Found::Set(set) => return Federated::Is(Step::Service { record, set, labels }),
             Found::NoData { pending } => return Federated::Is(Step::NoData { pending }),
             Found::Missing => {}

@@ -46,10 +46,12 @@ pub struct Standing {
 }
 
 impl Standing {
+    #[inline]
     pub fn has_address(&self) -> bool {
         self.ipv4 || self.ipv6
     }
 
+    #[inline]
     pub fn has_family(&self, v4: bool) -> bool {
         if v4 { self.ipv4 } else { self.ipv6 }
     }
@@ -68,6 +70,7 @@ impl Choice {
         Choice { only_ready: candidates.iter().filter(wanted).any(|c| c.as_ref().ready) }
     }
 
+    #[inline]
     pub fn takes(self, candidate: &Standing) -> bool {
         candidate.has_address() && (candidate.ready || !self.only_ready)
     }
@@ -91,6 +94,7 @@ struct BothFamilies {
 }
 
 impl Summary {
+    #[inline]
     pub fn add(&mut self, candidate: &Standing) {
         if candidate.has_address() {
             self.any.ipv4 |= candidate.ipv4;
@@ -104,12 +108,19 @@ impl Summary {
     }
 
     /// Those in which a candidate has an address, the best first.
+    #[inline]
     pub fn tiers(self) -> impl Iterator<Item = Tier> {
-        Tier::ALL.into_iter().filter(move |&tier| self.tiers >> tier as u8 & 1 == 1)
+        let mut left = self.tiers;
+        std::iter::from_fn(move || {
+            let tier = *Tier::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(tier)
+        })
     }
 
     /// Readiness is no vote: a cluster without a ready endpoint is no candidate, unless that would leave none with what is
     /// asked for: what is NODATA must not change with readiness.
+    #[inline]
     pub fn choice(self, v4: bool) -> Choice {
         Choice { only_ready: if v4 { self.ready.ipv4 } else { self.ready.ipv6 } }
     }
@@ -117,6 +128,7 @@ impl Summary {
     /// Which families the service has at its own name: IPv4, IPv6. By all exporting clusters, not by the ready ones: what
     /// is NODATA must not change with readiness. A cluster without any address (a load balancer that has none yet, a
     /// headless service without a ready pod) says nothing of families.
+    #[inline]
     pub fn families(self, rule: Families) -> (bool, bool) {
         let Summary { any, lacking, .. } = self;
         let everywhere = (any.ipv4 && !lacking.ipv4, any.ipv6 && !lacking.ipv6);

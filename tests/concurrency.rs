@@ -16,7 +16,7 @@ use support::small::question;
 use support::*;
 
 /// How long readers and writer run beside each other.
-const RUN: Duration = Duration::from_secs(3);
+const RUN: Duration = Duration::from_secs(10);
 /// What the writer and the readers do at least, however slow the machine is.
 const LEAST: u64 = 2000;
 const CHURNED: u16 = 1000;

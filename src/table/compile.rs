@@ -1,6 +1,6 @@
 //! The only merge point: a service with its shares → the record that its answers are made from.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::MAX_SET;
@@ -124,8 +124,8 @@ impl Compiler<'_> {
         self.check_static(&[]);
         self.check_ports(service);
         let mut encoder = Encoder::new(self.owner, service.shares.len());
-        let mut once = HashSet::new();
-        let mut shared = false;
+        // Two clusters may well give out the same clusterIP: no view sees both.
+        let (mut anywhere, mut local) = (Vec::new(), Vec::new());
         let mut totals = Totals::default();
         for share in &service.shares {
             let cluster = &self.clusters[share.cluster.index()];
@@ -151,8 +151,8 @@ impl Compiler<'_> {
             set(flag::PODS, headless && !share.pods.is_empty());
             let hosts = if headless { self.hosts(share, cluster) } else { Vec::new() };
             let own: BTreeSet<IpAddr> = hosts.iter().flat_map(|host| host.addresses.iter().copied()).collect();
-            let all = published.iter().chain(&cluster_ips).chain(&own);
-            shared |= all.filter(|address| !once.insert(**address)).count() > 0;
+            anywhere.extend(published.iter().chain(&own).copied());
+            local.extend(cluster_ips.iter().copied());
             totals.add(published, &own, self.owner, &hosts, share);
             encoder.push(&CandidateParts {
                 cluster: share.cluster,
@@ -168,6 +168,9 @@ impl Compiler<'_> {
         if left_out > 0 {
             self.notes.push(Note::TooMany { left_out });
         }
+        anywhere.sort_unstable();
+        let shared = anywhere.windows(2).any(|pair| pair[0] == pair[1])
+            || local.iter().any(|address| anywhere.binary_search(address).is_ok());
         encoder.finish(shared)
     }
 
@@ -188,10 +191,14 @@ impl Compiler<'_> {
 
     /// Notes of the names `_port._proto.S.N.Z`.
     fn check_ports(&mut self, service: &Federated) {
+        // `_port` and `_proto` take at most 70 octets: without static data there is nothing to say of most names.
+        let may_be_long = self.owner.as_wire().len() + 70 > MAX_NAME;
+        let unusual = |name: &Label| self.zone.is_deep() || may_be_long || name.as_bytes().len() > 62;
         let mut names: BTreeSet<(&Label, &'static str)> = BTreeSet::new();
         for share in &service.shares {
             let ports = share.ports.iter().chain(share.pods.iter().flat_map(|pod| &pod.ports));
-            names.extend(ports.filter_map(|port| Some((port.name.as_ref()?, port.protocol.label()))));
+            let named = ports.filter_map(|port| Some((port.name.as_ref()?, port.protocol.label())));
+            names.extend(named.filter(|(name, _)| unusual(name)));
         }
         for (name, protocol) in names {
             self.name_flags(&[format!("_{name}").as_bytes(), protocol.as_bytes()]);

@@ -1,11 +1,13 @@
 //! A record and a view → the records of one answer. Nothing is allocated: what is counted on the way stands in a
 //! [`Scratch`], which each worker has once.
 
+use std::num::NonZero;
+
 use super::random::Random;
-use super::record::{Addresses, Candidate, Host, PortEntry, Ports, Record, flag};
+use super::record::{Addresses, Host, PortEntry, Ports, Record, flag};
 use super::{MAX_SET, Member, Policy};
 use crate::config::MAX_CLUSTERS;
-use crate::model::Protocol;
+use crate::model::{ClusterId, Protocol};
 use crate::names::Labels;
 use crate::ranking::{Choice, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
@@ -32,10 +34,20 @@ pub struct Perspective<'a> {
 #[derive(Clone, Copy)]
 struct Seen {
     standing: Standing,
-    number: u16,
-    /// Its addresses are those of its pods, which have names of their own.
-    pods: bool,
+    cluster: ClusterId,
+    weight: u16,
+    flags: u8,
+    /// Where its port list stands.
+    ports: u32,
+    /// Where its pods stand: its addresses are theirs, and they have names of their own.
+    pods: Option<NonZero<u32>>,
     addresses: Addresses,
+}
+
+impl Seen {
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
 }
 
 impl AsRef<Standing> for Seen {
@@ -104,6 +116,8 @@ enum Kind {
         v4: bool,
         of: Owner,
     },
+    /// A at the service's own name, of a record that is uniform.
+    Uniform,
     /// SRV, of the candidates of this choice.
     Targets {
         /// Where a port of this name stands in the record; `None`: every port.
@@ -143,14 +157,21 @@ impl Target<'_, '_> {
         self.host.map_or(0, |host| 1 + host.label().len()) + 1 + self.cluster.len()
     }
 
-    fn put_prefix<'o>(&self, mut out: &'o mut [u8]) -> &'o mut [u8] {
-        for label in self.host.map(Host::label).into_iter().chain([self.cluster]) {
-            out[0] = label.len() as u8;
-            out[1..=label.len()].copy_from_slice(label);
-            out = &mut out[1 + label.len()..];
-        }
-        out
+    fn put_prefix<'o>(&self, out: &'o mut [u8]) -> &'o mut [u8] {
+        let out = match self.host {
+            Some(host) => put_label(out, host.label()),
+            None => out,
+        };
+        put_label(out, self.cluster)
     }
+}
+
+fn put_label<'o>(out: &'o mut [u8], label: &[u8]) -> &'o mut [u8] {
+    let (length, rest) = out.split_first_mut().expect("there is room for the labels");
+    *length = label.len() as u8;
+    let (target, rest) = rest.split_at_mut(label.len());
+    target.copy_from_slice(label);
+    rest
 }
 
 impl<'a> Sight<'a> {
@@ -158,20 +179,30 @@ impl<'a> Sight<'a> {
         Sight { record, perspective }
     }
 
+    /// [`gather`](Sight::gather) and [`find`](Sight::find) in one; `None`: for this view the service does not exist.
+    pub(super) fn look_up(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &mut Scratch) -> Option<Found> {
+        if prefix.is_empty() && qtype == rtype::A && self.record.is_uniform() {
+            return Some(Found::Set(Set(Kind::Uniform)));
+        }
+        self.gather(scratch).then(|| self.find(prefix, qtype, any, scratch))
+    }
+
     /// Puts what the view can see into the scratch; false: there is nothing, so that the service does not exist.
-    pub(super) fn gather(&self, scratch: &mut Scratch) -> bool {
-        let Scratch { seen, summary, plain, .. } = scratch;
+    fn gather(&self, scratch: &mut Scratch) -> bool {
+        let seen = &mut scratch.seen;
         seen.clear();
-        *summary = Summary::default();
-        *plain = !self.record.shares_addresses();
-        for (number, candidate) in self.record.candidates().enumerate() {
-            let reach = self.perspective.reach[candidate.cluster().index()];
+        let mut summary = Summary::default();
+        let mut plain = !self.record.shares_addresses();
+        for candidate in self.record.candidates() {
+            let cluster = candidate.cluster();
+            let reach = self.perspective.reach[cluster.index()];
             if !candidate.is_seen_from(reach) {
                 continue;
             }
             let pods = reach.pods && candidate.has(flag::PODS);
-            let addresses = if pods {
-                candidate.pods().addresses()
+            let pods = if pods { NonZero::new(candidate.pods_at()) } else { None };
+            let addresses = if let Some(at) = pods {
+                self.record.pods(at.get()).addresses()
             } else if reach.pods && candidate.has(flag::HEADLESS) {
                 Addresses::default()
             } else if reach.tier == Tier::OwnCluster {
@@ -181,35 +212,42 @@ impl<'a> Sight<'a> {
             };
             let standing = Standing {
                 tier: reach.tier,
-                ready: pods || candidate.has(flag::READY),
+                ready: pods.is_some() || candidate.has(flag::READY),
                 ipv4: addresses.v4.count > 0,
                 ipv6: addresses.v6.count > 0,
             };
             summary.add(&standing);
-            *plain &= !pods && addresses.v4.count <= 1 && addresses.v6.count <= 1;
-            seen.push(Seen { standing, number: number as u16, pods, addresses });
+            plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1;
+            let (weight, flags, ports) = (candidate.weight(), candidate.flags(), candidate.ports_at());
+            seen.push(Seen { standing, cluster, weight, flags, ports, pods, addresses });
         }
-        !seen.is_empty()
+        scratch.summary = summary;
+        scratch.plain = plain;
+        !scratch.seen.is_empty()
     }
 
-    fn candidate(&self, seen: &Seen) -> Candidate<'a> {
-        self.record.candidate(usize::from(seen.number))
-    }
-
-    fn cluster_name(&self, candidate: Candidate<'_>) -> &'a [u8] {
-        self.perspective.members[candidate.cluster().index()].name.as_bytes()
+    fn cluster_name(&self, cluster: ClusterId) -> &'a [u8] {
+        self.perspective.members[cluster.index()].name.as_bytes()
     }
 
     /// The port lists behind a candidate: its pods' where it is pods, else that of the Service.
     fn port_lists(&self, seen: &Seen) -> impl Iterator<Item = (Option<Host<'a>>, Ports<'a>)> + use<'a> {
-        let candidate = self.candidate(seen);
-        let hosts = seen.pods.then(|| candidate.pods().hosts()).into_iter().flatten();
-        let own = (!seen.pods).then(|| (None, candidate.ports()));
+        let record = self.record;
+        let hosts = seen.pods.map(|at| record.pods(at.get()).hosts()).into_iter().flatten();
+        let own = seen.pods.is_none().then(|| (None, record.ports(seen.ports)));
         own.into_iter().chain(hosts.map(|host| (Some(host), host.ports())))
     }
 
+    /// Whether `is` says so of one of the ports behind a candidate.
+    fn has_port(&self, seen: &Seen, mut is: impl FnMut(&PortEntry<'a>) -> bool) -> bool {
+        match seen.pods {
+            None => self.record.ports(seen.ports).into_iter().any(|port| is(&port)),
+            Some(_) => self.port_lists(seen).any(|(_, list)| list.into_iter().any(|port| is(&port))),
+        }
+    }
+
     /// `prefix`: the labels in front of `S.N.Z`. `any`: the first set will do (RFC 8482).
-    pub fn find(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &Scratch) -> Found {
+    fn find(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &Scratch) -> Found {
         let mut labels = Labels::new(prefix);
         match (labels.next(), labels.next(), labels.next()) {
             (None, _, _) => self.find_service(qtype, any, scratch),
@@ -229,10 +267,8 @@ impl<'a> Sight<'a> {
             (Some(first), Some(last), None) => match protocol(last) {
                 Some(protocol) => self.find_named_port(first, protocol, qtype, any, scratch),
                 None => {
-                    let host = self.find_cluster(last, scratch).and_then(|at| {
-                        let seen = &scratch.seen[at];
-                        if seen.pods { self.candidate(seen).pods().host(first) } else { None }
-                    });
+                    let pods = self.find_cluster(last, scratch).and_then(|at| scratch.seen[at].pods);
+                    let host = pods.and_then(|at| self.record.pods(at.get()).host(first));
                     match host.filter(|host| !host.has(flag::LONG)) {
                         Some(host) => addresses(host.addresses(), Owner::Host(host.at as u32), qtype, any),
                         None => Found::Missing,
@@ -272,15 +308,11 @@ impl<'a> Sight<'a> {
     }
 
     fn find_cluster(&self, name: &[u8], scratch: &Scratch) -> Option<usize> {
-        scratch.seen.iter().position(|seen| {
-            let candidate = self.candidate(seen);
-            self.cluster_name(candidate) == name && !candidate.has(flag::LONG)
-        })
+        scratch.seen.iter().position(|seen| self.cluster_name(seen.cluster) == name && !seen.has(flag::LONG))
     }
 
     fn find_targets(&self, port: Option<PortEntry<'_>>, scratch: &Scratch) -> Option<Set> {
-        let has = |seen: &Seen| self.port_lists(seen).any(|(_, list)| list.into_iter().any(|p| is_wanted(&p, port)));
-        let choice = Choice::among(&scratch.seen, has);
+        let choice = Choice::among(&scratch.seen, |seen| self.has_port(seen, |p| is_wanted(p, port)));
         let mut any = false;
         self.targets(port, choice, scratch, |_| {
             any = true;
@@ -302,21 +334,25 @@ impl<'a> Sight<'a> {
             let mut empty = true;
             for seen in in_tier(&scratch.seen, tier, choice) {
                 empty = false;
-                let candidate = self.candidate(seen);
                 // A name that is too long for a cluster is too long for its hosts.
-                if candidate.has(flag::LONG) {
+                if seen.has(flag::LONG) {
                     continue;
                 }
-                let (cluster, weight) = (self.cluster_name(candidate), candidate.weight());
-                for (host, list) in self.port_lists(seen) {
-                    if host.is_some_and(|host| host.has(flag::LONG)) {
-                        continue;
+                let (cluster, weight) = (self.cluster_name(seen.cluster), seen.weight);
+                let mut tell = |host: Option<Host<'a>>, list: Ports<'a>| {
+                    list.into_iter()
+                        .filter(|p| is_wanted(p, port))
+                        .all(|port| each(&Target { seen, host, cluster, priority, weight, port: port.number }))
+                };
+                let go_on = match seen.pods {
+                    None => tell(None, self.record.ports(seen.ports)),
+                    Some(at) => {
+                        let hosts = self.record.pods(at.get()).hosts();
+                        hosts.filter(|host| !host.has(flag::LONG)).all(|host| tell(Some(host), host.ports()))
                     }
-                    for port in list.into_iter().filter(|p| is_wanted(p, port)) {
-                        if !each(&Target { seen, host, cluster, priority, weight, port: port.number }) {
-                            return;
-                        }
-                    }
+                };
+                if !go_on {
+                    return;
                 }
             }
             if !empty {
@@ -341,6 +377,11 @@ impl<'a> Sight<'a> {
                 let limit = self.collect(v4, of, scratch);
                 self.write_addresses(v4, limit, writer, owner, scratch, random)
             }
+            Kind::Uniform => {
+                self.collect_uniform(&mut scratch.items);
+                let limit = usize::from(self.perspective.policy.max_answers);
+                self.write_addresses(true, limit, writer, owner, scratch, random)
+            }
             Kind::Targets { port, choice } => self.write_targets(port, choice, writer, owner, scratch),
         }
     }
@@ -352,13 +393,13 @@ impl<'a> Sight<'a> {
         let most = if v4 { MAX_SET / (FIXED + 4) } else { MAX_SET / (FIXED + 16) };
         let (span, limit) = match of {
             Owner::Service if scratch.plain => {
-                self.collect_plain(v4, scratch);
+                Sight::collect_plain(v4, scratch);
                 return limit;
             }
             Owner::Service => return self.collect_bands(v4, scratch, limit, most),
             Owner::Cluster(at) => {
                 let seen = &scratch.seen[usize::from(at)];
-                (seen.addresses.of(v4), if seen.pods { most } else { limit })
+                (seen.addresses.of(v4), if seen.pods.is_some() { most } else { limit })
             }
             // Pods are not cut: every one of them may hold a part of the data.
             Owner::Host(at) => (self.record.host(at as usize).addresses().of(v4), most),
@@ -367,14 +408,32 @@ impl<'a> Sight<'a> {
         limit
     }
 
-    /// Of most services: each band is one run.
-    fn collect_plain(&self, v4: bool, scratch: &mut Scratch) {
+    /// What [`collect_bands`](Sight::collect_bands) comes to for a uniform record, without [`gather`](Sight::gather).
+    fn collect_uniform(&self, items: &mut Vec<Item>) {
+        items.clear();
+        let mut last = 0;
+        let mut ordered = true;
+        items.extend(self.record.candidates().map(|candidate| {
+            let tier = self.perspective.reach[candidate.cluster().index()].tier;
+            // The ingress address comes before the clusterIP.
+            let at = candidate.addresses_at() + if tier == Tier::OwnCluster { 4 } else { 0 };
+            let run = tier as u16;
+            ordered &= last <= run;
+            last = run;
+            Item { at, weight: 1, run }
+        }));
+        if !ordered {
+            items.sort_unstable_by_key(|item| item.run);
+        }
+    }
+
+    /// Each band is one run.
+    fn collect_plain(v4: bool, scratch: &mut Scratch) {
         let Scratch { seen, summary, items, .. } = scratch;
         let choice = summary.choice(v4);
         for tier in summary.tiers() {
             for s in in_tier(seen, tier, choice).filter(|s| s.standing.has_family(v4)) {
-                let weight = self.candidate(s).weight();
-                items.push(Item { at: s.addresses.of(v4).at, weight, run: tier as u16 });
+                items.push(Item { at: s.addresses.of(v4).at, weight: s.weight, run: tier as u16 });
             }
         }
     }
@@ -384,7 +443,7 @@ impl<'a> Sight<'a> {
     fn collect_bands(&self, v4: bool, scratch: &mut Scratch, limit: usize, most: usize) -> usize {
         let Scratch { seen, summary, items, .. } = scratch;
         let choice = summary.choice(v4);
-        let headless = seen.iter().any(|s| s.pods && choice.takes(&s.standing));
+        let headless = seen.iter().any(|s| s.pods.is_some() && choice.takes(&s.standing));
         let limit = if headless { most } else { limit };
         let merge = self.record.shares_addresses();
         let mut run = 0;
@@ -392,7 +451,7 @@ impl<'a> Sight<'a> {
             let band = || in_tier(seen, tier, choice);
             let depth = band().map(|s| s.addresses.of(v4).count).max().unwrap_or(0);
             // The pods of a headless share are one run: none of them is a cluster's second choice.
-            let one_run = band().any(|s| s.pods);
+            let one_run = band().any(|s| s.pods.is_some());
             for row in 0..depth {
                 for s in band() {
                     let span = s.addresses.of(v4);
@@ -400,7 +459,7 @@ impl<'a> Sight<'a> {
                         continue;
                     }
                     let at = span.address(row, v4);
-                    let weight = self.candidate(s).weight();
+                    let weight = s.weight;
                     if merge && let Some(known) = self.same_address(items, at, v4) {
                         known.weight = known.weight.saturating_add(weight);
                     } else if items.len() < most {
@@ -458,6 +517,7 @@ impl<'a> Sight<'a> {
         let name = self.record.name();
         let ttl = self.perspective.policy.ttl;
         let owner = pointer_to(owner);
+        let mut fixed = fixed(owner, rtype::SRV, ttl, 0);
         let (mut length, mut fits) = (0, true);
         self.targets(port, choice, scratch, |target| {
             let rdata = 6 + target.prefix_length() + name.len();
@@ -470,7 +530,8 @@ impl<'a> Sight<'a> {
                 return false;
             };
             let (head, rest) = record.split_at_mut(FIXED + 6);
-            head[..FIXED].copy_from_slice(&fixed(owner, rtype::SRV, ttl, rdata as u16));
+            fixed[10..].copy_from_slice(&(rdata as u16).to_be_bytes());
+            head[..FIXED].copy_from_slice(&fixed);
             head[12..14].copy_from_slice(&target.priority.to_be_bytes());
             head[14..16].copy_from_slice(&target.weight.to_be_bytes());
             head[16..18].copy_from_slice(&target.port.to_be_bytes());
@@ -492,13 +553,13 @@ impl<'a> Sight<'a> {
         // The targets of one host or cluster come one after the other.
         let mut before = None;
         self.targets(port, choice, scratch, |target| {
-            let here = (target.seen.number, target.host.map(|host| host.at));
+            let here = (target.seen.cluster, target.host.map(|host| host.at));
             if before.replace(here) == Some(here) {
                 return true;
             }
             let (addresses, is_static) = match target.host {
                 Some(host) => (host.addresses(), host.has(flag::STATIC)),
-                None => (target.seen.addresses, self.candidate(target.seen).has(flag::STATIC)),
+                None => (target.seen.addresses, target.seen.has(flag::STATIC)),
             };
             if is_static {
                 return true;
@@ -568,22 +629,29 @@ fn put_runs<const SIZE: usize, const ADDRESS: usize>(
     random: &mut Random,
 ) {
     let mut out = target.as_chunks_mut::<SIZE>().0.iter_mut();
-    for run in items.chunk_by_mut(|a, b| a.run == b.run) {
-        let by_weight = run.len() <= MAX_WEIGHED && run.iter().any(|item| item.weight != run[0].weight);
-        let mut rest = run;
-        while let Some(count) = std::num::NonZero::new(rest.len()) {
-            let Some(block) = out.next() else { return };
-            let drawn = match count.get() {
-                1 => 0,
-                _ if by_weight => draw_weighted(rest, random),
+    let mut rest = items;
+    while let Some(first) = rest.first().copied() {
+        let (mut count, mut by_weight) = (1, false);
+        while let Some(item) = rest.get(count).filter(|item| item.run == first.run) {
+            by_weight |= item.weight != first.weight;
+            count += 1;
+        }
+        by_weight &= count <= MAX_WEIGHED;
+        let (mut run, others) = std::mem::take(&mut rest).split_at_mut(count);
+        rest = others;
+        loop {
+            let drawn = match run.len() {
+                0 | 1 => 0,
+                _ if by_weight => draw_weighted(run, random),
                 count => random.below(count as u32) as usize,
             };
-            rest.swap(0, drawn);
-            let (item, others) = rest.split_first_mut().expect("it is not empty");
-            let at = item.at as usize;
+            let Some(&Item { at, .. }) = run.get(drawn) else { break };
+            let Some(block) = out.next() else { return };
             block[..FIXED].copy_from_slice(fixed);
-            block[FIXED..].copy_from_slice(&octets[at..at + ADDRESS]);
-            rest = others;
+            block[FIXED..].copy_from_slice(&octets[at as usize..][..ADDRESS]);
+            // The first takes the place of the one that was drawn.
+            run[drawn] = run[0];
+            run = &mut run[1..];
         }
     }
 }
@@ -610,7 +678,56 @@ fn draw_weighted(items: &[Item], random: &mut Random) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::record::{CandidateParts, Encoder};
     use super::*;
+    use crate::config::Families;
+    use crate::names::Name;
+
+    proptest! {
+        /// The short way of uniform records comes to what the long way does: the same addresses in the same bands.
+        #[test]
+        fn the_short_way_is_the_long_way(tiers in prop::collection::vec(0usize..4, 1..12), families: bool) {
+            let name = Name::parse("s.n.example.com").unwrap();
+            let mut encoder = Encoder::new(&name, tiers.len());
+            for n in 0..tiers.len() as u16 {
+                encoder.push(&CandidateParts {
+                    cluster: ClusterId(n),
+                    weight: 100,
+                    flags: flag::READY | flag::EXPOSED,
+                    ingress: &[[104, 0, 0, n as u8].into()],
+                    cluster_ips: &[[10, 0, 0, 1].into()],
+                    ports: &[],
+                    hosts: &[],
+                });
+            }
+            let octets = encoder.finish(false);
+            let record = Record::new(&octets).unwrap();
+            prop_assert!(record.is_uniform());
+            let reach: Vec<Reach> =
+                tiers.iter().map(|&t| Reach { tier: Tier::ALL[t], pods: Tier::ALL[t] == Tier::OwnCluster }).collect();
+            let families = if families { Families::Any } else { Families::Common };
+            let policy = Policy { ttl: 30, max_answers: 8, families };
+            let sight = Sight::new(record, Perspective { reach: &reach, members: &[], policy: &policy });
+            let mut scratch = Scratch::new();
+            let sorted = |items: &[Item]| {
+                let mut items: Vec<_> = items.iter().map(|item| (item.run, item.at)).collect();
+                prop_assert!(items.is_sorted_by_key(|item| item.0));
+                items.sort();
+                Ok(items)
+            };
+            sight.collect_uniform(&mut scratch.items);
+            let short = sorted(&scratch.items)?;
+            prop_assert!(sight.gather(&mut scratch));
+            prop_assert_eq!(
+                sight.find(&[], rtype::A, false, &scratch),
+                Found::Set(Set(Kind::Addresses { v4: true, of: Owner::Service }))
+            );
+            sight.collect(true, Owner::Service, &mut scratch);
+            prop_assert_eq!(short, sorted(&scratch.items)?);
+        }
+    }
 
     #[test]
     fn weighted_draws_follow_the_weights() {

@@ -382,19 +382,23 @@ impl Snapshot<'_> {
         self.names.get(hash.0, name).and_then(Record::new)
     }
 
-    /// A record as a view sees it; `None`: for this view the service does not exist.
-    pub fn look<'s>(
-        &'s self,
-        record: Record<'s>,
-        zone: &'s Zone,
+    /// What a view sees of a service at the name with this prefix; see [`Sight`]. `None`: for this view the service does
+    /// not exist. `any`: the first set will do (RFC 8482).
+    #[expect(clippy::too_many_arguments, reason = "a question has these parts")]
+    pub fn look_up(
+        &self,
+        record: Record<'_>,
+        zone: &Zone,
         view: ViewIndex,
+        prefix: &[u8],
+        qtype: u16,
+        any: bool,
         scratch: &mut Scratch,
-    ) -> Option<Sight<'s>> {
-        let sight = self.sight(record, zone, view);
-        sight.gather(scratch).then_some(sight)
+    ) -> Option<Found> {
+        self.sight(record, zone, view).look_up(prefix, qtype, any, scratch)
     }
 
-    /// The same again, of what the scratch holds from the last [`look`](Snapshot::look).
+    /// To write what [`look_up`](Snapshot::look_up) found, from what it left in the scratch.
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, view: ViewIndex) -> Sight<'s> {
         let table = self.table;
         let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy: &zone.policy };

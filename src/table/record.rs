@@ -16,7 +16,6 @@
 //!
 //! Numbers are little endian, offsets count from the start of the entry.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::map::NAME_AT;
@@ -33,7 +32,9 @@ const PORT: usize = 4;
 const SERVICE: u8 = 0;
 /// A service some of whose addresses are given by more than one candidate.
 const SERVICE_WITH_SHARED_ADDRESSES: u8 = 1;
-pub(super) const NAMESPACE: u8 = 2;
+/// A service as most are, see [`Record::is_uniform`].
+pub(super) const UNIFORM_SERVICE: u8 = 2;
+pub(super) const NAMESPACE: u8 = 3;
 
 /// What is known of a candidate or of a host in one bit each.
 pub(super) mod flag {
@@ -55,10 +56,12 @@ pub(super) mod flag {
 const SAME_NUMBER: u8 = 1 << 6;
 const SAME: u8 = 1 << 7;
 
+#[inline]
 fn u16_at(octets: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([octets[at], octets[at + 1]])
 }
 
+#[inline]
 fn u32_at(octets: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
 }
@@ -73,7 +76,6 @@ pub struct Record<'a>(&'a [u8]);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate<'a> {
-    octets: &'a [u8],
     fields: &'a [u8; CANDIDATE],
 }
 
@@ -115,6 +117,7 @@ pub(super) struct Span {
 
 impl Span {
     /// Where the `n`th address stands.
+    #[inline]
     pub fn address(self, n: u32, v4: bool) -> u32 {
         self.at + n * if v4 { 4 } else { 16 }
     }
@@ -133,6 +136,7 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
+    #[inline]
     pub fn of(&self, v4: bool) -> Span {
         if v4 { self.v4 } else { self.v6 }
     }
@@ -148,6 +152,7 @@ impl<'a> Record<'a> {
         (octets[1] != NAMESPACE).then_some(Record(octets))
     }
 
+    #[inline]
     pub(super) fn octets(self) -> &'a [u8] {
         self.0
     }
@@ -158,25 +163,41 @@ impl<'a> Record<'a> {
     }
 
     /// Whether an address may be in it twice.
+    #[inline]
     pub(super) fn shares_addresses(self) -> bool {
         self.0[1] == SERVICE_WITH_SHARED_ADDRESSES
     }
 
+    /// Every candidate is ready, exposed and not headless, has one IPv4 ingress address and one IPv4 clusterIP and nothing
+    /// else, and weighs as much as the others; no address is in it twice. So every view sees every candidate with one
+    /// address, and only their order is left to find.
+    #[inline]
+    pub(super) fn is_uniform(self) -> bool {
+        self.0[1] == UNIFORM_SERVICE
+    }
+
+    #[inline]
     pub(super) fn len(self) -> usize {
         usize::from(u16_at(self.0, 2))
     }
 
+    #[inline]
     fn fields(self) -> &'a [[u8; CANDIDATE]] {
         let at = NAME_AT + usize::from(self.0[0]);
         self.0[at..at + self.len() * CANDIDATE].as_chunks().0
     }
 
-    pub(super) fn candidate(self, n: usize) -> Candidate<'a> {
-        Candidate { octets: self.0, fields: &self.fields()[n] }
+    #[inline]
+    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate<'a>> {
+        self.fields().iter().map(|fields| Candidate { fields })
     }
 
-    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate<'a>> {
-        self.fields().iter().map(move |fields| Candidate { octets: self.0, fields })
+    pub(super) fn ports(self, at: u32) -> Ports<'a> {
+        Ports { octets: self.0, at: at as usize }
+    }
+
+    pub(super) fn pods(self, at: u32) -> Pods<'a> {
+        Pods { octets: self.0, at: at as usize }
     }
 
     pub(super) fn host(self, at: usize) -> Host<'a> {
@@ -188,52 +209,69 @@ impl<'a> Record<'a> {
     }
 }
 
-impl<'a> Candidate<'a> {
+impl Candidate<'_> {
+    #[inline]
     pub fn cluster(self) -> ClusterId {
         ClusterId(u16_at(self.fields, 0))
     }
 
+    #[inline]
     pub fn weight(self) -> u16 {
         u16_at(self.fields, 2)
     }
 
     /// Whether it exists for a view that has this to do with its cluster.
+    #[inline]
     pub fn is_seen_from(self, reach: Reach) -> bool {
         reach.tier == Tier::OwnCluster || reach.pods && self.has(flag::HEADLESS) || self.has(flag::EXPOSED)
     }
 
+    #[inline]
     pub fn has(self, flag: u8) -> bool {
         self.fields[4] & flag != 0
     }
 
+    pub fn flags(self) -> u8 {
+        self.fields[4]
+    }
+
+    /// Where its addresses begin.
+    #[inline]
+    pub fn addresses_at(self) -> u32 {
+        u32_at(self.fields, 13)
+    }
+
+    /// Where its port list stands.
+    #[inline]
+    pub fn ports_at(self) -> u32 {
+        u32_at(self.fields, 9)
+    }
+
     /// Counts of ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6, in the order in which they stand.
+    #[inline]
     fn counts(self) -> [u32; 4] {
         let f = self.fields;
         [f[5], f[7], f[6], f[8]].map(u32::from)
     }
 
+    #[inline]
     pub fn ingress(self) -> Addresses {
         let [i4, c4, i6, _] = self.counts();
         let at = u32_at(self.fields, 13);
         Addresses { v4: Span { at, count: i4 }, v6: Span { at: at + 4 * (i4 + c4), count: i6 } }
     }
 
+    #[inline]
     pub fn cluster_ips(self) -> Addresses {
         let [i4, c4, i6, c6] = self.counts();
         let at = u32_at(self.fields, 13);
         Addresses { v4: Span { at: at + 4 * i4, count: c4 }, v6: Span { at: at + 4 * (i4 + c4) + 16 * i6, count: c6 } }
     }
 
-    /// Only where [`flag::PODS`] says that there are any.
-    pub fn pods(self) -> Pods<'a> {
-        debug_assert!(self.has(flag::PODS));
+    /// Where its pods stand, if [`flag::PODS`] says that there are any.
+    pub fn pods_at(self) -> u32 {
         let [i4, c4, i6, c6] = self.counts();
-        let at = u32_at(self.fields, 13) + 4 * (i4 + c4) + 16 * (i6 + c6);
-        Pods { octets: self.octets, at: at as usize }
-    }
-
-    pub fn ports(self) -> Ports<'a> {
-        Ports { octets: self.octets, at: offset_at(self.fields, 9) }
+        self.addresses_at() + 4 * (i4 + c4) + 16 * (i6 + c6)
     }
 }
 
@@ -389,13 +427,16 @@ pub(super) struct HostParts<'a> {
 /// Most addresses of a family that a candidate gives beside its pods: their number is one octet.
 pub(super) const MAX_ADDRESSES: usize = 255;
 
+/// Lists of ports that a new one is compared with.
+const PORT_LISTS: usize = 16;
+
 /// Lays out a record.
 pub(super) struct Encoder {
     octets: Vec<u8>,
     candidates: usize,
     next: usize,
-    /// Equal lists are stored once.
-    port_lists: BTreeMap<Vec<u8>, u32>,
+    /// Where the first few lists of ports stand: equal ones are stored once, and most are equal.
+    port_lists: Vec<(usize, usize)>,
 }
 
 impl Encoder {
@@ -407,7 +448,7 @@ impl Encoder {
         octets.extend_from_slice(&count.to_le_bytes());
         octets.extend_from_slice(wire);
         octets.resize(octets.len() + candidates * CANDIDATE, 0);
-        Encoder { octets, candidates, next: 0, port_lists: BTreeMap::new() }
+        Encoder { octets, candidates, next: 0, port_lists: Vec::new() }
     }
 
     /// The candidates come in the order of their clusters. Addresses beyond [`MAX_ADDRESSES`] are left out.
@@ -489,20 +530,31 @@ impl Encoder {
             list.push(name.len() as u8);
             list.extend_from_slice(name);
         }
-        if let Some(&at) = self.port_lists.get(&list) {
-            return at;
+        let known = self.port_lists.iter().find(|&&(at, length)| self.octets[at..at + length] == list);
+        if let Some(&(at, _)) = known {
+            return at as u32;
         }
-        let at = self.octets.len() as u32;
+        let at = self.octets.len();
         self.octets.extend_from_slice(&list);
-        self.port_lists.insert(list, at);
-        at
+        if self.port_lists.len() < PORT_LISTS {
+            self.port_lists.push((at, list.len()));
+        }
+        at as u32
     }
 
     /// `shares_addresses`: an address is given by more than one candidate.
     pub fn finish(mut self, shares_addresses: bool) -> Box<[u8]> {
         debug_assert_eq!(self.next, self.candidates);
+        let record = Record(&self.octets);
+        let uniform = |c: Candidate<'_>| {
+            let flags = c.flags() & (flag::READY | flag::EXPOSED | flag::HEADLESS);
+            flags == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0]
+        };
+        let weight = record.candidates().next().map(Candidate::weight);
         if shares_addresses {
             self.octets[1] = SERVICE_WITH_SHARED_ADDRESSES;
+        } else if record.candidates().all(|c| uniform(c) && Some(c.weight()) == weight) {
+            self.octets[1] = UNIFORM_SERVICE;
         }
         self.octets.into()
     }

@@ -19,6 +19,19 @@ pub struct Options<'a> {
     pub keepalive: Option<u16>,
 }
 
+impl Options<'_> {
+    /// The room that the OPT record takes, whatever else is left out.
+    fn reserve(&self) -> usize {
+        let Some(edns) = self.edns else { return 0 };
+        let nsid = match self.server {
+            Some(server) if edns.nsid => 4 + server.len(),
+            _ => 0,
+        };
+        let keepalive = if edns.keepalive && self.keepalive.is_some() { KEEPALIVE } else { 0 };
+        OPT_FIXED + nsid + keepalive
+    }
+}
+
 /// Appends records behind the question and knows how much room is left.
 ///
 /// Records come as ready octets with their count. A set that does not fit is not written: the caller decides between
@@ -51,8 +64,18 @@ impl<'a> Writer<'a> {
             (false, Some(edns)) => usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP),
             (false, None) => MIN_UDP,
         };
-        let mut writer = Writer {
-            limit: most.min(buffer.len()),
+        let most = most.min(buffer.len());
+        let mut options = options;
+        let mut reserve = options.reserve();
+        // A long identity beside a long name is more than 512 octets: the limit counts for more.
+        if question_end + reserve > most
+            && let Some(edns) = &mut options.edns
+        {
+            edns.nsid = false;
+            reserve = options.reserve();
+        }
+        Writer {
+            limit: most.saturating_sub(reserve),
             buffer,
             question_end,
             at: question_end,
@@ -62,26 +85,7 @@ impl<'a> Writer<'a> {
             rcode: Rcode::NoError,
             extended: None,
             options,
-        };
-        // A long identity beside a long name is more than 512 octets: the limit counts for more.
-        if question_end + writer.reserve() > writer.limit
-            && let Some(edns) = &mut writer.options.edns
-        {
-            edns.nsid = false;
         }
-        writer.limit = writer.limit.saturating_sub(writer.reserve());
-        writer
-    }
-
-    /// The room that the OPT record takes, whatever else is left out.
-    fn reserve(&self) -> usize {
-        let Some(edns) = self.options.edns else { return 0 };
-        let nsid = match self.options.server {
-            Some(server) if edns.nsid => 4 + server.len(),
-            _ => 0,
-        };
-        let keepalive = if edns.keepalive && self.options.keepalive.is_some() { KEEPALIVE } else { 0 };
-        OPT_FIXED + nsid + keepalive
     }
 
     pub fn set_authoritative(&mut self, aa: bool) {
