@@ -135,7 +135,8 @@ impl Responder {
         }
     }
 
-    /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer.
+    /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
+    /// the same snapshot.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
         let Place { query, request, zone, hash } = &mut self.places[place];
         let request = match request {
