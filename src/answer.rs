@@ -361,12 +361,8 @@ impl<'t> Answering<'_, 't> {
     fn negative(&mut self, zone: &Zone, query: &Query, owner: usize, ttl: u32) {
         let soa = zone.soa();
         let pointer = pointer_to(owner + query.suffix_at(zone.label_count()));
-        match self.writer.reserve_records(Section::Authority, 2 + soa.len(), 1) {
-            Some(target) => {
-                target[..2].copy_from_slice(&pointer);
-                target[2..].copy_from_slice(soa);
-                target[6..10].copy_from_slice(&ttl.to_be_bytes());
-            }
+        match self.writer.reserve_records(Section::Authority, soa.octet_count(), 1) {
+            Some(target) => soa.write(target, pointer, ttl),
             None => self.writer.truncate(),
         }
     }

@@ -120,8 +120,7 @@ enum Kind {
     Uniform,
     /// SRV, of the candidates of this choice.
     Targets {
-        /// Where a port of this name stands in the record; `None`: every port.
-        port: Option<u32>,
+        ports: PortsAt,
         choice: Choice,
     },
 }
@@ -133,6 +132,40 @@ enum Owner {
     Cluster(u16),
     /// `H.C.S.N.Z`: where the host stands in the record.
     Host(u32),
+}
+
+/// Which ports SRV records are asked for, by places in the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortsAt {
+    All,
+    /// `port` and all like it. In the list at `list`, where there is one, it is the only one of its name.
+    Named {
+        port: u32,
+        list: Option<u32>,
+    },
+}
+
+/// The same, read.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    All,
+    Named { port: PortEntry<'a>, list: Option<u32> },
+}
+
+impl Wanted<'_> {
+    fn is(&self, port: &PortEntry<'_>) -> bool {
+        match self {
+            Wanted::All => !port.repeats_number(),
+            Wanted::Named { port: wanted, .. } => port.is_named_like(wanted) && !port.repeats(),
+        }
+    }
+
+    fn places(&self) -> PortsAt {
+        match self {
+            Wanted::All => PortsAt::All,
+            Wanted::Named { port, list } => PortsAt::Named { port: port.at as u32, list: *list },
+        }
+    }
 }
 
 /// A record as one view sees it. What is seen stands in the scratch, so that there is one at a time.
@@ -288,43 +321,55 @@ impl<'a> Sight<'a> {
         if ipv6 && (qtype == rtype::AAAA || any) {
             return Found::Set(Set(Kind::Addresses { v4: false, of }));
         }
-        let targets = if qtype == rtype::SRV || any { self.find_targets(None, scratch) } else { None };
+        let targets = if qtype == rtype::SRV || any { self.find_targets(Wanted::All, scratch) } else { None };
         targets.map_or(Found::NoData { pending: !ipv4 && !ipv6 }, Found::Set)
     }
 
     fn find_named_port(&self, label: &[u8], protocol: Protocol, qtype: u16, any: bool, scratch: &Scratch) -> Found {
         let Some(name) = label.strip_prefix(b"_").filter(|name| !name.is_empty()) else { return Found::Missing };
         let named = |port: &PortEntry<'_>| port.name == name && port.protocol() == protocol;
-        let Some(port) = self.find_port(named, scratch) else { return Found::Missing };
-        match self.find_targets(Some(port), scratch) {
+        let Some((list, port)) = self.find_port(named, scratch) else { return Found::Missing };
+        let list = list.has_distinct_names().then(|| list.at());
+        match self.find_targets(Wanted::Named { port, list }, scratch) {
             Some(set) if qtype == rtype::SRV || any => Found::Set(set),
             targets => Found::NoData { pending: targets.is_none() },
         }
     }
 
-    fn find_port(&self, is: impl Fn(&PortEntry<'_>) -> bool, scratch: &Scratch) -> Option<PortEntry<'a>> {
+    fn find_port(&self, is: impl Fn(&PortEntry<'_>) -> bool, scratch: &Scratch) -> Option<(Ports<'a>, PortEntry<'a>)> {
         let mut lists = scratch.seen.iter().flat_map(|seen| self.port_lists(seen));
-        lists.find_map(|(_, list)| list.into_iter().find(&is))
+        lists.find_map(|(_, list)| Some((list, list.into_iter().find(&is)?)))
     }
 
     fn find_cluster(&self, name: &[u8], scratch: &Scratch) -> Option<usize> {
         scratch.seen.iter().position(|seen| self.cluster_name(seen.cluster) == name && !seen.has(flag::LONG))
     }
 
-    fn find_targets(&self, port: Option<PortEntry<'_>>, scratch: &Scratch) -> Option<Set> {
-        let choice = Choice::among(&scratch.seen, |seen| self.has_port(seen, |p| is_wanted(p, port)));
+    fn find_targets(&self, wanted: Wanted<'_>, scratch: &Scratch) -> Option<Set> {
+        let has = |seen: &Seen| match wanted {
+            Wanted::Named { list: Some(list), .. } if seen.pods.is_none() && seen.ports == list => true,
+            _ => self.has_port(seen, |port| wanted.is(port)),
+        };
+        let choice = Choice::among(&scratch.seen, has);
         let mut any = false;
-        self.targets(port, choice, scratch, |_| {
+        self.targets(wanted, choice, scratch, |_| {
             any = true;
             false
         });
-        any.then(|| Set(Kind::Targets { port: port.map(|port| port.at as u32), choice }))
+        any.then(|| Set(Kind::Targets { ports: wanted.places(), choice }))
     }
 
-    /// Calls `each` for the SRV records of the chosen candidates for that port, the best first, until it says false.
+    fn wanted(&self, ports: PortsAt) -> Wanted<'a> {
+        match ports {
+            PortsAt::All => Wanted::All,
+            PortsAt::Named { port, list } => Wanted::Named { port: self.record.port(port as usize), list },
+        }
+    }
+
+    /// Calls `each` for the SRV records of the chosen candidates for those ports, the best first, until it says false.
     fn targets(
         &self,
-        port: Option<PortEntry<'_>>,
+        wanted: Wanted<'_>,
         choice: Choice,
         scratch: &Scratch,
         mut each: impl FnMut(&Target<'a, '_>) -> bool,
@@ -339,16 +384,20 @@ impl<'a> Sight<'a> {
                     continue;
                 }
                 let (cluster, weight) = (self.cluster_name(seen.cluster), seen.weight);
-                let mut tell = |host: Option<Host<'a>>, list: Ports<'a>| {
-                    list.into_iter()
-                        .filter(|p| is_wanted(p, port))
-                        .all(|port| each(&Target { seen, host, cluster, priority, weight, port: port.number }))
+                let mut tell = |host, port: &PortEntry<'_>| {
+                    each(&Target { seen, host, cluster, priority, weight, port: port.number })
                 };
-                let go_on = match seen.pods {
-                    None => tell(None, self.record.ports(seen.ports)),
-                    Some(at) => {
-                        let hosts = self.record.pods(at.get()).hosts();
-                        hosts.filter(|host| !host.has(flag::LONG)).all(|host| tell(Some(host), host.ports()))
+                let go_on = match (seen.pods, &wanted) {
+                    (None, Wanted::Named { port, list: Some(list) }) if seen.ports == *list => tell(None, port),
+                    (None, _) => {
+                        let ports = self.record.ports(seen.ports).into_iter();
+                        ports.filter(|port| wanted.is(port)).all(|port| tell(None, &port))
+                    }
+                    (Some(at), _) => {
+                        let hosts = self.record.pods(at.get()).hosts().filter(|host| !host.has(flag::LONG));
+                        let ports = |host: Host<'a>| host.ports().into_iter().map(move |port| (host, port));
+                        let mut ports = hosts.flat_map(ports).filter(|(_, port)| wanted.is(port));
+                        ports.all(|(host, port)| tell(Some(host), &port))
                     }
                 };
                 if !go_on {
@@ -382,7 +431,7 @@ impl<'a> Sight<'a> {
                 let limit = usize::from(self.perspective.policy.max_answers);
                 self.write_addresses(true, limit, writer, owner, scratch, random)
             }
-            Kind::Targets { port, choice } => self.write_targets(port, choice, writer, owner, scratch),
+            Kind::Targets { ports, choice } => self.write_targets(self.wanted(ports), choice, writer, owner, scratch),
         }
     }
 
@@ -507,19 +556,18 @@ impl<'a> Sight<'a> {
 
     fn write_targets(
         &self,
-        port: Option<u32>,
+        wanted: Wanted<'_>,
         choice: Choice,
         writer: &mut Writer<'_>,
         owner: usize,
         scratch: &Scratch,
     ) -> bool {
-        let port = port.map(|at| self.record.port(at as usize));
         let name = self.record.name();
         let ttl = self.perspective.policy.ttl;
         let owner = pointer_to(owner);
         let mut fixed = fixed(owner, rtype::SRV, ttl, 0);
         let (mut length, mut fits) = (0, true);
-        self.targets(port, choice, scratch, |target| {
+        self.targets(wanted, choice, scratch, |target| {
             let rdata = 6 + target.prefix_length() + name.len();
             length += FIXED + rdata;
             if length > MAX_SET {
@@ -545,14 +593,14 @@ impl<'a> Sight<'a> {
     /// The addresses of an SRV set's targets, set by set while there is room (RFC 2782); what does not fit is left out.
     /// Only behind a question whose name has `S.N.Z` at `service` of the message.
     pub fn write_extra(&self, set: Set, writer: &mut Writer<'_>, service: usize, scratch: &Scratch) {
-        let Kind::Targets { port, choice } = set.0 else { return };
-        let port = port.map(|at| self.record.port(at as usize));
+        let Kind::Targets { ports, choice } = set.0 else { return };
+        let wanted = self.wanted(ports);
         let name = pointer_to(service);
         let ttl = self.perspective.policy.ttl;
         let octets = self.record.octets();
         // The targets of one host or cluster come one after the other.
         let mut before = None;
-        self.targets(port, choice, scratch, |target| {
+        self.targets(wanted, choice, scratch, |target| {
             let here = (target.seen.cluster, target.host.map(|host| host.at));
             if before.replace(here) == Some(here) {
                 return true;
@@ -653,13 +701,6 @@ fn put_runs<const SIZE: usize, const ADDRESS: usize>(
             run[drawn] = run[0];
             run = &mut run[1..];
         }
-    }
-}
-
-fn is_wanted(port: &PortEntry<'_>, wanted: Option<PortEntry<'_>>) -> bool {
-    match wanted {
-        None => !port.repeats_number(),
-        Some(wanted) => port.is_named_like(&wanted) && !port.repeats(),
     }
 }
 

@@ -26,7 +26,7 @@ pub use compose::{Found, Scratch, Set, Sight};
 pub use random::Random;
 pub use ready::{Extra, Ready, RrSets};
 pub use record::Record;
-pub use statics::{Node, Policy, Walk, Zone};
+pub use statics::{NegativeSoa, Node, Policy, Walk, Zone};
 
 use compose::Perspective;
 use record::NAMESPACE;

@@ -10,7 +10,7 @@
 //! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
 //! pods        counts (4 each): IPv4, IPv6, hosts; addresses IPv4, IPv6; where each host begins (4 each); hosts
 //! host        label length (1), label, flags (1), counts (2 each): IPv4, IPv6; port list (4), addresses IPv4, IPv6
-//! port list   count (2), ports
+//! port list   count (2; the highest bit says that no two have one name), ports
 //! port        flags and protocol (1), number (2), name length (1), name
 //! ```
 //!
@@ -52,6 +52,8 @@ pub(super) mod flag {
     pub const HEADLESS: u8 = 1 << 5;
 }
 
+/// Of a list of ports: no name and protocol is in it twice.
+const DISTINCT: u16 = 1 << 15;
 /// Of a port: its number was in the list before, or all of it was.
 const SAME_NUMBER: u8 = 1 << 6;
 const SAME: u8 = 1 << 7;
@@ -366,7 +368,18 @@ impl<'a> IntoIterator for Ports<'a> {
     type IntoIter = PortsIter<'a>;
 
     fn into_iter(self) -> PortsIter<'a> {
-        PortsIter { octets: self.octets, at: self.at + 2, left: u16_at(self.octets, self.at) }
+        PortsIter { octets: self.octets, at: self.at + 2, left: u16_at(self.octets, self.at) & !DISTINCT }
+    }
+}
+
+impl Ports<'_> {
+    /// No two ports have one name and protocol, so that there is one record of each `_port._proto`.
+    pub fn has_distinct_names(self) -> bool {
+        u16_at(self.octets, self.at) & DISTINCT != 0
+    }
+
+    pub fn at(self) -> u32 {
+        self.at as u32
     }
 }
 
@@ -511,12 +524,16 @@ impl Encoder {
 
     /// Where the list stands; a new one is appended.
     fn ports<'p>(&mut self, ports: impl ExactSizeIterator<Item = &'p Port> + Clone) -> u32 {
-        let count = ports.len().min(usize::from(u16::MAX));
+        let count = ports.len().min(usize::from(!DISTINCT));
         let mut list = Vec::with_capacity(2 + 12 * count);
-        list.extend_from_slice(&(count as u16).to_le_bytes());
+        let mut head = count as u16 | DISTINCT;
+        list.extend_from_slice(&head.to_le_bytes());
         for (n, port) in ports.clone().take(count).enumerate() {
             let mut flags = protocol_number(port.protocol);
             for before in ports.clone().take(n) {
+                if before.name == port.name && before.protocol == port.protocol {
+                    head &= !DISTINCT;
+                }
                 if before.number == port.number {
                     flags |= SAME_NUMBER;
                     if before == port {
@@ -530,6 +547,7 @@ impl Encoder {
             list.push(name.len() as u8);
             list.extend_from_slice(name);
         }
+        list[..2].copy_from_slice(&head.to_le_bytes());
         let known = self.port_lists.iter().find(|&&(at, length)| self.octets[at..at + length] == list);
         if let Some(&(at, _)) = known {
             return at as u32;

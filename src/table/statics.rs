@@ -25,12 +25,71 @@ pub struct Zone {
     federation: bool,
     pub(super) policy: Policy,
     nodes: HashMap<Box<[u8]>, Node, FixedState>,
-    /// The SOA record without its owner, for negative answers.
-    soa: Box<[u8]>,
+    /// For negative answers.
+    soa: NegativeSoa,
     nodata_ttl: u32,
     nxdomain_ttl: u32,
     deep: bool,
     wildcards: bool,
+}
+
+/// A zone's SOA record as negative answers carry it: its names end in pointers to the zone's name in the question, as its
+/// owner is one (RFC 1035 section 4.1.4).
+pub struct NegativeSoa {
+    octets: Box<[u8]>,
+    /// Where pointers stand, the owner first; one that is not needed is the owner once more.
+    pointers: [usize; 3],
+}
+
+impl NegativeSoa {
+    /// Where the TTL stands: behind owner, type and class.
+    const TTL: usize = 6;
+
+    fn new(apex: &Name, rdata: &[u8]) -> NegativeSoa {
+        let mut short = Vec::with_capacity(rdata.len());
+        // RDATA begins behind a pointer and the 10 octets of type, class, TTL and length.
+        let mut pointers = [0; 3];
+        let mut rest = rdata;
+        for pointer in &mut pointers[1..] {
+            let (name, others) = rest.split_at(name_length(rest));
+            rest = others;
+            let prefix = Name::from_wire(name).ok().filter(|name| apex.label_count() > 0 && name.is_at_or_below(apex));
+            match prefix {
+                Some(_) => {
+                    short.extend_from_slice(&name[..name.len() - apex.as_wire().len()]);
+                    *pointer = 12 + short.len();
+                    short.extend_from_slice(&[0; 2]);
+                }
+                None => short.extend_from_slice(name),
+            }
+        }
+        short.extend_from_slice(rest);
+        let mut octets = vec![0; 2];
+        put_record(&mut octets, rtype::SOA, 0, &short);
+        NegativeSoa { octets: octets.into(), pointers }
+    }
+
+    pub fn octet_count(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// `target` has room for the record, `zone` points to the zone's name.
+    pub fn write(&self, target: &mut [u8], zone: [u8; 2], ttl: u32) {
+        target.copy_from_slice(&self.octets);
+        for at in self.pointers {
+            target[at..at + 2].copy_from_slice(&zone);
+        }
+        target[NegativeSoa::TTL..NegativeSoa::TTL + 4].copy_from_slice(&ttl.to_be_bytes());
+    }
+}
+
+/// Octets of the uncompressed name that `wire` begins with, which zonefile has checked.
+fn name_length(wire: &[u8]) -> usize {
+    let mut at = 0;
+    while wire[at] != 0 {
+        at += 1 + usize::from(wire[at]);
+    }
+    at + 1
 }
 
 /// A name of the zone file, or an empty non-terminal above one.
@@ -88,8 +147,7 @@ impl Zone {
         let mut soa_rdata = data.soa.rdata.clone();
         let minimum_at = soa_rdata.len() - 4;
         soa_rdata[minimum_at..].copy_from_slice(&minimum.to_be_bytes());
-        let mut soa = Vec::new();
-        put_record(&mut soa, rtype::SOA, nodata_ttl, &soa_rdata);
+        let soa = NegativeSoa::new(&config.name, &soa_rdata);
 
         let labels = config.name.label_count();
         let mut zone = Zone {
@@ -98,7 +156,7 @@ impl Zone {
             federation,
             policy: Policy { ttl: config.ttl, max_answers: config.max_answers, families: config.families },
             nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
-            soa: soa.into(),
+            soa,
             nodata_ttl,
             nxdomain_ttl,
             deep: false,
@@ -174,8 +232,7 @@ impl Zone {
         self.nxdomain_ttl
     }
 
-    /// The SOA record from its type on. The TTL is at octets 4 to 7.
-    pub fn soa(&self) -> &[u8] {
+    pub fn soa(&self) -> &NegativeSoa {
         &self.soa
     }
 
