@@ -99,6 +99,24 @@ pub struct Cluster {
     pub namespaces: Namespaces,
 }
 
+#[cfg(test)]
+impl Cluster {
+    /// One of that name, which may export everything, with nothing else said of it.
+    pub fn named(name: &str) -> Cluster {
+        Cluster {
+            name: Label::parse(name).unwrap(),
+            source: Source::InCluster,
+            region: None,
+            availability_zones: Vec::new(),
+            network: None,
+            client_cidrs: Vec::new(),
+            ingress_cidrs: Vec::new(),
+            export: Export::All,
+            namespaces: Namespaces::All,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Source {
     Manifests {

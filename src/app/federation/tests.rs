@@ -10,25 +10,11 @@ use crate::source::convert::{self, Converted};
 use crate::source::slim;
 use crate::table::NoteKind;
 
-fn cluster(name: &str) -> Cluster {
-    Cluster {
-        name: Label::parse(name).unwrap(),
-        source: Source::InCluster,
-        region: None,
-        availability_zones: Vec::new(),
-        network: None,
-        client_cidrs: Vec::new(),
-        ingress_cidrs: Vec::new(),
-        export: Export::All,
-        namespaces: Namespaces::All,
-    }
-}
-
 fn config(clusters: &[&str]) -> Arc<Config> {
     Arc::new(Config {
         path: std::path::PathBuf::new(),
         zones: Vec::new(),
-        clusters: clusters.iter().map(|name| cluster(name)).collect(),
+        clusters: clusters.iter().map(|name| Cluster::named(name)).collect(),
         listeners: Vec::new(),
         admin: None,
         identity: Identity::default(),
@@ -60,7 +46,7 @@ fn service(name: &str) -> Object {
             "spec": {{"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
                       "ports": [{{"port": 80, "protocol": "TCP"}}]}}}}"#
     );
-    match convert::service(slim::from_json(text.as_bytes()).unwrap(), &cluster("any")) {
+    match convert::service(slim::from_json(text.as_bytes()).unwrap(), &Cluster::named("any")) {
         Converted::Object { object, .. } => object,
         _ => panic!("{text}"),
     }
@@ -157,13 +143,13 @@ fn notes_are_counted_as_they_come_and_go() {
         let said: Vec<Note> = (0..step.wrapping_mul(7) % 4).map(|i| note(i.wrapping_add(step / 16))).collect();
         let before = told.insert(key(step % 5), said.clone()).unwrap_or_default();
         let new: Vec<Note> = said.iter().filter(|note| !before.contains(note)).cloned().collect();
-        assert_eq!(notes.set(key(step % 5), said), new, "step {step}");
+        assert_eq!(notes.set(&key(step % 5), said), new, "step {step}");
         let count = |kind: NoteKind| told.values().flatten().filter(|note| note.kind() == kind).count() as u64;
         assert_eq!(notes.counts(), NoteKind::ALL.map(|kind| (kind.label(), count(kind))), "step {step}");
     }
     assert!(notes.counts().iter().any(|(_, n)| *n > 0));
     for n in 0..5 {
-        notes.set(key(n), Vec::new());
+        notes.set(&key(n), Vec::new());
     }
     assert!(notes.counts().iter().all(|(_, n)| *n == 0));
 }

@@ -1,24 +1,15 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Namespaces, Source};
+use crate::config::Namespaces;
 use crate::source::status::Reason;
 
 fn cluster(export: Export, namespaces: &[&str]) -> Cluster {
-    Cluster {
-        name: Label::parse("one").unwrap(),
-        source: Source::InCluster,
-        region: None,
-        availability_zones: Vec::new(),
-        network: None,
-        client_cidrs: Vec::new(),
-        ingress_cidrs: Vec::new(),
-        export,
-        namespaces: match namespaces {
-            [] => Namespaces::All,
-            some => Namespaces::Only(some.iter().map(|text| Label::parse(text).unwrap()).collect()),
-        },
-    }
+    let namespaces = match namespaces {
+        [] => Namespaces::All,
+        some => Namespaces::Only(some.iter().map(|text| Label::parse(text).unwrap()).collect()),
+    };
+    Cluster { export, namespaces, ..Cluster::named("one") }
 }
 
 /// `base` with `patch` laid over it (RFC 7396).

@@ -10,9 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{Export, Namespaces, Source};
 use crate::index::Update;
-use crate::model::{ClusterId, Label};
+use crate::model::ClusterId;
 use crate::source::status::{ErrorReason, Reason, Status};
 use crate::source::{Feed, Message};
 
@@ -20,17 +19,7 @@ use crate::source::{Feed, Message};
 const DEADLINE: Duration = Duration::from_secs(40);
 
 fn cluster() -> Cluster {
-    Cluster {
-        name: Label::parse("one").unwrap(),
-        source: Source::InCluster,
-        region: None,
-        availability_zones: Vec::new(),
-        network: None,
-        client_cidrs: Vec::new(),
-        ingress_cidrs: Vec::new(),
-        export: Export::All,
-        namespaces: Namespaces::All,
-    }
+    Cluster::named("one")
 }
 
 fn limits() -> Limits {
