@@ -286,8 +286,8 @@ impl<'t> Answering<'_, 't> {
         for link in 0..MAX_CHAIN {
             owners[link] = owner;
             let before = self.writer.position();
-            let hash = self.hash.take();
-            match step(table, zone, self.view, query, qtype, hash, self.scratch) {
+            let lookup = Lookup { table, zone, view: self.view, query, qtype, hash: self.hash.take() };
+            match lookup.step(self.scratch) {
                 Step::Service { record, set, labels } => {
                     let sight = table.sight(record, zone, self.view);
                     if !sight.write(set, &mut self.writer, owner, self.scratch, self.random) {
@@ -440,57 +440,87 @@ impl<'t> Answering<'_, 't> {
     }
 }
 
-/// One name in one zone.
-fn step<'a>(
-    table: &'a Snapshot<'_>,
+/// One name and type in one zone, for one view.
+#[derive(Clone, Copy)]
+struct Lookup<'a, 't, 'q> {
+    table: &'a Snapshot<'t>,
     zone: &'a Zone,
     view: ViewIndex,
-    query: &Query,
+    query: &'q Query,
     qtype: u16,
+    /// Of the service's name, where it is known already.
     hash: Option<NameHash>,
-    scratch: &mut Scratch,
-) -> Step<'a> {
-    let relative = query.label_count() - zone.label_count();
-    let mut exists = false;
-    let mut encloser = None;
-    // Static data that can stand at or above the name comes first (RFC 1034 section 4.3.2 step 3).
-    if relative < 2 || zone.is_deep() || !zone.is_federation() {
-        match zone.walk(query, qtype == rtype::DS) {
-            Walk::Exact(node) if node.has_sets() => return from_node(node, qtype),
-            Walk::Exact(_) => exists = true,
-            Walk::Cut { node, labels, mandatory_glue } => return Step::Referral { node, labels, mandatory_glue },
-            Walk::Dname { node, labels } => return Step::Dname { node, labels },
-            Walk::Encloser { labels } => encloser = Some(labels),
+}
+
+impl<'a> Lookup<'a, '_, '_> {
+    fn step(self, scratch: &mut Scratch) -> Step<'a> {
+        let Lookup { table, zone, query, qtype, .. } = self;
+        let relative = query.label_count() - zone.label_count();
+        let mut exists = false;
+        let mut encloser = None;
+        // Static data that can stand at or above the name comes first (RFC 1034 section 4.3.2 step 3).
+        if relative < 2 || zone.is_deep() || !zone.is_federation() {
+            match zone.walk(query, qtype == rtype::DS) {
+                Walk::Exact(node) if node.has_sets() => return from_node(node, qtype),
+                Walk::Exact(_) => exists = true,
+                Walk::Cut { node, labels, mandatory_glue } => return Step::Referral { node, labels, mandatory_glue },
+                Walk::Dname { node, labels } => return Step::Dname { node, labels },
+                Walk::Encloser { labels } => encloser = Some(labels),
+            }
         }
-    }
-    if zone.is_federation() && relative >= 1 {
-        let awaits = table.awaits_any() && table.awaits(label(query, zone.label_count() + 1));
-        match federated(table, zone, view, query, qtype, hash, scratch) {
-            Federated::Is(step) => return step,
-            Federated::Namespace if awaits => {}
-            Federated::Namespace => return if exists { Step::NoData { pending: false } } else { Step::NxDomain },
-            Federated::Nothing => {}
+        if zone.is_federation() && relative >= 1 {
+            let awaits = table.awaits_any() && table.awaits(label(query, zone.label_count() + 1));
+            match self.federated(scratch) {
+                Federated::Is(step) => return step,
+                Federated::Namespace if awaits => {}
+                Federated::Namespace => return if exists { Step::NoData { pending: false } } else { Step::NxDomain },
+                Federated::Nothing => {}
+            }
+            if awaits && relative == 1 {
+                return Step::NoData { pending: false };
+            }
+            if awaits && is_label(label(query, zone.label_count() + 2)) {
+                return Step::NotReady;
+            }
         }
-        if awaits && relative == 1 {
+        if exists {
             return Step::NoData { pending: false };
         }
-        if awaits && is_label(label(query, zone.label_count() + 2)) {
-            return Step::NotReady;
+        if zone.has_wildcards() {
+            let labels = encloser.unwrap_or_else(|| match zone.walk(query, false) {
+                Walk::Encloser { labels } => labels,
+                Walk::Exact(_) | Walk::Cut { .. } | Walk::Dname { .. } => zone.label_count(),
+            });
+            if let Some(node) = zone.wildcard(query, labels) {
+                return from_node(node, qtype);
+            }
         }
+        Step::NxDomain
     }
-    if exists {
-        return Step::NoData { pending: false };
-    }
-    if zone.has_wildcards() {
-        let labels = encloser.unwrap_or_else(|| match zone.walk(query, false) {
-            Walk::Encloser { labels } => labels,
-            Walk::Exact(_) | Walk::Cut { .. } | Walk::Dname { .. } => zone.label_count(),
-        });
-        if let Some(node) = zone.wildcard(query, labels) {
-            return from_node(node, qtype);
+
+    /// The part of a federation's zone that the clusters fill.
+    fn federated(self, scratch: &mut Scratch) -> Federated<'a> {
+        let Lookup { table, zone, view, query, qtype, hash } = self;
+        let depth = zone.label_count();
+        let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
+            let namespace = table.has_namespace(query.name(), view);
+            return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
+        };
+        let labels = depth + 2;
+        if let Some(record) = table.service(hash, query.suffix(labels))
+            && let Some(found) =
+                table.sight(record, zone, view).look_up(query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
+        {
+            match found {
+                Found::Set(set) => return Federated::Is(Step::Service { record, set, labels }),
+                Found::NoData { pending } => return Federated::Is(Step::NoData { pending }),
+                Found::Missing => {}
+            }
         }
+        // Only a wildcard needs to know whether the namespace is there.
+        let namespace = zone.has_wildcards() && table.has_namespace(query.suffix(depth + 1), view);
+        if namespace { Federated::Namespace } else { Federated::Nothing }
     }
-    Step::NxDomain
 }
 
 fn from_node(node: &Node, qtype: u16) -> Step<'_> {
@@ -505,37 +535,6 @@ enum Federated<'a> {
     /// Not there, in a namespace that is: no wildcard applies.
     Namespace,
     Nothing,
-}
-
-/// The part of a federation's zone that the clusters fill.
-fn federated<'a>(
-    table: &'a Snapshot<'_>,
-    zone: &'a Zone,
-    view: ViewIndex,
-    query: &Query,
-    qtype: u16,
-    hash: Option<NameHash>,
-    scratch: &mut Scratch,
-) -> Federated<'a> {
-    let depth = zone.label_count();
-    let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
-        let namespace = table.has_namespace(query.name(), view);
-        return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
-    };
-    let labels = depth + 2;
-    if let Some(record) = table.service(hash, query.suffix(labels))
-        && let Some(found) =
-            table.look_up(record, zone, view, query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
-    {
-        match found {
-            Found::Set(set) => return Federated::Is(Step::Service { record, set, labels }),
-            Found::NoData { pending } => return Federated::Is(Step::NoData { pending }),
-            Found::Missing => {}
-        }
-    }
-    // Only a wildcard needs to know whether the namespace is there.
-    let namespace = zone.has_wildcards() && table.has_namespace(query.suffix(depth + 1), view);
-    if namespace { Federated::Namespace } else { Federated::Nothing }
 }
 
 /// `None`: the name is no service's, nor below one's.

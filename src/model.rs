@@ -153,6 +153,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// In the order of their discriminants, so that `ALL[n]` is what `as u8` made `n`.
+    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
     /// The label of RFC 2782, with its underscore.
     pub fn label(self) -> &'static str {
         match self {

@@ -45,6 +45,8 @@ const KINDS: &[Kind] = &[
         View::External,
         Rcode::NoError,
     ),
+    // One of its clusters is not ready: the way of all services that are not like most.
+    ("a-general", |n| question(&format!("g{n}.ns A")), View::External, Rcode::NoError),
     ("srv", |n| question(&format!("_client._tcp.s{n}.ns SRV")), View::External, Rcode::NoError),
     ("nodata", |n| question(&format!("s{n}.ns TXT")), View::External, Rcode::NoData),
     ("nxdomain", |n| question(&format!("no{n}.ns A")), View::External, Rcode::NxDomain),
@@ -56,8 +58,10 @@ fn world() -> World {
     let mut world = World::new(config(clusters), support::ZONE_FILE).synced();
     for n in 0..SERVICES {
         let ingress = |c: u16| format!("104.{c}.{}.{}", n / 250, n % 250 + 1);
-        let shares = (0..3).map(|c| load_balancer(c, "10.0.0.1", &[&ingress(c)])).collect();
-        world.publish(key("ns", &format!("s{n}")), shares);
+        let mut shares: Vec<_> = (0..3).map(|c| load_balancer(c, "10.0.0.1", &[&ingress(c)])).collect();
+        world.publish(key("ns", &format!("s{n}")), shares.clone());
+        shares[2].ready = false;
+        world.publish(key("ns", &format!("g{n}")), shares);
     }
     let wide = (0..12).map(|c| load_balancer(c, "10.0.0.1", &[&format!("104.200.{c}.1")])).collect();
     world.publish(key("ns", "wide"), wide);

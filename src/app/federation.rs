@@ -222,7 +222,7 @@ impl Federation {
             if before.get(&key) != Some(&notes) {
                 self.say(&key, &notes);
             }
-            self.notes.set(key, notes);
+            self.notes.set(&key, notes);
         }
         self.show_clusters();
     }
@@ -304,7 +304,8 @@ impl Federation {
         for (n, key) in services.into_iter().enumerate() {
             let service = self.index.service(&key);
             let notes = self.publisher.publish(&key, service.as_ref());
-            self.note(key, notes);
+            let new = self.notes.set(&key, notes);
+            self.say(&key, &new);
             if n % PUBLISH_TURN == PUBLISH_TURN - 1 {
                 tokio::task::yield_now().await;
             }
@@ -329,12 +330,6 @@ impl Federation {
                 "the cluster has as many objects as limits.objectsPerCluster allows; new ones are left out"
             );
         }
-    }
-
-    /// Says what is new about a service, once.
-    fn note(&mut self, key: ServiceKey, notes: Vec<Note>) {
-        let new = self.notes.set(key.clone(), notes);
-        self.say(&key, &new);
     }
 
     fn say(&self, key: &ServiceKey, notes: &[Note]) {

@@ -343,13 +343,8 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
 
 /// A label has at most 63 octets, which is six bits: the protocol has room above them.
 fn write_port(out: &mut Vec<u8>, port: &Port) {
-    let protocol = match port.protocol {
-        Protocol::Tcp => 0,
-        Protocol::Udp => 1,
-        Protocol::Sctp => 2,
-    };
     let name = port.name.as_ref().map_or(&[][..], Label::as_bytes);
-    out.push(name.len() as u8 | protocol << 6);
+    out.push(name.len() as u8 | (port.protocol as u8) << 6);
     out.extend_from_slice(&port.number.get().to_be_bytes());
     out.extend_from_slice(name);
 }
@@ -383,11 +378,7 @@ impl<'a> Ports<'a> {
             let name = octets.take(usize::from(first & 0x3F));
             Port {
                 name: (!name.is_empty()).then(|| label(name)),
-                protocol: match first >> 6 {
-                    0 => Protocol::Tcp,
-                    1 => Protocol::Udp,
-                    _ => Protocol::Sctp,
-                },
+                protocol: Protocol::ALL[usize::from(first >> 6)],
                 number: NonZeroU16::new(number).expect("it was a port when it was written"),
             }
         })

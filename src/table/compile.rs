@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::MAX_SET;
 use super::record::{CandidateParts, Encoder, HostParts, MAX_ADDRESSES, flag};
 use super::statics::Zone;
+use super::{FIXED, MAX_SET, most_addresses};
 use crate::config::{Cluster, Config};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Label, Pod, ServiceKey, Share};
 use crate::names::{MAX_NAME, Name, service_name};
@@ -148,12 +148,11 @@ impl Compiler<'_> {
             set(flag::READY, share.ready);
             set(flag::EXPOSED, exposed);
             set(flag::HEADLESS, headless);
-            set(flag::PODS, headless && !share.pods.is_empty());
             let hosts = if headless { self.hosts(share, cluster) } else { Vec::new() };
-            let own: BTreeSet<IpAddr> = hosts.iter().flat_map(|host| host.addresses.iter().copied()).collect();
-            anywhere.extend(published.iter().chain(&own).copied());
+            let pod_addresses = in_order(hosts.iter().flat_map(|host| &host.addresses));
+            anywhere.extend(published.iter().chain(&pod_addresses).copied());
             local.extend(cluster_ips.iter().copied());
-            totals.add(published, &own, self.owner, &hosts, share);
+            totals.add(published, &pod_addresses, self.owner, &hosts, share);
             encoder.push(&CandidateParts {
                 cluster: share.cluster,
                 weight: DEFAULT_WEIGHT,
@@ -162,6 +161,7 @@ impl Compiler<'_> {
                 cluster_ips: &cluster_ips,
                 ports: &share.ports,
                 hosts: &hosts,
+                pod_addresses: &pod_addresses,
             });
         }
         let left_out = totals.left_out();
@@ -179,9 +179,7 @@ impl Compiler<'_> {
     fn hosts<'s>(&mut self, share: &'s Share, cluster: &Cluster) -> Vec<HostParts<'s>> {
         let same = |a: &Pod, b: &Pod| a.hostname == b.hostname;
         let host = |pods: &'s [Pod]| {
-            let mut addresses: Vec<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
-            addresses.sort();
-            addresses.dedup();
+            let addresses = in_order(pods.iter().flat_map(|pod| &pod.addresses));
             let label = &pods[0].hostname;
             let flags = self.name_flags(&[label.as_bytes(), cluster.name.as_bytes()]);
             HostParts { label, flags, addresses, ports: pods.iter().flat_map(|pod| &pod.ports).collect() }
@@ -221,9 +219,8 @@ impl Compiler<'_> {
         if !self.zone.is_deep() {
             return false;
         }
-        let mut wire: Vec<u8> = labels.iter().flat_map(|label| [&[label.len() as u8][..], label].concat()).collect();
-        wire.extend_from_slice(self.owner.as_wire());
-        let name = Name::from_wire(&wire).expect("labels and a name that fit together are a name");
+        let child = |name: Name, label: &&[u8]| name.child(label).expect("labels and a name that fit together");
+        let name = labels.iter().rev().fold(self.owner.clone(), child);
         if self.zone.is_occluded(&name) {
             self.notes.push(Note::Occluded { name });
         } else if self.zone.has_sets(&name) {
@@ -233,6 +230,14 @@ impl Compiler<'_> {
         }
         true
     }
+}
+
+/// Each once.
+fn in_order<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = addresses.copied().collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// What a service has in all, against what fits into a message.
@@ -245,21 +250,14 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(
-        &mut self,
-        published: &[IpAddr],
-        pods: &BTreeSet<IpAddr>,
-        owner: &Name,
-        hosts: &[HostParts<'_>],
-        share: &Share,
-    ) {
+    fn add(&mut self, published: &[IpAddr], pods: &[IpAddr], owner: &Name, hosts: &[HostParts<'_>], share: &Share) {
         for (n, v4) in [true, false].into_iter().enumerate() {
             let of_family = |a: &&IpAddr| a.is_ipv4() == v4;
             self.left_out += published.iter().filter(of_family).count().saturating_sub(MAX_ADDRESSES);
             self.pods[n] += pods.iter().filter(of_family).count();
         }
-        // 12 octets of a record and 6 of SRV before the target; the cluster's own label is not counted.
-        let one = 18 + owner.as_wire().len();
+        // SRV has 6 octets before the target; the cluster's own label is not counted.
+        let one = FIXED + 6 + owner.as_wire().len();
         let ports = match hosts.is_empty() {
             true => share.ports.len(),
             false => hosts.iter().map(|host| host.ports.len()).sum(),
@@ -269,7 +267,7 @@ impl Totals {
     }
 
     fn left_out(&self) -> usize {
-        let most = [MAX_SET / 16, MAX_SET / 28];
+        let most = [true, false].map(most_addresses);
         let pods: usize = self.pods.iter().zip(most).map(|(n, most)| n.saturating_sub(most)).sum();
         let srv = match self.srv_octets.saturating_sub(MAX_SET) {
             0 => 0,

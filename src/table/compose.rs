@@ -1,25 +1,24 @@
 //! A record and a view → the records of one answer. Nothing is allocated: what is counted on the way stands in a
 //! [`Scratch`], which each worker has once.
 
+mod targets;
+
 use std::num::NonZero;
 
 use super::random::Random;
-use super::record::{Addresses, Host, PortEntry, Ports, Record, flag};
-use super::{MAX_SET, Member, Policy};
+use super::ready::fixed;
+use super::record::{Addresses, Host, PortEntry, Ports, Record, address_size, flag};
+use super::{FIXED, Member, Policy, most_addresses};
 use crate::config::MAX_CLUSTERS;
 use crate::model::{ClusterId, Protocol};
 use crate::names::Labels;
 use crate::ranking::{Choice, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
-use crate::wire::{Writer, class, pointer_to, rtype};
+use crate::wire::{Writer, pointer_to, rtype};
+use targets::{PortsAt, Wanted};
 
-/// Octets of a record before its RDATA, with a pointer as owner: 2 + 2 + 2 + 4 + 2.
-const FIXED: usize = 12;
 /// Most records of a run that is drawn by weight; a longer one is drawn as if all weighed the same.
 const MAX_WEIGHED: usize = 255;
-/// Most addresses of one target among the additional records.
-const MAX_EXTRA: usize = 255;
-
 /// Whose answers, by the rules of which zone.
 #[derive(Clone, Copy)]
 pub struct Perspective<'a> {
@@ -74,16 +73,13 @@ pub struct Scratch {
     items: Vec<Item>,
 }
 
-/// More addresses than these are in no set.
-const MAX_ITEMS: usize = MAX_SET / (FIXED + 4);
-
 impl Scratch {
     pub fn new() -> Scratch {
         Scratch {
             seen: Vec::with_capacity(MAX_CLUSTERS),
             summary: Summary::default(),
             plain: false,
-            items: Vec::with_capacity(MAX_ITEMS),
+            items: Vec::with_capacity(most_addresses(true)),
         }
     }
 }
@@ -134,77 +130,10 @@ enum Owner {
     Host(u32),
 }
 
-/// Which ports SRV records are asked for, by places in the record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PortsAt {
-    All,
-    /// `port` and all like it. In the list at `list`, where there is one, it is the only one of its name.
-    Named {
-        port: u32,
-        list: Option<u32>,
-    },
-}
-
-/// The same, read.
-#[derive(Clone, Copy)]
-enum Wanted<'a> {
-    All,
-    Named { port: PortEntry<'a>, list: Option<u32> },
-}
-
-impl Wanted<'_> {
-    fn is(&self, port: &PortEntry<'_>) -> bool {
-        match self {
-            Wanted::All => !port.repeats_number(),
-            Wanted::Named { port: wanted, .. } => port.is_named_like(wanted) && !port.repeats(),
-        }
-    }
-
-    fn places(&self) -> PortsAt {
-        match self {
-            Wanted::All => PortsAt::All,
-            Wanted::Named { port, list } => PortsAt::Named { port: port.at as u32, list: *list },
-        }
-    }
-}
-
 /// A record as one view sees it. What is seen stands in the scratch, so that there is one at a time.
 pub struct Sight<'a> {
     record: Record<'a>,
     perspective: Perspective<'a>,
-}
-
-/// One SRV record.
-struct Target<'a, 's> {
-    seen: &'s Seen,
-    host: Option<Host<'a>>,
-    cluster: &'a [u8],
-    priority: u16,
-    weight: u16,
-    port: u16,
-}
-
-impl Target<'_, '_> {
-    /// Octets of the labels in front of `S.N.Z`.
-    fn prefix_length(&self) -> usize {
-        self.host.map_or(0, |host| 1 + host.label().len()) + 1 + self.cluster.len()
-    }
-
-    fn put_prefix<'o>(&self, out: &'o mut [u8]) -> &'o mut [u8] {
-        let out = match self.host {
-            Some(host) => put_label(out, host.label()),
-            None => out,
-        };
-        put_label(out, self.cluster)
-    }
-}
-
-fn put_label<'o>(out: &'o mut [u8], label: &[u8]) -> &'o mut [u8] {
-    let (length, rest) = out.split_first_mut().expect("there is room for the labels");
-    *length = label.len() as u8;
-    let (target, rest) = rest.split_at_mut(label.len());
-    target.copy_from_slice(label);
-    rest
 }
 
 impl<'a> Sight<'a> {
@@ -212,8 +141,9 @@ impl<'a> Sight<'a> {
         Sight { record, perspective }
     }
 
-    /// [`gather`](Sight::gather) and [`find`](Sight::find) in one; `None`: for this view the service does not exist.
-    pub(super) fn look_up(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &mut Scratch) -> Option<Found> {
+    /// What the view sees at the name with the labels `prefix` in front of `S.N.Z`; `None`: for this view the service does
+    /// not exist. `any`: the first set will do (RFC 8482). [`write`](Sight::write) goes on from what the scratch then holds.
+    pub fn look_up(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &mut Scratch) -> Option<Found> {
         if prefix.is_empty() && qtype == rtype::A && self.record.is_uniform() {
             return Some(Found::Set(Set(Kind::Uniform)));
         }
@@ -271,14 +201,6 @@ impl<'a> Sight<'a> {
         own.into_iter().chain(hosts.map(|host| (Some(host), host.ports())))
     }
 
-    /// Whether `is` says so of one of the ports behind a candidate.
-    fn has_port(&self, seen: &Seen, mut is: impl FnMut(&PortEntry<'a>) -> bool) -> bool {
-        match seen.pods {
-            None => self.record.ports(seen.ports).into_iter().any(|port| is(&port)),
-            Some(_) => self.port_lists(seen).any(|(_, list)| list.into_iter().any(|port| is(&port))),
-        }
-    }
-
     /// `prefix`: the labels in front of `S.N.Z`. `any`: the first set will do (RFC 8482).
     fn find(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &Scratch) -> Found {
         let mut labels = Labels::new(prefix);
@@ -286,7 +208,7 @@ impl<'a> Sight<'a> {
             (None, _, _) => self.find_service(qtype, any, scratch),
             (Some(only), None, _) => match protocol(only) {
                 Some(protocol) => {
-                    let named = |port: &PortEntry<'_>| port.has_name() && port.protocol() == protocol;
+                    let named = |port: &PortEntry<'_>| port.has_label() && port.protocol() == protocol;
                     match self.find_port(named, scratch) {
                         Some(_) => Found::NoData { pending: false },
                         None => Found::Missing,
@@ -325,17 +247,6 @@ impl<'a> Sight<'a> {
         targets.map_or(Found::NoData { pending: !ipv4 && !ipv6 }, Found::Set)
     }
 
-    fn find_named_port(&self, label: &[u8], protocol: Protocol, qtype: u16, any: bool, scratch: &Scratch) -> Found {
-        let Some(name) = label.strip_prefix(b"_").filter(|name| !name.is_empty()) else { return Found::Missing };
-        let named = |port: &PortEntry<'_>| port.name == name && port.protocol() == protocol;
-        let Some((list, port)) = self.find_port(named, scratch) else { return Found::Missing };
-        let list = list.has_distinct_names().then(|| list.at());
-        match self.find_targets(Wanted::Named { port, list }, scratch) {
-            Some(set) if qtype == rtype::SRV || any => Found::Set(set),
-            targets => Found::NoData { pending: targets.is_none() },
-        }
-    }
-
     fn find_port(&self, is: impl Fn(&PortEntry<'_>) -> bool, scratch: &Scratch) -> Option<(Ports<'a>, PortEntry<'a>)> {
         let mut lists = scratch.seen.iter().flat_map(|seen| self.port_lists(seen));
         lists.find_map(|(_, list)| Some((list, list.into_iter().find(&is)?)))
@@ -343,71 +254,6 @@ impl<'a> Sight<'a> {
 
     fn find_cluster(&self, name: &[u8], scratch: &Scratch) -> Option<usize> {
         scratch.seen.iter().position(|seen| self.cluster_name(seen.cluster) == name && !seen.has(flag::LONG))
-    }
-
-    fn find_targets(&self, wanted: Wanted<'_>, scratch: &Scratch) -> Option<Set> {
-        let has = |seen: &Seen| match wanted {
-            Wanted::Named { list: Some(list), .. } if seen.pods.is_none() && seen.ports == list => true,
-            _ => self.has_port(seen, |port| wanted.is(port)),
-        };
-        let choice = Choice::among(&scratch.seen, has);
-        let mut any = false;
-        self.targets(wanted, choice, scratch, |_| {
-            any = true;
-            false
-        });
-        any.then(|| Set(Kind::Targets { ports: wanted.places(), choice }))
-    }
-
-    fn wanted(&self, ports: PortsAt) -> Wanted<'a> {
-        match ports {
-            PortsAt::All => Wanted::All,
-            PortsAt::Named { port, list } => Wanted::Named { port: self.record.port(port as usize), list },
-        }
-    }
-
-    /// Calls `each` for the SRV records of the chosen candidates for those ports, the best first, until it says false.
-    fn targets(
-        &self,
-        wanted: Wanted<'_>,
-        choice: Choice,
-        scratch: &Scratch,
-        mut each: impl FnMut(&Target<'a, '_>) -> bool,
-    ) {
-        let mut priority = 0;
-        for tier in scratch.summary.tiers() {
-            let mut empty = true;
-            for seen in in_tier(&scratch.seen, tier, choice) {
-                empty = false;
-                // A name that is too long for a cluster is too long for its hosts.
-                if seen.has(flag::LONG) {
-                    continue;
-                }
-                let (cluster, weight) = (self.cluster_name(seen.cluster), seen.weight);
-                let mut tell = |host, port: &PortEntry<'_>| {
-                    each(&Target { seen, host, cluster, priority, weight, port: port.number })
-                };
-                let go_on = match (seen.pods, &wanted) {
-                    (None, Wanted::Named { port, list: Some(list) }) if seen.ports == *list => tell(None, port),
-                    (None, _) => {
-                        let ports = self.record.ports(seen.ports).into_iter();
-                        ports.filter(|port| wanted.is(port)).all(|port| tell(None, &port))
-                    }
-                    (Some(at), _) => {
-                        let hosts = self.record.pods(at.get()).hosts().filter(|host| !host.has(flag::LONG));
-                        let ports = |host: Host<'a>| host.ports().into_iter().map(move |port| (host, port));
-                        let mut ports = hosts.flat_map(ports).filter(|(_, port)| wanted.is(port));
-                        ports.all(|(host, port)| tell(Some(host), &port))
-                    }
-                };
-                if !go_on {
-                    return;
-                }
-            }
-            if !empty {
-                priority += 10;
-            }
-        }
     }
 
     /// Writes a set that [`find`](Sight::find) gave into the answer section, owned by the name at `owner` of the message;
@@ -439,7 +285,7 @@ impl<'a> Sight<'a> {
     fn collect(&self, v4: bool, of: Owner, scratch: &mut Scratch) -> usize {
         scratch.items.clear();
         let limit = usize::from(self.perspective.policy.max_answers);
-        let most = if v4 { MAX_SET / (FIXED + 4) } else { MAX_SET / (FIXED + 16) };
+        let most = most_addresses(v4);
         let (span, limit) = match of {
             Owner::Service if scratch.plain => {
                 Sight::collect_plain(v4, scratch);
@@ -457,7 +303,7 @@ impl<'a> Sight<'a> {
         limit
     }
 
-    /// What [`collect_bands`](Sight::collect_bands) comes to for a uniform record, without [`gather`](Sight::gather).
+    /// What [`collect_plain`](Sight::collect_plain) comes to for a uniform record, without [`gather`](Sight::gather).
     fn collect_uniform(&self, items: &mut Vec<Item>) {
         items.clear();
         let mut last = 0;
@@ -476,7 +322,7 @@ impl<'a> Sight<'a> {
         }
     }
 
-    /// Each band is one run.
+    /// What [`collect_bands`](Sight::collect_bands) comes to where each band is one run, for a tenth fewer instructions.
     fn collect_plain(v4: bool, scratch: &mut Scratch) {
         let Scratch { seen, summary, items, .. } = scratch;
         let choice = summary.choice(v4);
@@ -527,7 +373,7 @@ impl<'a> Sight<'a> {
     }
 
     fn same_address<'i>(&self, items: &'i mut [Item], at: u32, v4: bool) -> Option<&'i mut Item> {
-        let size = if v4 { 4 } else { 16 };
+        let size = address_size(v4);
         let octets = self.record.octets();
         let same = |item: &Item| octets[item.at as usize..][..size] == octets[at as usize..][..size];
         items.iter_mut().find(|item| same(item))
@@ -544,7 +390,7 @@ impl<'a> Sight<'a> {
     ) -> bool {
         let items = &mut scratch.items[..];
         let count = items.len().min(limit);
-        let size = if v4 { FIXED + 4 } else { FIXED + 16 };
+        let size = FIXED + address_size(v4);
         let Some(target) = writer.reserve_records(Section::Answer, count * size, count as u16) else { return false };
         let (owner, ttl, octets) = (pointer_to(owner), self.perspective.policy.ttl, self.record.octets());
         match v4 {
@@ -552,89 +398,6 @@ impl<'a> Sight<'a> {
             false => put_runs::<{ FIXED + 16 }, 16>(target, &fixed(owner, rtype::AAAA, ttl, 16), octets, items, random),
         }
         true
-    }
-
-    fn write_targets(
-        &self,
-        wanted: Wanted<'_>,
-        choice: Choice,
-        writer: &mut Writer<'_>,
-        owner: usize,
-        scratch: &Scratch,
-    ) -> bool {
-        let name = self.record.name();
-        let ttl = self.perspective.policy.ttl;
-        let owner = pointer_to(owner);
-        let mut fixed = fixed(owner, rtype::SRV, ttl, 0);
-        let (mut length, mut fits) = (0, true);
-        self.targets(wanted, choice, scratch, |target| {
-            let rdata = 6 + target.prefix_length() + name.len();
-            length += FIXED + rdata;
-            if length > MAX_SET {
-                return false;
-            }
-            let Some(record) = writer.reserve_records(Section::Answer, FIXED + rdata, 1) else {
-                fits = false;
-                return false;
-            };
-            let (head, rest) = record.split_at_mut(FIXED + 6);
-            fixed[10..].copy_from_slice(&(rdata as u16).to_be_bytes());
-            head[..FIXED].copy_from_slice(&fixed);
-            head[12..14].copy_from_slice(&target.priority.to_be_bytes());
-            head[14..16].copy_from_slice(&target.weight.to_be_bytes());
-            head[16..18].copy_from_slice(&target.port.to_be_bytes());
-            // A target is not compressed (RFC 2782).
-            target.put_prefix(rest).copy_from_slice(name);
-            true
-        });
-        fits
-    }
-
-    /// The addresses of an SRV set's targets, set by set while there is room (RFC 2782); what does not fit is left out.
-    /// Only behind a question whose name has `S.N.Z` at `service` of the message.
-    pub fn write_extra(&self, set: Set, writer: &mut Writer<'_>, service: usize, scratch: &Scratch) {
-        let Kind::Targets { ports, choice } = set.0 else { return };
-        let wanted = self.wanted(ports);
-        let name = pointer_to(service);
-        let ttl = self.perspective.policy.ttl;
-        let octets = self.record.octets();
-        // The targets of one host or cluster come one after the other.
-        let mut before = None;
-        self.targets(wanted, choice, scratch, |target| {
-            let here = (target.seen.cluster, target.host.map(|host| host.at));
-            if before.replace(here) == Some(here) {
-                return true;
-            }
-            let (addresses, is_static) = match target.host {
-                Some(host) => (host.addresses(), host.has(flag::STATIC)),
-                None => (target.seen.addresses, target.seen.has(flag::STATIC)),
-            };
-            if is_static {
-                return true;
-            }
-            let prefix = target.prefix_length();
-            for v4 in [true, false] {
-                let (size, rtype) = if v4 { (4, rtype::A) } else { (16, rtype::AAAA) };
-                let span = addresses.of(v4);
-                let count = (span.count as usize).min(MAX_EXTRA);
-                if count == 0 {
-                    continue;
-                }
-                let length = count * (prefix + FIXED + size);
-                let Some(mut out) = writer.reserve_records(Section::Additional, length, count as u16) else {
-                    return false;
-                };
-                let fixed = fixed(name, rtype, ttl, size as u16);
-                for at in span.addresses(v4).take(count) {
-                    out = target.put_prefix(out);
-                    let (block, rest) = out.split_at_mut(FIXED + size);
-                    block[..FIXED].copy_from_slice(&fixed);
-                    block[FIXED..].copy_from_slice(&octets[at as usize..][..size]);
-                    out = rest;
-                }
-            }
-            true
-        });
     }
 }
 
@@ -653,18 +416,7 @@ fn addresses(addresses: Addresses, of: Owner, qtype: u16, any: bool) -> Found {
 }
 
 fn protocol(label: &[u8]) -> Option<Protocol> {
-    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.label().as_bytes() == label)
-}
-
-/// What stands in front of a record's RDATA; `owner` is a pointer.
-fn fixed(owner: [u8; 2], rtype: u16, ttl: u32, rdata: u16) -> [u8; FIXED] {
-    let mut fixed = [0; FIXED];
-    fixed[..2].copy_from_slice(&owner);
-    fixed[2..4].copy_from_slice(&rtype.to_be_bytes());
-    fixed[4..6].copy_from_slice(&class::IN.to_be_bytes());
-    fixed[6..10].copy_from_slice(&ttl.to_be_bytes());
-    fixed[10..].copy_from_slice(&rdata.to_be_bytes());
-    fixed
+    Protocol::ALL.into_iter().find(|p| p.label().as_bytes() == label)
 }
 
 /// Writes as many records as `target` has room for, each run in an order that is drawn on the way. `SIZE` is that of a
@@ -741,6 +493,7 @@ mod tests {
                     cluster_ips: &[[10, 0, 0, 1].into()],
                     ports: &[],
                     hosts: &[],
+                    pod_addresses: &[],
                 });
             }
             let octets = encoder.finish(false);

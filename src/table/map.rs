@@ -36,12 +36,25 @@ const GONE: usize = 1;
 const FETCH_AHEAD: usize = 3;
 const CACHE_LINE: usize = 64;
 
-/// The name of an entry, which its octets begin with: the length of the name in one octet, one octet that is not looked at
-/// here, then `NAME_AT - 2` more of them, then the name.
+/// Where the name of an entry stands in its octets, which begin with the name's length; what the octets between are is not
+/// looked at here.
 pub(super) const NAME_AT: usize = 4;
 
-fn name_of(octets: &[u8]) -> &[u8] {
-    &octets[NAME_AT..NAME_AT + usize::from(octets[0])]
+/// What an entry's octets begin with. `more` is anything.
+pub(super) fn put_head(octets: &mut Vec<u8>, name: &[u8], kind: u8, more: [u8; 2]) {
+    octets.extend_from_slice(&[name.len() as u8, kind]);
+    octets.extend_from_slice(&more);
+    octets.extend_from_slice(name);
+}
+
+#[inline]
+pub(super) fn name_end(octets: &[u8]) -> usize {
+    NAME_AT + usize::from(octets[0])
+}
+
+#[inline]
+pub(super) fn name_of(octets: &[u8]) -> &[u8] {
+    &octets[NAME_AT..name_end(octets)]
 }
 
 struct Shared {
@@ -84,6 +97,35 @@ impl Slots {
         let mask = self.cells.len() - 1;
         let first = hash as usize & mask;
         (0..self.cells.len()).map(move |n| &self.cells[(first + n) & mask])
+    }
+
+    /// The slot and the octets of the entry with this name. `load` reads a slot.
+    ///
+    /// # Safety
+    ///
+    /// An entry that `load` gives is not freed as long as `self` is borrowed.
+    #[inline]
+    unsafe fn find<'s>(
+        &'s self,
+        hash: u64,
+        name: &[u8],
+        load: impl Fn(&AtomicPtr<Head>) -> *mut Head,
+    ) -> Option<(&'s AtomicPtr<Head>, &'s [u8])> {
+        for cell in self.probe(hash) {
+            let entry = load(cell);
+            if entry.is_null() {
+                return None;
+            }
+            if tag_of(entry) != tag(hash) || entry.addr() == GONE {
+                continue;
+            }
+            // SAFETY: it is neither null nor GONE, so it came from `allocate`; the caller keeps it alive.
+            let octets = unsafe { octets_of(untagged(entry)) };
+            if name_of(octets) == name {
+                return Some((cell, octets));
+            }
+        }
+        None
     }
 }
 
@@ -193,21 +235,9 @@ impl Pinned<'_> {
 
     /// The octets of the entry with this name.
     pub fn get(&self, hash: u64, name: &[u8]) -> Option<&[u8]> {
-        for cell in self.slots().probe(hash) {
-            let entry = self.guard.protect(cell, Ordering::Acquire);
-            if entry.is_null() {
-                return None;
-            }
-            if tag_of(entry) != tag(hash) || entry.addr() == GONE {
-                continue;
-            }
-            // SAFETY: it is neither null nor GONE, so it came from `allocate`; the guard is older than the load.
-            let octets = unsafe { octets_of(untagged(entry)) };
-            if name_of(octets) == name {
-                return Some(octets);
-            }
-        }
-        None
+        // SAFETY: the guard is older than the load of any entry, and lives as long as `self`.
+        let found = unsafe { self.slots().find(hash, name, |cell| self.guard.protect(cell, Ordering::Acquire)) };
+        found.map(|(_, octets)| octets)
     }
 
     /// Asks the processor for the slot that [`get`](Pinned::get) reads first.
@@ -249,11 +279,7 @@ impl Writer {
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.find(name).map(|cell| {
-            // SAFETY: `find` gives slots of entries only. An entry is retired by `&mut self` alone, and `self` is borrowed
-            // as long as the octets are.
-            unsafe { octets_of(untagged(cell.load(Ordering::Relaxed))) }
-        })
+        self.find(name).map(|(_, octets)| octets)
     }
 
     /// Puts an entry in the place of that with the same name, if there is one. The name is in `octets`, see [`NAME_AT`].
@@ -261,7 +287,7 @@ impl Writer {
         let name = name_of(octets);
         let hash = (self.hash)(name);
         let entry = allocate(octets).as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT);
-        if let Some(cell) = self.find(name) {
+        if let Some((cell, _)) = self.find(name) {
             let old = cell.swap(entry, Ordering::AcqRel);
             self.retire(old);
             return;
@@ -283,7 +309,7 @@ impl Writer {
 
     /// False: there is no entry with this name.
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        let Some(cell) = self.find(name) else { return false };
+        let Some((cell, _)) = self.find(name) else { return false };
         let old = cell.swap(ptr::without_provenance_mut(GONE), Ordering::AcqRel);
         self.retire(old);
         self.live -= 1;
@@ -295,22 +321,9 @@ impl Writer {
         unsafe { &*self.shared.slots.load(Ordering::Relaxed) }
     }
 
-    fn find(&self, name: &[u8]) -> Option<&AtomicPtr<Head>> {
-        let hash = (self.hash)(name);
-        for cell in self.slots().probe(hash) {
-            let entry = cell.load(Ordering::Relaxed);
-            if entry.is_null() {
-                return None;
-            }
-            if tag_of(entry) != tag(hash) || entry.addr() == GONE {
-                continue;
-            }
-            // SAFETY: it is neither null nor GONE, so it came from `allocate`, and only this writer retires entries.
-            if name_of(unsafe { octets_of(untagged(entry)) }) == name {
-                return Some(cell);
-            }
-        }
-        None
+    fn find(&self, name: &[u8]) -> Option<(&AtomicPtr<Head>, &[u8])> {
+        // SAFETY: only this writer retires entries, by `&mut self`, and `self` is borrowed.
+        unsafe { self.slots().find((self.hash)(name), name, |cell| cell.load(Ordering::Relaxed)) }
     }
 
     /// Makes sure that at most five eighths of the slots will be in use with one more: linear probing is short up to
@@ -327,7 +340,7 @@ impl Writer {
             if entry.is_null() || entry.addr() == GONE {
                 continue;
             }
-            // SAFETY: as in `find`.
+            // SAFETY: it is neither null nor GONE, so it came from `allocate`, and only this writer retires entries.
             let name = name_of(unsafe { octets_of(untagged(entry)) });
             let free = new.probe((self.hash)(name)).find(|cell| cell.load(Ordering::Relaxed).is_null());
             free.expect("there are more slots than entries").store(entry, Ordering::Relaxed);
@@ -370,8 +383,8 @@ mod tests {
     }
 
     fn entry(name: &[u8], value: u32) -> Vec<u8> {
-        let mut octets = vec![name.len() as u8, 0, 0, 0];
-        octets.extend_from_slice(name);
+        let mut octets = Vec::new();
+        put_head(&mut octets, name, 0, [0; 2]);
         octets.extend_from_slice(&value.to_le_bytes());
         octets
     }

@@ -41,6 +41,15 @@ use crate::zonefile::ZoneData;
 
 /// Most octets of one set: with header, question and OPT it fits into a stream's 65,535.
 const MAX_SET: usize = 64_000;
+/// Octets of a record before its RDATA, with a pointer as owner: 2 + 2 + 2 + 4 + 2.
+const FIXED: usize = 12;
+/// Most addresses of one target among the additional records.
+const MAX_EXTRA: usize = 255;
+
+/// Most addresses of a family in one set.
+const fn most_addresses(v4: bool) -> usize {
+    MAX_SET / (FIXED + if v4 { 4 } else { 16 })
+}
 
 /// All that answers are made of. Everything but `names` and the sync states is fixed for the table's life.
 pub struct Table {
@@ -75,9 +84,8 @@ fn hash(state: &FixedState, name: &[u8]) -> u64 {
 
 /// The entry of a namespace: which views see a service in it.
 fn namespace_entry(name: &Name, views: &ViewSet) -> Vec<u8> {
-    let wire = name.as_wire();
-    let mut octets = vec![wire.len() as u8, NAMESPACE, 0, 0];
-    octets.extend_from_slice(wire);
+    let mut octets = Vec::new();
+    map::put_head(&mut octets, name.as_wire(), NAMESPACE, [0; 2]);
     octets.extend(views.0.iter().flat_map(|word| word.to_le_bytes()));
     octets
 }
@@ -87,7 +95,7 @@ fn namespace_views(octets: &[u8]) -> Option<ViewSet> {
     if octets[1] != NAMESPACE {
         return None;
     }
-    let words = octets[map::NAME_AT + usize::from(octets[0])..].chunks_exact(8);
+    let words = octets[map::name_end(octets)..].chunks_exact(8);
     let mut set = ViewSet::default();
     for (word, octets) in set.0.iter_mut().zip(words) {
         *word = u64::from_le_bytes(octets.try_into().expect("chunks of eight"));
@@ -382,23 +390,7 @@ impl Snapshot<'_> {
         self.names.get(hash.0, name).and_then(Record::new)
     }
 
-    /// What a view sees of a service at the name with this prefix; see [`Sight`]. `None`: for this view the service does
-    /// not exist. `any`: the first set will do (RFC 8482).
-    #[expect(clippy::too_many_arguments, reason = "a question has these parts")]
-    pub fn look_up(
-        &self,
-        record: Record<'_>,
-        zone: &Zone,
-        view: ViewIndex,
-        prefix: &[u8],
-        qtype: u16,
-        any: bool,
-        scratch: &mut Scratch,
-    ) -> Option<Found> {
-        self.sight(record, zone, view).look_up(prefix, qtype, any, scratch)
-    }
-
-    /// To write what [`look_up`](Snapshot::look_up) found, from what it left in the scratch.
+    /// A record as a view sees it.
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, view: ViewIndex) -> Sight<'s> {
         let table = self.table;
         let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy: &zone.policy };
@@ -419,7 +411,7 @@ impl Snapshot<'_> {
     /// Whether a cluster that was not heard yet may hold services in this namespace. To be asked before the names are
     /// looked at: a cluster's names are there before it counts as heard.
     pub fn awaits(&self, namespace: &[u8]) -> bool {
-        if !self.awaits_any() || !is_label(namespace) {
+        if !is_label(namespace) {
             return false;
         }
         let Ok(namespace) = std::str::from_utf8(namespace) else { return false };

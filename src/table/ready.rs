@@ -5,12 +5,9 @@
 
 use std::net::IpAddr;
 
-use super::MAX_SET;
+use super::{FIXED, MAX_EXTRA, MAX_SET};
 use crate::wire::response::Section;
 use crate::wire::{HEADER, QUESTION_POINTER, Writer, class, pointer_to, read_u16, rtype};
-
-/// Most addresses of one target among the additional records.
-const MAX_EXTRA: usize = 255;
 
 /// All RRsets of one name.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +53,7 @@ impl RrSets {
     pub fn first_rdata<'a>(&'a self, set: &Ready) -> &'a [u8] {
         let body = self.body(set);
         let length = usize::from(read_u16(body, 10));
-        &body[12..12 + length]
+        &body[FIXED..FIXED + length]
     }
 
     /// The TTL of a set's first record.
@@ -103,7 +100,7 @@ fn repoint(mut records: &mut [u8], owner: usize) {
     while !records.is_empty() {
         debug_assert_eq!(records[..2], QUESTION_POINTER);
         records[..2].copy_from_slice(&pointer);
-        let length = 12 + usize::from(read_u16(records, 10));
+        let length = FIXED + usize::from(read_u16(records, 10));
         records = &mut records[length..];
     }
 }
@@ -122,7 +119,7 @@ impl Builder {
         let body_at = self.octets.len();
         let mut count = 0;
         for rdata in rdatas {
-            if self.octets.len() - body_at + 12 + rdata.len() > MAX_SET {
+            if self.octets.len() - body_at + FIXED + rdata.len() > MAX_SET {
                 break;
             }
             self.octets.extend_from_slice(&QUESTION_POINTER);
@@ -184,9 +181,17 @@ impl Group {
 
 /// All of a record but its owner.
 pub(super) fn put_record(octets: &mut Vec<u8>, rtype: u16, ttl: u32, rdata: &[u8]) {
-    octets.extend_from_slice(&rtype.to_be_bytes());
-    octets.extend_from_slice(&class::IN.to_be_bytes());
-    octets.extend_from_slice(&ttl.to_be_bytes());
-    octets.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
+    octets.extend_from_slice(&fixed([0; 2], rtype, ttl, rdata.len() as u16)[2..]);
     octets.extend_from_slice(rdata);
+}
+
+/// What stands in front of a record's RDATA; `owner` is a pointer.
+pub(super) fn fixed(owner: [u8; 2], rtype: u16, ttl: u32, rdata: u16) -> [u8; FIXED] {
+    let mut fixed = [0; FIXED];
+    fixed[..2].copy_from_slice(&owner);
+    fixed[2..4].copy_from_slice(&rtype.to_be_bytes());
+    fixed[4..6].copy_from_slice(&class::IN.to_be_bytes());
+    fixed[6..10].copy_from_slice(&ttl.to_be_bytes());
+    fixed[10..].copy_from_slice(&rdata.to_be_bytes());
+    fixed
 }

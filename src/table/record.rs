@@ -18,7 +18,7 @@
 
 use std::net::IpAddr;
 
-use super::map::NAME_AT;
+use super::map::{NAME_AT, name_end, name_of, put_head};
 use crate::model::{ClusterId, Label, Port, Protocol};
 use crate::names::Name;
 use crate::ranking::{Reach, Tier};
@@ -33,7 +33,7 @@ const SERVICE: u8 = 0;
 /// A service some of whose addresses are given by more than one candidate.
 const SERVICE_WITH_SHARED_ADDRESSES: u8 = 1;
 /// A service as most are, see [`Record::is_uniform`].
-pub(super) const UNIFORM_SERVICE: u8 = 2;
+const UNIFORM_SERVICE: u8 = 2;
 pub(super) const NAMESPACE: u8 = 3;
 
 /// What is known of a candidate or of a host in one bit each.
@@ -110,6 +110,12 @@ pub(super) struct PortEntry<'a> {
     pub at: usize,
 }
 
+/// Octets of an address.
+#[inline]
+pub(super) fn address_size(v4: bool) -> usize {
+    if v4 { 4 } else { 16 }
+}
+
 /// A place and a number of addresses of one family in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
@@ -121,7 +127,7 @@ impl Span {
     /// Where the `n`th address stands.
     #[inline]
     pub fn address(self, n: u32, v4: bool) -> u32 {
-        self.at + n * if v4 { 4 } else { 16 }
+        self.at + n * address_size(v4) as u32
     }
 
     /// Where each address stands.
@@ -161,7 +167,7 @@ impl<'a> Record<'a> {
 
     /// `S.N.Z` in wire form.
     pub(super) fn name(self) -> &'a [u8] {
-        &self.0[NAME_AT..NAME_AT + usize::from(self.0[0])]
+        name_of(self.0)
     }
 
     /// Whether an address may be in it twice.
@@ -185,7 +191,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     fn fields(self) -> &'a [[u8; CANDIDATE]] {
-        let at = NAME_AT + usize::from(self.0[0]);
+        let at = name_end(self.0);
         self.0[at..at + self.len() * CANDIDATE].as_chunks().0
     }
 
@@ -230,9 +236,10 @@ impl Candidate<'_> {
 
     #[inline]
     pub fn has(self, flag: u8) -> bool {
-        self.fields[4] & flag != 0
+        self.flags() & flag != 0
     }
 
+    #[inline]
     pub fn flags(self) -> u8 {
         self.fields[4]
     }
@@ -259,14 +266,14 @@ impl Candidate<'_> {
     #[inline]
     pub fn ingress(self) -> Addresses {
         let [i4, c4, i6, _] = self.counts();
-        let at = u32_at(self.fields, 13);
+        let at = self.addresses_at();
         Addresses { v4: Span { at, count: i4 }, v6: Span { at: at + 4 * (i4 + c4), count: i6 } }
     }
 
     #[inline]
     pub fn cluster_ips(self) -> Addresses {
         let [i4, c4, i6, c6] = self.counts();
-        let at = u32_at(self.fields, 13);
+        let at = self.addresses_at();
         Addresses { v4: Span { at: at + 4 * i4, count: c4 }, v6: Span { at: at + 4 * (i4 + c4) + 16 * i6, count: c6 } }
     }
 
@@ -385,11 +392,12 @@ impl Ports<'_> {
 
 impl PortEntry<'_> {
     pub fn protocol(&self) -> Protocol {
-        PROTOCOLS[usize::from(self.flags & 3)]
+        Protocol::ALL[usize::from(self.flags & 3)]
     }
 
-    pub fn has_name(&self) -> bool {
-        !self.name.is_empty()
+    /// Whether `_port` is a label: not without a name, nor with one of 63 octets.
+    pub fn has_label(&self) -> bool {
+        (1..63).contains(&self.name.len())
     }
 
     /// A port of this number was in the list before: at the bare name they are one record.
@@ -408,26 +416,19 @@ impl PortEntry<'_> {
     }
 }
 
-const PROTOCOLS: [Protocol; 4] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Tcp];
-
-fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 0,
-        Protocol::Udp => 1,
-        Protocol::Sctp => 2,
-    }
-}
-
 /// What a candidate is made of.
 pub(super) struct CandidateParts<'a> {
     pub cluster: ClusterId,
     pub weight: u16,
+    /// All but [`flag::PODS`].
     pub flags: u8,
     pub ingress: &'a [IpAddr],
     pub cluster_ips: &'a [IpAddr],
     pub ports: &'a [Port],
-    /// Ordered by label; empty unless `flags` has [`flag::PODS`].
+    /// Of a headless share with ready pods: what they are called, ordered by label.
     pub hosts: &'a [HostParts<'a>],
+    /// All addresses of the hosts, in order, each once.
+    pub pod_addresses: &'a [IpAddr],
 }
 
 pub(super) struct HostParts<'a> {
@@ -457,9 +458,7 @@ impl Encoder {
         let wire = name.as_wire();
         let count = u16::try_from(candidates).expect("Config::load limits clusters to 1,024");
         let mut octets = Vec::with_capacity(NAME_AT + wire.len() + candidates * (CANDIDATE + 12) + 16);
-        octets.extend_from_slice(&[wire.len() as u8, SERVICE]);
-        octets.extend_from_slice(&count.to_le_bytes());
-        octets.extend_from_slice(wire);
+        put_head(&mut octets, wire, SERVICE, count.to_le_bytes());
         octets.resize(octets.len() + candidates * CANDIDATE, 0);
         Encoder { octets, candidates, next: 0, port_lists: Vec::new() }
     }
@@ -479,25 +478,25 @@ impl Encoder {
         let at = self.octets.len() as u32;
         let counts = [&groups[0], &groups[2], &groups[1], &groups[3]].map(|g| g.len() as u8);
         groups.iter().flatten().for_each(|address| put(&mut self.octets, address));
-        if parts.flags & flag::PODS != 0 {
-            self.pods(parts.hosts, &host_ports);
+        let mut flags = parts.flags;
+        if !parts.hosts.is_empty() {
+            flags |= flag::PODS;
+            self.pods(parts, &host_ports);
         }
         let mut fields = Vec::with_capacity(CANDIDATE);
         fields.extend_from_slice(&parts.cluster.0.to_le_bytes());
         fields.extend_from_slice(&parts.weight.to_le_bytes());
-        fields.push(parts.flags);
+        fields.push(flags);
         fields.extend_from_slice(&counts);
         fields.extend_from_slice(&ports.to_le_bytes());
         fields.extend_from_slice(&at.to_le_bytes());
-        let place = NAME_AT + usize::from(self.octets[0]) + self.next * CANDIDATE;
+        let place = name_end(&self.octets) + self.next * CANDIDATE;
         self.octets[place..place + CANDIDATE].copy_from_slice(&fields);
         self.next += 1;
     }
 
-    fn pods(&mut self, hosts: &[HostParts<'_>], host_ports: &[u32]) {
-        let mut all: Vec<IpAddr> = hosts.iter().flat_map(|host| host.addresses.iter().copied()).collect();
-        all.sort();
-        all.dedup();
+    fn pods(&mut self, parts: &CandidateParts<'_>, host_ports: &[u32]) {
+        let (hosts, all) = (parts.hosts, parts.pod_addresses);
         let v4 = all.iter().filter(|a| a.is_ipv4()).count();
         for count in [v4, all.len() - v4, hosts.len()] {
             self.octets.extend_from_slice(&(count as u32).to_le_bytes());
@@ -529,7 +528,7 @@ impl Encoder {
         let mut head = count as u16 | DISTINCT;
         list.extend_from_slice(&head.to_le_bytes());
         for (n, port) in ports.clone().take(count).enumerate() {
-            let mut flags = protocol_number(port.protocol);
+            let mut flags = port.protocol as u8;
             for before in ports.clone().take(n) {
                 if before.name == port.name && before.protocol == port.protocol {
                     head &= !DISTINCT;

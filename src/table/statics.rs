@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use foldhash::quality::FixedState;
 
+use super::FIXED;
 use super::ready::{Builder, Group, RrSets, put_record};
 use crate::config::{self, Families, Schema};
-use crate::names::Name;
+use crate::names::{Labels, Name};
 use crate::wire::{Query, rtype};
 use crate::zonefile::{RrSet, ZoneData};
 
@@ -47,20 +48,19 @@ impl NegativeSoa {
 
     fn new(apex: &Name, rdata: &[u8]) -> NegativeSoa {
         let mut short = Vec::with_capacity(rdata.len());
-        // RDATA begins behind a pointer and the 10 octets of type, class, TTL and length.
         let mut pointers = [0; 3];
         let mut rest = rdata;
         for pointer in &mut pointers[1..] {
-            let (name, others) = rest.split_at(name_length(rest));
+            let length = Labels::new(rest).map(|label| 1 + label.len()).sum::<usize>() + 1;
+            let (name, others) = rest.split_at(length);
             rest = others;
-            let prefix = Name::from_wire(name).ok().filter(|name| apex.label_count() > 0 && name.is_at_or_below(apex));
-            match prefix {
-                Some(_) => {
-                    short.extend_from_slice(&name[..name.len() - apex.as_wire().len()]);
-                    *pointer = 12 + short.len();
-                    short.extend_from_slice(&[0; 2]);
-                }
-                None => short.extend_from_slice(name),
+            // A pointer to the root would be longer than the root.
+            if apex.label_count() > 0 && Name::from_wire(name).is_ok_and(|name| name.is_at_or_below(apex)) {
+                short.extend_from_slice(&name[..name.len() - apex.as_wire().len()]);
+                *pointer = FIXED + short.len();
+                short.extend_from_slice(&[0; 2]);
+            } else {
+                short.extend_from_slice(name);
             }
         }
         short.extend_from_slice(rest);
@@ -81,15 +81,6 @@ impl NegativeSoa {
         }
         target[NegativeSoa::TTL..NegativeSoa::TTL + 4].copy_from_slice(&ttl.to_be_bytes());
     }
-}
-
-/// Octets of the uncompressed name that `wire` begins with, which zonefile has checked.
-fn name_length(wire: &[u8]) -> usize {
-    let mut at = 0;
-    while wire[at] != 0 {
-        at += 1 + usize::from(wire[at]);
-    }
-    at + 1
 }
 
 /// A name of the zone file, or an empty non-terminal above one.

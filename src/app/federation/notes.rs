@@ -14,13 +14,13 @@ pub struct Notes {
 
 impl Notes {
     /// Replaces what was said about a service; gives what is new.
-    pub fn set(&mut self, key: ServiceKey, notes: Vec<Note>) -> Vec<Note> {
-        if self.by_service.get(&key).map_or(notes.is_empty(), |before| *before == notes) {
+    pub fn set(&mut self, key: &ServiceKey, notes: Vec<Note>) -> Vec<Note> {
+        if self.by_service.get(key).map_or(notes.is_empty(), |before| *before == notes) {
             return Vec::new();
         }
         let before = match notes.is_empty() {
-            true => self.by_service.remove(&key).unwrap_or_default(),
-            false => self.by_service.insert(key, notes.clone()).unwrap_or_default(),
+            true => self.by_service.remove(key).unwrap_or_default(),
+            false => self.by_service.insert(key.clone(), notes.clone()).unwrap_or_default(),
         };
         before.iter().for_each(|note| *self.count(note) -= 1);
         notes.iter().for_each(|note| *self.count(note) += 1);

@@ -1,0 +1,245 @@
+//! SRV records and the addresses beside them (RFC 2782).
+
+use super::super::ready::fixed;
+use super::super::record::{Host, PortEntry, address_size, flag};
+use super::super::{FIXED, MAX_EXTRA, MAX_SET};
+use super::{Found, Kind, Scratch, Seen, Set, Sight, in_tier};
+use crate::model::Protocol;
+use crate::ranking::Choice;
+use crate::wire::response::Section;
+use crate::wire::{Writer, pointer_to, rtype};
+
+/// Which ports SRV records are asked for, by places in the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PortsAt {
+    All,
+    /// `port` and all like it. In the list at `list`, where there is one, it is the only one of its name.
+    Named {
+        port: u32,
+        list: Option<u32>,
+    },
+}
+
+/// The same, read.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    All,
+    Named { port: PortEntry<'a>, list: Option<u32> },
+}
+
+impl Wanted<'_> {
+    fn is(&self, port: &PortEntry<'_>) -> bool {
+        match self {
+            Wanted::All => !port.repeats_number(),
+            Wanted::Named { port: wanted, .. } => port.is_named_like(wanted) && !port.repeats(),
+        }
+    }
+
+    fn places(&self) -> PortsAt {
+        match self {
+            Wanted::All => PortsAt::All,
+            Wanted::Named { port, list } => PortsAt::Named { port: port.at as u32, list: *list },
+        }
+    }
+}
+
+/// One SRV record.
+struct Target<'a, 's> {
+    seen: &'s Seen,
+    host: Option<Host<'a>>,
+    cluster: &'a [u8],
+    priority: u16,
+    weight: u16,
+    port: u16,
+}
+
+impl Target<'_, '_> {
+    /// Octets of the labels in front of `S.N.Z`.
+    fn prefix_length(&self) -> usize {
+        self.host.map_or(0, |host| 1 + host.label().len()) + 1 + self.cluster.len()
+    }
+
+    fn put_prefix<'o>(&self, out: &'o mut [u8]) -> &'o mut [u8] {
+        let out = match self.host {
+            Some(host) => put_label(out, host.label()),
+            None => out,
+        };
+        put_label(out, self.cluster)
+    }
+}
+
+fn put_label<'o>(out: &'o mut [u8], label: &[u8]) -> &'o mut [u8] {
+    let (length, rest) = out.split_first_mut().expect("there is room for the labels");
+    *length = label.len() as u8;
+    let (target, rest) = rest.split_at_mut(label.len());
+    target.copy_from_slice(label);
+    rest
+}
+
+impl<'a> Sight<'a> {
+    pub(super) fn find_named_port(
+        &self,
+        label: &[u8],
+        protocol: Protocol,
+        qtype: u16,
+        any: bool,
+        scratch: &Scratch,
+    ) -> Found {
+        let Some(name) = label.strip_prefix(b"_").filter(|name| !name.is_empty()) else { return Found::Missing };
+        let named = |port: &PortEntry<'_>| port.name == name && port.protocol() == protocol;
+        let Some((list, port)) = self.find_port(named, scratch) else { return Found::Missing };
+        let list = list.has_distinct_names().then(|| list.at());
+        match self.find_targets(Wanted::Named { port, list }, scratch) {
+            Some(set) if qtype == rtype::SRV || any => Found::Set(set),
+            targets => Found::NoData { pending: targets.is_none() },
+        }
+    }
+
+    pub(super) fn find_targets(&self, wanted: Wanted<'_>, scratch: &Scratch) -> Option<Set> {
+        let has = |seen: &Seen| match wanted {
+            Wanted::Named { list: Some(list), .. } if seen.pods.is_none() && seen.ports == list => true,
+            _ => self.port_lists(seen).any(|(_, list)| list.into_iter().any(|port| wanted.is(&port))),
+        };
+        let choice = Choice::among(&scratch.seen, has);
+        let mut any = false;
+        self.targets(wanted, choice, scratch, |_| {
+            any = true;
+            false
+        });
+        any.then(|| Set(Kind::Targets { ports: wanted.places(), choice }))
+    }
+
+    pub(super) fn wanted(&self, ports: PortsAt) -> Wanted<'a> {
+        match ports {
+            PortsAt::All => Wanted::All,
+            PortsAt::Named { port, list } => Wanted::Named { port: self.record.port(port as usize), list },
+        }
+    }
+
+    /// Calls `each` for the SRV records of the chosen candidates for those ports, the best first, until it says false.
+    fn targets(
+        &self,
+        wanted: Wanted<'_>,
+        choice: Choice,
+        scratch: &Scratch,
+        mut each: impl FnMut(&Target<'a, '_>) -> bool,
+    ) {
+        let mut priority = 0;
+        for tier in scratch.summary.tiers() {
+            let mut empty = true;
+            for seen in in_tier(&scratch.seen, tier, choice) {
+                empty = false;
+                // A name that is too long for a cluster is too long for its hosts.
+                if seen.has(flag::LONG) {
+                    continue;
+                }
+                let (cluster, weight) = (self.cluster_name(seen.cluster), seen.weight);
+                let mut tell = |host, port: &PortEntry<'_>| {
+                    each(&Target { seen, host, cluster, priority, weight, port: port.number })
+                };
+                let go_on = match (seen.pods, &wanted) {
+                    (None, Wanted::Named { port, list: Some(list) }) if seen.ports == *list => tell(None, port),
+                    (None, _) => {
+                        let ports = self.record.ports(seen.ports).into_iter();
+                        ports.filter(|port| wanted.is(port)).all(|port| tell(None, &port))
+                    }
+                    (Some(at), _) => {
+                        let hosts = self.record.pods(at.get()).hosts().filter(|host| !host.has(flag::LONG));
+                        let ports = |host: Host<'a>| host.ports().into_iter().map(move |port| (host, port));
+                        let mut ports = hosts.flat_map(ports).filter(|(_, port)| wanted.is(port));
+                        ports.all(|(host, port)| tell(Some(host), &port))
+                    }
+                };
+                if !go_on {
+                    return;
+                }
+            }
+            if !empty {
+                priority += 10;
+            }
+        }
+    }
+
+    pub(super) fn write_targets(
+        &self,
+        wanted: Wanted<'_>,
+        choice: Choice,
+        writer: &mut Writer<'_>,
+        owner: usize,
+        scratch: &Scratch,
+    ) -> bool {
+        let name = self.record.name();
+        let ttl = self.perspective.policy.ttl;
+        let owner = pointer_to(owner);
+        let mut fixed = fixed(owner, rtype::SRV, ttl, 0);
+        let (mut length, mut fits) = (0, true);
+        self.targets(wanted, choice, scratch, |target| {
+            let rdata = 6 + target.prefix_length() + name.len();
+            length += FIXED + rdata;
+            if length > MAX_SET {
+                return false;
+            }
+            let Some(record) = writer.reserve_records(Section::Answer, FIXED + rdata, 1) else {
+                fits = false;
+                return false;
+            };
+            let (head, rest) = record.split_at_mut(FIXED + 6);
+            fixed[10..].copy_from_slice(&(rdata as u16).to_be_bytes());
+            head[..FIXED].copy_from_slice(&fixed);
+            head[12..14].copy_from_slice(&target.priority.to_be_bytes());
+            head[14..16].copy_from_slice(&target.weight.to_be_bytes());
+            head[16..18].copy_from_slice(&target.port.to_be_bytes());
+            // A target is not compressed (RFC 2782).
+            target.put_prefix(rest).copy_from_slice(name);
+            true
+        });
+        fits
+    }
+
+    /// The addresses of an SRV set's targets, set by set while there is room (RFC 2782); what does not fit is left out.
+    /// Only behind a question whose name has `S.N.Z` at `service` of the message.
+    pub fn write_extra(&self, set: Set, writer: &mut Writer<'_>, service: usize, scratch: &Scratch) {
+        let Kind::Targets { ports, choice } = set.0 else { return };
+        let wanted = self.wanted(ports);
+        let name = pointer_to(service);
+        let ttl = self.perspective.policy.ttl;
+        let octets = self.record.octets();
+        // The targets of one host or cluster come one after the other.
+        let mut before = None;
+        self.targets(wanted, choice, scratch, |target| {
+            let here = (target.seen.cluster, target.host.map(|host| host.at));
+            if before.replace(here) == Some(here) {
+                return true;
+            }
+            let (addresses, is_static) = match target.host {
+                Some(host) => (host.addresses(), host.has(flag::STATIC)),
+                None => (target.seen.addresses, target.seen.has(flag::STATIC)),
+            };
+            if is_static {
+                return true;
+            }
+            let prefix = target.prefix_length();
+            for v4 in [true, false] {
+                let (size, rtype) = (address_size(v4), if v4 { rtype::A } else { rtype::AAAA });
+                let span = addresses.of(v4);
+                let count = (span.count as usize).min(MAX_EXTRA);
+                if count == 0 {
+                    continue;
+                }
+                let length = count * (prefix + FIXED + size);
+                let Some(mut out) = writer.reserve_records(Section::Additional, length, count as u16) else {
+                    return false;
+                };
+                let fixed = fixed(name, rtype, ttl, size as u16);
+                for at in span.addresses(v4).take(count) {
+                    out = target.put_prefix(out);
+                    let (block, rest) = out.split_at_mut(FIXED + size);
+                    block[..FIXED].copy_from_slice(&fixed);
+                    block[FIXED..].copy_from_slice(&octets[at as usize..][..size]);
+                    out = rest;
+                }
+            }
+            true
+        });
+    }
+}
