@@ -1,5 +1,7 @@
 //! What to say to a query: RFC 1034 section 4.3.2, RFC 2308, RFC 8020. One function for every transport.
 
+mod short;
+
 use std::net::IpAddr;
 
 use crate::model::{View, ViewRule, is_label};
@@ -10,6 +12,7 @@ use crate::table::{
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
+use short::Short;
 
 /// Most CNAME and DNAME records that one answer follows. Chains in a zone file are short, loops are not.
 const MAX_CHAIN: usize = 8;
@@ -78,6 +81,7 @@ pub struct Responder {
     places: Box<[Place]>,
     scratch: Scratch,
     random: Random,
+    long_way: bool,
 }
 
 /// A query that was read and not answered yet.
@@ -88,6 +92,8 @@ struct Place {
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
+    /// Nothing but its answer's data is left to look at.
+    short: bool,
 }
 
 impl Responder {
@@ -98,8 +104,21 @@ impl Responder {
 
     /// `places`: how many queries are read before the first of them is answered.
     pub fn for_batches(seed: u64, places: usize) -> Responder {
-        let place = || Place { query: Query::new(), request: Err(DropCause::Short), zone: None, hash: None };
-        Responder { places: (0..places).map(|_| place()).collect(), scratch: Scratch::new(), random: Random::new(seed) }
+        let place =
+            || Place { query: Query::new(), request: Err(DropCause::Short), zone: None, hash: None, short: false };
+        Responder {
+            places: (0..places).map(|_| place()).collect(),
+            scratch: Scratch::new(),
+            random: Random::new(seed),
+            long_way: false,
+        }
+    }
+
+    /// Never takes the short way of plain queries: for the test that both say the same.
+    #[doc(hidden)]
+    pub fn by_the_long_way(mut self) -> Responder {
+        self.long_way = true;
+        self
     }
 
     /// `buffer[..length]` holds the query; the answer is written over it. No allocation, no lock, no system call.
@@ -114,15 +133,15 @@ impl Responder {
     /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
     /// look up is on its way from memory while the next one is read.
     pub fn read(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
-        let Place { query, request, zone, hash } = &mut self.places[place];
+        let Place { query, request, zone, hash, short } = &mut self.places[place];
         *request = wire::parse(message, query);
-        (*zone, *hash) = (None, None);
-        if let Ok(Request { fault: None, .. }) = request
-            && let Some(index) = table.zone(query, false)
-        {
-            *zone = Some(index);
-            *hash = service_hash(table, table.zone_at(index), query);
-        }
+        (*zone, *hash, *short) = (None, None, false);
+        let Ok(request @ Request { fault: None, .. }) = request else { return };
+        let Some(index) = table.zone(query) else { return };
+        let closest = table.zone_at(index);
+        *zone = Some(index);
+        *hash = service_hash(table, closest, query);
+        *short = short::is_short(request, query, closest);
         if let Some(hash) = *hash {
             table.prefetch_slot(hash);
         }
@@ -138,21 +157,34 @@ impl Responder {
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
     /// the same snapshot.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
-        let Place { query, request, zone, hash } = &mut self.places[place];
+        let Place { query, request, zone, hash, short } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
         };
+        let speaks_for_others = request.edns.and_then(|edns| edns.subnet_source).is_some_and(|source| source > 0);
+        let view = table.view(client.view, client.address, speaks_for_others);
+        let view_index = table.view_index(view);
+        let class = match view {
+            View::External => ViewClass::External,
+            View::Internal(_) => ViewClass::Internal,
+        };
+        if let (true, Transport::Udp, Some(zone), Some(hash)) =
+            (*short && !self.long_way, client.transport, *zone, *hash)
+        {
+            let short = Short { query, edns: request.edns, zone: table.zone_at(zone), view: view_index, hash };
+            if let Some((length, rcode)) = short.answer(table, buffer, &mut self.random) {
+                return Reply::Send { length, outcome: Outcome { rcode, view: class, truncated: false } };
+            }
+        }
         let (stream, keepalive) = match client.transport {
             Transport::Udp => (false, None),
             Transport::Tcp => (true, Some(client.keepalive)),
         };
-        let speaks_for_others = request.edns.and_then(|edns| edns.subnet_source).is_some_and(|source| source > 0);
-        let view = table.view(client.view, client.address, speaks_for_others);
         let options = Options { edns: request.edns, server: table.server(), keepalive };
         let mut answering = Answering {
             table,
-            view: table.view_index(view),
+            view: view_index,
             writer: Writer::new(buffer, query.end, stream, options),
             scratch: &mut self.scratch,
             random: &mut self.random,
@@ -161,14 +193,7 @@ impl Responder {
             stream,
         };
         let rcode = answering.reply(request, query);
-        let outcome = Outcome {
-            rcode,
-            view: match view {
-                View::External => ViewClass::External,
-                View::Internal(_) => ViewClass::Internal,
-            },
-            truncated: answering.writer.is_truncated(),
-        };
+        let outcome = Outcome { rcode, view: class, truncated: answering.writer.is_truncated() };
         Reply::Send { length: answering.writer.finish(), outcome }
     }
 }
@@ -248,7 +273,7 @@ impl<'t> Answering<'_, 't> {
             rtype::IXFR => qtype = rtype::SOA,
             _ => {}
         }
-        let zone = if qtype == rtype::DS { self.table.zone(query, true) } else { self.zone };
+        let zone = if qtype == rtype::DS { self.table.zone_of_ds(query) } else { self.zone };
         match zone {
             Some(zone) => self.resolve(self.table.zone_at(zone), query, qtype),
             None => self.refuse(wire::Rcode::Refused, Some(ExtendedError::NotAuthoritative)),
@@ -349,7 +374,8 @@ impl<'t> Answering<'_, 't> {
             if owners[..=link].iter().any(is_query) {
                 return Rcode::NoError;
             }
-            match table.zone(query, qtype == rtype::DS) {
+            let next = if qtype == rtype::DS { table.zone_of_ds(query) } else { table.zone(query) };
+            match next {
                 Some(next) => zone = table.zone_at(next),
                 None => return Rcode::NoError,
             }
@@ -538,6 +564,7 @@ enum Federated<'a> {
 }
 
 /// `None`: the name is no service's, nor below one's.
+#[inline]
 fn service_hash(table: &Snapshot<'_>, zone: &Zone, query: &Query) -> Option<NameHash> {
     let labels = zone.label_count() + 2;
     let has = zone.is_federation() && query.label_count() >= labels;

@@ -114,6 +114,18 @@ fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Result<(), NameError> {
     }
 }
 
+/// Whether two names in wire form and lower case are one: what `==` says, without its call.
+#[inline]
+pub fn is_same(a: &[u8], b: &[u8]) -> bool {
+    const BLOCK: usize = 16;
+    if a.len() != b.len() {
+        return false;
+    }
+    let (Some(a_end), Some(b_end)) = (a.last_chunk::<BLOCK>(), b.last_chunk::<BLOCK>()) else { return a == b };
+    let blocks = || a.as_chunks::<BLOCK>().0.iter().zip(b.as_chunks::<BLOCK>().0);
+    a_end == b_end && blocks().all(|(a, b)| a == b)
+}
+
 /// `<service>.<namespace>.<zone>`, the key of the table.
 pub fn service_name(service: &Label, namespace: &Label, zone: &Name) -> Result<Name, NameError> {
     zone.child(namespace.as_bytes())?.child(service.as_bytes())

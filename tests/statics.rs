@@ -508,7 +508,7 @@ fn zones_in_zones() {
         .collect();
     assert_eq!(zonefile::check_delegations(&parsed, &[]), []);
     let (publisher, reader) = signpost::table::Publisher::new(config.clone(), &parsed, 1);
-    let mut world = World { config, publisher, reader, responder: signpost::answer::Responder::new(1) }.synced();
+    let mut world = World::over(config, publisher, reader).synced();
     let share = || vec![load_balancer(0, "10.0.0.1", &["104.0.0.1"])];
     world.publish(key("ns", "svc"), share());
     // A namespace called like the inner zone: below the cut it is not the outer zone's.

@@ -231,9 +231,7 @@ impl Handler for Answers {
         // Left before the send: a reader must not hold up the publisher while it waits for the kernel.
         reader.with(|table| {
             for place in 0..batch.received {
-                if let Some(query) = batch.query(place) {
-                    responder.read(place, table, &query.buffer[..query.length]);
-                }
+                responder.read(place, table, batch.message(place));
             }
             for place in 0..batch.received {
                 responder.prefetch(place, table);
@@ -424,6 +422,18 @@ impl Batch {
                 self.received = 0;
                 Err(io::Error::last_os_error())
             }
+        }
+    }
+
+    /// The octets of the datagram at `place < received`.
+    pub fn message(&self, place: usize) -> &[u8] {
+        assert!(place < self.received, "only received datagrams are looked at");
+        let s = self.storage.as_ptr();
+        // SAFETY: `place` is within the arrays, and the kernel wrote this entry. The returned slice borrows one slot for as
+        // long as `self` is borrowed.
+        unsafe {
+            let octets = &(*s).slots[place].octets;
+            &octets[..((*s).receive[place].msg_len as usize).min(SLOT)]
         }
     }
 

@@ -2,10 +2,11 @@
 //! [`Scratch`], which each worker has once.
 
 mod targets;
+mod uniform;
 
 use std::num::NonZero;
 
-use super::random::Random;
+use super::random::{Draws, Random};
 use super::ready::fixed;
 use super::record::{Addresses, Host, PortEntry, Ports, Record, address_size, flag};
 use super::{FIXED, Member, Policy, most_addresses};
@@ -16,6 +17,7 @@ use crate::ranking::{Choice, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
 use targets::{PortsAt, Wanted};
+pub use uniform::A_RECORD;
 
 /// Most records of a run that is drawn by weight; a longer one is drawn as if all weighed the same.
 const MAX_WEIGHED: usize = 255;
@@ -112,8 +114,6 @@ enum Kind {
         v4: bool,
         of: Owner,
     },
-    /// A at the service's own name, of a record that is uniform.
-    Uniform,
     /// SRV, of the candidates of this choice.
     Targets {
         ports: PortsAt,
@@ -144,9 +144,6 @@ impl<'a> Sight<'a> {
     /// What the view sees at the name with the labels `prefix` in front of `S.N.Z`; `None`: for this view the service does
     /// not exist. `any`: the first set will do (RFC 8482). [`write`](Sight::write) goes on from what the scratch then holds.
     pub fn look_up(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &mut Scratch) -> Option<Found> {
-        if prefix.is_empty() && qtype == rtype::A && self.record.is_uniform() {
-            return Some(Found::Set(Set(Kind::Uniform)));
-        }
         self.gather(scratch).then(|| self.find(prefix, qtype, any, scratch))
     }
 
@@ -272,11 +269,6 @@ impl<'a> Sight<'a> {
                 let limit = self.collect(v4, of, scratch);
                 self.write_addresses(v4, limit, writer, owner, scratch, random)
             }
-            Kind::Uniform => {
-                self.collect_uniform(&mut scratch.items);
-                let limit = usize::from(self.perspective.policy.max_answers);
-                self.write_addresses(true, limit, writer, owner, scratch, random)
-            }
             Kind::Targets { ports, choice } => self.write_targets(self.wanted(ports), choice, writer, owner, scratch),
         }
     }
@@ -301,25 +293,6 @@ impl<'a> Sight<'a> {
         };
         scratch.items.extend(span.addresses(v4).take(most).map(|at| Item { at, weight: 1, run: 0 }));
         limit
-    }
-
-    /// What [`collect_plain`](Sight::collect_plain) comes to for a uniform record, without [`gather`](Sight::gather).
-    fn collect_uniform(&self, items: &mut Vec<Item>) {
-        items.clear();
-        let mut last = 0;
-        let mut ordered = true;
-        items.extend(self.record.candidates().map(|candidate| {
-            let tier = self.perspective.reach[candidate.cluster().index()].tier;
-            // The ingress address comes before the clusterIP.
-            let at = candidate.addresses_at() + if tier == Tier::OwnCluster { 4 } else { 0 };
-            let run = tier as u16;
-            ordered &= last <= run;
-            last = run;
-            Item { at, weight: 1, run }
-        }));
-        if !ordered {
-            items.sort_unstable_by_key(|item| item.run);
-        }
     }
 
     /// What [`collect_bands`](Sight::collect_bands) comes to where each band is one run, for a tenth fewer instructions.
@@ -428,6 +401,7 @@ fn put_runs<const SIZE: usize, const ADDRESS: usize>(
     items: &mut [Item],
     random: &mut Random,
 ) {
+    let mut draws = Draws::new(random);
     let mut out = target.as_chunks_mut::<SIZE>().0.iter_mut();
     let mut rest = items;
     while let Some(first) = rest.first().copied() {
@@ -439,14 +413,14 @@ fn put_runs<const SIZE: usize, const ADDRESS: usize>(
         by_weight &= count <= MAX_WEIGHED;
         let (mut run, others) = std::mem::take(&mut rest).split_at_mut(count);
         rest = others;
-        loop {
-            let drawn = match run.len() {
-                0 | 1 => 0,
-                _ if by_weight => draw_weighted(run, random),
-                count => random.below(count as u32) as usize,
-            };
-            let Some(&Item { at, .. }) = run.get(drawn) else { break };
+        while !run.is_empty() {
             let Some(block) = out.next() else { return };
+            let drawn = match run.len() {
+                1 => 0,
+                _ if by_weight => draw_weighted(run, &mut draws),
+                count => draws.below(count as u32) as usize,
+            };
+            let Item { at, .. } = run[drawn];
             block[..FIXED].copy_from_slice(fixed);
             block[FIXED..].copy_from_slice(&octets[at as usize..][..ADDRESS]);
             // The first takes the place of the one that was drawn.
@@ -457,9 +431,9 @@ fn put_runs<const SIZE: usize, const ADDRESS: usize>(
 }
 
 /// An index into `items`, with a probability in proportion to the weight.
-fn draw_weighted(items: &[Item], random: &mut Random) -> usize {
+fn draw_weighted(items: &[Item], draws: &mut Draws<'_>) -> usize {
     let total: u32 = items.iter().map(|item| u32::from(item.weight)).sum();
-    let mut ticket = random.below(total.max(1));
+    let mut ticket = draws.below(total.max(1));
     for (i, item) in items.iter().enumerate() {
         match ticket.checked_sub(u32::from(item.weight)) {
             Some(rest) => ticket = rest,
@@ -471,65 +445,16 @@ fn draw_weighted(items: &[Item], random: &mut Random) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::super::record::{CandidateParts, Encoder};
     use super::*;
-    use crate::config::Families;
-    use crate::names::Name;
-
-    proptest! {
-        /// The short way of uniform records comes to what the long way does: the same addresses in the same bands.
-        #[test]
-        fn the_short_way_is_the_long_way(tiers in prop::collection::vec(0usize..4, 1..12), families: bool) {
-            let name = Name::parse("s.n.example.com").unwrap();
-            let mut encoder = Encoder::new(&name, tiers.len());
-            for n in 0..tiers.len() as u16 {
-                encoder.push(&CandidateParts {
-                    cluster: ClusterId(n),
-                    weight: 100,
-                    flags: flag::READY | flag::EXPOSED,
-                    ingress: &[[104, 0, 0, n as u8].into()],
-                    cluster_ips: &[[10, 0, 0, 1].into()],
-                    ports: &[],
-                    hosts: &[],
-                    pod_addresses: &[],
-                });
-            }
-            let octets = encoder.finish(false);
-            let record = Record::new(&octets).unwrap();
-            prop_assert!(record.is_uniform());
-            let reach: Vec<Reach> =
-                tiers.iter().map(|&t| Reach { tier: Tier::ALL[t], pods: Tier::ALL[t] == Tier::OwnCluster }).collect();
-            let families = if families { Families::Any } else { Families::Common };
-            let policy = Policy { ttl: 30, max_answers: 8, families };
-            let sight = Sight::new(record, Perspective { reach: &reach, members: &[], policy: &policy });
-            let mut scratch = Scratch::new();
-            let sorted = |items: &[Item]| {
-                let mut items: Vec<_> = items.iter().map(|item| (item.run, item.at)).collect();
-                prop_assert!(items.is_sorted_by_key(|item| item.0));
-                items.sort();
-                Ok(items)
-            };
-            sight.collect_uniform(&mut scratch.items);
-            let short = sorted(&scratch.items)?;
-            prop_assert!(sight.gather(&mut scratch));
-            prop_assert_eq!(
-                sight.find(&[], rtype::A, false, &scratch),
-                Found::Set(Set(Kind::Addresses { v4: true, of: Owner::Service }))
-            );
-            sight.collect(true, Owner::Service, &mut scratch);
-            prop_assert_eq!(short, sorted(&scratch.items)?);
-        }
-    }
 
     #[test]
     fn weighted_draws_follow_the_weights() {
         let mut random = Random::new(7);
+        let mut draws = Draws::new(&mut random);
         let mut hits = [0u32; 3];
         let items = [100, 200, 300].map(|weight| Item { at: 0, weight, run: 0 });
         for _ in 0..60_000 {
-            hits[draw_weighted(&items, &mut random)] += 1;
+            hits[draw_weighted(&items, &mut draws)] += 1;
         }
         // Five standard deviations of a binomial with n = 60,000 are below 620.
         for (hit, expected) in hits.iter().zip([10_000u32, 20_000, 30_000]) {

@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use seize::{Collector, Guard, LocalGuard};
 
+use crate::names::is_same;
+
 /// Slots of an empty map; a power of two, like every later number of them.
 const LEAST_SLOTS: usize = 64;
 /// Where the part of the hash begins that a slot holds: user space ends below 2⁴⁷ on all platforms that Linux runs on
@@ -93,6 +95,7 @@ impl Slots {
     }
 
     /// The slots from the one that a hash names, once around.
+    #[inline]
     fn probe(&self, hash: u64) -> impl Iterator<Item = &AtomicPtr<Head>> {
         let mask = self.cells.len() - 1;
         let first = hash as usize & mask;
@@ -111,21 +114,24 @@ impl Slots {
         name: &[u8],
         load: impl Fn(&AtomicPtr<Head>) -> *mut Head,
     ) -> Option<(&'s AtomicPtr<Head>, &'s [u8])> {
-        for cell in self.probe(hash) {
+        let mask = self.cells.len() - 1;
+        let mut place = hash as usize & mask;
+        // There is a free slot, since not all are ever in use.
+        loop {
+            let cell = &self.cells[place];
             let entry = load(cell);
+            if tag_of(entry) == tag(hash) && entry.addr() > GONE {
+                // SAFETY: it is neither null nor GONE, so it came from `allocate`; the caller keeps it alive.
+                let octets = unsafe { octets_of(untagged(entry)) };
+                if is_same(name_of(octets), name) {
+                    return Some((cell, octets));
+                }
+            }
             if entry.is_null() {
                 return None;
             }
-            if tag_of(entry) != tag(hash) || entry.addr() == GONE {
-                continue;
-            }
-            // SAFETY: it is neither null nor GONE, so it came from `allocate`; the caller keeps it alive.
-            let octets = unsafe { octets_of(untagged(entry)) };
-            if name_of(octets) == name {
-                return Some((cell, octets));
-            }
+            place = (place + 1) & mask;
         }
-        None
     }
 }
 
@@ -234,6 +240,7 @@ impl Pinned<'_> {
     }
 
     /// The octets of the entry with this name.
+    #[inline]
     pub fn get(&self, hash: u64, name: &[u8]) -> Option<&[u8]> {
         // SAFETY: the guard is older than the load of any entry, and lives as long as `self`.
         let found = unsafe { self.slots().find(hash, name, |cell| self.guard.protect(cell, Ordering::Acquire)) };

@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
 
 pub use compile::{Note, NoteKind};
-pub use compose::{Found, Scratch, Set, Sight};
+pub use compose::{A_RECORD, Found, Scratch, Set, Sight};
 pub use random::Random;
 pub use ready::{Extra, Ready, RrSets};
 pub use record::Record;
@@ -60,6 +60,8 @@ pub struct Table {
     hash: FixedState,
     seed: u64,
     views: Box<[View]>,
+    /// By cluster; the external view of one whose view nobody has.
+    internal: Box<[ViewIndex]>,
     /// For each view, what each cluster is to it.
     reach: Box<[Box<[Reach]>]>,
     clients: ClientTable,
@@ -129,6 +131,9 @@ impl ViewSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewIndex(usize);
 
+/// It is always there, and the first in order.
+const EXTERNAL: ViewIndex = ViewIndex(0);
+
 impl Table {
     fn new(config: &Config, zones: &[ZoneData], seed: u64) -> (Table, map::Writer) {
         debug_assert_eq!(config.zones.len(), zones.len());
@@ -143,6 +148,7 @@ impl Table {
             namespaces: cluster.namespaces.clone(),
         });
         let views = config.views();
+        let internal = |n| views.binary_search(&View::Internal(ClusterId(n as u16))).map_or(EXTERNAL, ViewIndex);
         let state = FixedState::with_seed(seed);
         let (names, writer) = map::new(Box::new({
             let state = state.clone();
@@ -154,6 +160,7 @@ impl Table {
             hash: state,
             seed,
             reach: views.iter().map(|&view| reach(view, &config.clusters).collect()).collect(),
+            internal: (0..config.clusters.len()).map(internal).collect(),
             views: views.into(),
             clients: ClientTable::new(clients).expect("Config::load refuses overlapping client CIDRs"),
             members: members.collect(),
@@ -354,43 +361,56 @@ pub struct ZoneIndex(usize);
 pub struct NameHash(u64);
 
 impl Snapshot<'_> {
-    /// The zone that is closest above the name. `at_parent`: for a zone's own apex, the zone above it (DS).
-    pub fn zone(&self, query: &Query, at_parent: bool) -> Option<ZoneIndex> {
-        let count = query.label_count();
-        let holds = |(_, zone): &(usize, &Zone)| {
-            let labels = zone.label_count();
-            labels <= count && query.suffix(labels) == zone.apex.as_wire()
-        };
-        let mut zones = self.table.zones.iter().enumerate().filter(holds);
-        let (closest, zone) = zones.next()?;
-        let parent = (at_parent && zone.label_count() == count).then(|| zones.next()).flatten();
-        Some(ZoneIndex(parent.map_or(closest, |(parent, _)| parent)))
+    /// The zone that is closest above the name.
+    #[inline]
+    pub fn zone(&self, query: &Query) -> Option<ZoneIndex> {
+        for (n, zone) in self.table.zones.iter().enumerate() {
+            if zone.holds(query) {
+                return Some(ZoneIndex(n));
+            }
+        }
+        None
     }
 
+    /// The same, but for a zone's own apex the zone above it, if that is ours: who answers for DS.
+    pub fn zone_of_ds(&self, query: &Query) -> Option<ZoneIndex> {
+        let closest = self.zone(query)?;
+        let zones = &self.table.zones[closest.0..];
+        let is_apex = zones[0].label_count() == query.label_count();
+        let parent = zones[1..].iter().position(|zone| is_apex && zone.holds(query));
+        Some(parent.map_or(closest, |n| ZoneIndex(closest.0 + 1 + n)))
+    }
+
+    #[inline]
     pub fn zone_at(&self, index: ZoneIndex) -> &Zone {
         &self.table.zones[index.0]
     }
 
+    #[inline]
     pub fn hash(&self, name: &[u8]) -> NameHash {
         NameHash(hash(&self.table.hash, name))
     }
 
     /// A hint that a name will be looked up, to be given some queries ahead.
+    #[inline]
     pub fn prefetch_slot(&self, hash: NameHash) {
         self.names.prefetch_slot(hash.0);
     }
 
     /// The same again, some queries after [`prefetch_slot`](Snapshot::prefetch_slot) and some before the lookup.
+    #[inline]
     pub fn prefetch_entry(&self, hash: NameHash) {
         self.names.prefetch_entry(hash.0);
     }
 
     /// The service `name`, which is `S.N.Z` in wire form; see [`Sight`].
+    #[inline]
     pub fn service(&self, hash: NameHash, name: &[u8]) -> Option<Record<'_>> {
         self.names.get(hash.0, name).and_then(Record::new)
     }
 
     /// A record as a view sees it.
+    #[inline]
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, view: ViewIndex) -> Sight<'s> {
         let table = self.table;
         let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy: &zone.policy };
@@ -404,6 +424,7 @@ impl Snapshot<'_> {
     }
 
     /// Whether there is a cluster that was not heard yet; see [`awaits`](Snapshot::awaits).
+    #[inline]
     pub fn awaits_any(&self) -> bool {
         self.table.unsynced.load(Ordering::Acquire) != 0
     }
@@ -420,6 +441,7 @@ impl Snapshot<'_> {
     }
 
     /// The view of a client. A query that speaks for others, by a client subnet, is external where the address decides.
+    #[inline]
     pub fn view(&self, rule: ViewRule, client: std::net::IpAddr, speaks_for_others: bool) -> View {
         match rule {
             ViewRule::Fixed(view) => view,
@@ -428,11 +450,12 @@ impl Snapshot<'_> {
         }
     }
 
-    /// The views of all listeners are in the table, the external one first.
+    /// The views of all listeners are in the table.
+    #[inline]
     pub fn view_index(&self, view: View) -> ViewIndex {
         match view {
-            View::External => ViewIndex(0),
-            View::Internal(_) => ViewIndex(self.table.views.binary_search(&view).unwrap_or(0)),
+            View::External => EXTERNAL,
+            View::Internal(cluster) => self.table.internal.get(cluster.index()).copied().unwrap_or(EXTERNAL),
         }
     }
 

@@ -25,6 +25,10 @@ use crate::ranking::{Reach, Tier};
 
 /// Octets of a candidate.
 const CANDIDATE: usize = 17;
+/// Where in a candidate it stands where its addresses begin.
+const ADDRESSES_AT: usize = 13;
+/// Most candidates of a uniform service.
+pub(super) const MOST_UNIFORM: usize = 8;
 /// Octets of a port without its name.
 const PORT: usize = 4;
 
@@ -176,12 +180,23 @@ impl<'a> Record<'a> {
         self.0[1] == SERVICE_WITH_SHARED_ADDRESSES
     }
 
-    /// Every candidate is ready, exposed and not headless, has one IPv4 ingress address and one IPv4 clusterIP and nothing
-    /// else, and weighs as much as the others; no address is in it twice. So every view sees every candidate with one
-    /// address, and only their order is left to find.
+    /// There are at most [`MOST_UNIFORM`] candidates, every one of which is ready, exposed and not headless, has one IPv4
+    /// ingress address and one IPv4 clusterIP and nothing else, and weighs as much and has the ports of the others; no
+    /// address is in it twice. So every view sees every candidate with one address, and only their order is left to find.
     #[inline]
     pub(super) fn is_uniform(self) -> bool {
         self.0[1] == UNIFORM_SERVICE
+    }
+
+    /// The clusters of a uniform record, and what each gives: the octets of its ingress address and then of its clusterIP,
+    /// as one number. The addresses stand together, since there is one list of ports, and it comes before them.
+    #[inline(always)]
+    pub(super) fn uniform(self) -> impl Iterator<Item = (ClusterId, u64)> {
+        debug_assert!(self.is_uniform());
+        let fields = self.fields();
+        let at = fields.first().map_or(0, |fields| u32_at(fields, ADDRESSES_AT)) as usize;
+        let pairs = self.0[at..].as_chunks().0;
+        fields.iter().zip(pairs).map(|(fields, &pair)| (ClusterId(u16_at(fields, 0)), u64::from_le_bytes(pair)))
     }
 
     #[inline]
@@ -247,7 +262,7 @@ impl Candidate<'_> {
     /// Where its addresses begin.
     #[inline]
     pub fn addresses_at(self) -> u32 {
-        u32_at(self.fields, 13)
+        u32_at(self.fields, ADDRESSES_AT)
     }
 
     /// Where its port list stands.
@@ -563,14 +578,14 @@ impl Encoder {
     pub fn finish(mut self, shares_addresses: bool) -> Box<[u8]> {
         debug_assert_eq!(self.next, self.candidates);
         let record = Record(&self.octets);
+        let first = record.candidates().next().map(|c| (c.weight(), c.ports_at()));
         let uniform = |c: Candidate<'_>| {
-            let flags = c.flags() & (flag::READY | flag::EXPOSED | flag::HEADLESS);
-            flags == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0]
+            let plain = c.flags() == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
+            plain && first == Some((c.weight(), c.ports_at()))
         };
-        let weight = record.candidates().next().map(Candidate::weight);
         if shares_addresses {
             self.octets[1] = SERVICE_WITH_SHARED_ADDRESSES;
-        } else if record.candidates().all(|c| uniform(c) && Some(c.weight()) == weight) {
+        } else if self.candidates <= MOST_UNIFORM && record.candidates().all(uniform) {
             self.octets[1] = UNIFORM_SERVICE;
         }
         self.octets.into()

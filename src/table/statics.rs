@@ -8,7 +8,7 @@ use foldhash::quality::FixedState;
 use super::FIXED;
 use super::ready::{Builder, Group, RrSets, put_record};
 use crate::config::{self, Families, Schema};
-use crate::names::{Labels, Name};
+use crate::names::{Labels, Name, is_same};
 use crate::wire::{Query, rtype};
 use crate::zonefile::{RrSet, ZoneData};
 
@@ -69,6 +69,7 @@ impl NegativeSoa {
         NegativeSoa { octets: octets.into(), pointers }
     }
 
+    #[inline]
     pub fn octet_count(&self) -> usize {
         self.octets.len()
     }
@@ -193,8 +194,15 @@ impl Zone {
         }
     }
 
+    #[inline]
     pub fn label_count(&self) -> usize {
         self.labels
+    }
+
+    /// Whether the name is the zone's apex or below it.
+    #[inline]
+    pub(super) fn holds(&self, query: &Query) -> bool {
+        self.labels <= query.label_count() && is_same(query.suffix(self.labels), self.apex.as_wire())
     }
 
     pub fn apex(&self) -> &Name {
@@ -202,8 +210,15 @@ impl Zone {
     }
 
     /// Whether services have names in this zone.
+    #[inline]
     pub fn is_federation(&self) -> bool {
         self.federation
+    }
+
+    /// Whether nothing but a service's entry decides about `S.N.Z` where there is one.
+    #[inline]
+    pub fn has_service_names_alone(&self) -> bool {
+        self.federation && !self.deep
     }
 
     /// Whether static data can stand at or above a service's name.
@@ -211,18 +226,22 @@ impl Zone {
         self.deep
     }
 
+    #[inline]
     pub fn has_wildcards(&self) -> bool {
         self.wildcards
     }
 
+    #[inline]
     pub fn nodata_ttl(&self) -> u32 {
         self.nodata_ttl
     }
 
+    #[inline]
     pub fn nxdomain_ttl(&self) -> u32 {
         self.nxdomain_ttl
     }
 
+    #[inline]
     pub fn soa(&self) -> &NegativeSoa {
         &self.soa
     }

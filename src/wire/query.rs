@@ -1,10 +1,10 @@
 //! A query's octets → what was asked. Work and memory are bounded by the length of the message.
 
 use super::{HEADER, option, read_u16, rtype};
-use crate::names::MAX_NAME;
+use crate::names::{Labels, MAX_NAME};
 
-/// A name of 255 octets has at most 127 labels before the root.
-const MAX_LABELS: usize = 127;
+/// A name of 255 octets has at most 127 labels before the root; a power of two costs no check.
+const OFFSETS: usize = 128;
 
 /// Octets that are lowered at once.
 const LOWER: usize = 16;
@@ -56,7 +56,7 @@ pub struct Query {
     /// Behind the name stands anything.
     name: [u8; NAME_ROOM],
     length: usize,
-    offsets: [u8; MAX_LABELS],
+    offsets: [u8; OFFSETS],
     labels: usize,
     pub qtype: u16,
     pub qclass: u16,
@@ -66,64 +66,95 @@ pub struct Query {
 
 impl Query {
     pub fn new() -> Query {
-        Query { name: [0; NAME_ROOM], length: 1, offsets: [0; MAX_LABELS], labels: 0, qtype: 0, qclass: 0, end: HEADER }
+        Query { name: [0; NAME_ROOM], length: 1, offsets: [0; OFFSETS], labels: 0, qtype: 0, qclass: 0, end: HEADER }
     }
 
     /// Wire form, lower case, with the root's octet.
+    #[inline]
     pub fn name(&self) -> &[u8] {
         &self.name[..self.length]
     }
 
     /// Labels before the root.
+    #[inline]
     pub fn label_count(&self) -> usize {
         self.labels
     }
 
     /// Where the name's last `count` labels (and the root) begin.
+    #[inline]
     pub fn suffix_at(&self, count: usize) -> usize {
         debug_assert!(count <= self.labels);
-        if count == 0 { self.length - 1 } else { usize::from(self.offsets[self.labels - count]) }
+        if count == 0 { self.length - 1 } else { usize::from(self.offsets[(self.labels - count) % OFFSETS]) }
     }
 
     /// The last `count` labels and the root.
+    #[inline]
     pub fn suffix(&self, count: usize) -> &[u8] {
         &self.name[self.suffix_at(count)..self.length]
     }
 
     /// What stands in front of the last `count` labels.
+    #[inline]
     pub fn prefix(&self, count: usize) -> &[u8] {
         &self.name[..self.suffix_at(count)]
     }
 
+    /// The first two labels, without their lengths; empty where there is none.
+    pub fn first_labels(&self) -> [&[u8]; 2] {
+        let mut labels = Labels::new(self.name());
+        std::array::from_fn(|_| labels.next().unwrap_or_default())
+    }
+
     /// Reads a name that stands uncompressed at `at`; returns where it ends. `None`: it is broken.
+    #[inline]
     pub fn read_name(&mut self, message: &[u8], at: usize) -> Option<usize> {
-        let mut here = at;
-        self.labels = 0;
+        let message = message.get(at..)?;
+        // No name goes on beyond that; 64 and more is a compression pointer, which a question must not have, or a type of
+        // label that nobody uses.
+        let room = &message[..message.len().min(MAX_NAME)];
+        let (mut here, mut labels) = (0, 0);
         loop {
-            let length = usize::from(*message.get(here)?);
+            let length = usize::from(*room.get(here)?);
             if length == 0 {
                 break;
             }
-            // 64 and more: a compression pointer, which a question must not have, or a type of label that nobody uses.
-            if length > 63 || here - at + length + 2 > MAX_NAME {
+            if length > 63 {
                 return None;
             }
-            // 255 octets hold at most 127 labels, so that the array cannot overflow; offsets are below 255.
-            self.offsets[self.labels] = (here - at) as u8;
-            self.labels += 1;
+            // 255 octets hold at most 127 labels; offsets are below 255.
+            self.offsets[labels % OFFSETS] = here as u8;
+            labels += 1;
             here += 1 + length;
         }
-        let end = here + 1;
-        self.length = end - at;
-        self.name[..self.length].copy_from_slice(&message[at..end]);
-        // Length octets are at most 63 and no letters, so they stay as they are. Whole blocks take few instructions.
-        for block in self.name[..self.length.next_multiple_of(LOWER)].as_chunks_mut::<LOWER>().0 {
-            for octet in block {
-                *octet |= u8::from(octet.is_ascii_uppercase()) << 5;
-            }
-        }
-        Some(end)
+        (self.labels, self.length) = (labels, here + 1);
+        copy_lowered(&room[..self.length], &mut self.name);
+        Some(at + self.length)
     }
+}
+
+/// Length octets are at most 63 and no letters, so they stay as they are. `to` is at least as long as `from`, and gets
+/// anything behind it.
+#[inline]
+fn copy_lowered(from: &[u8], to: &mut [u8; NAME_ROOM]) {
+    // Whole blocks take few instructions; the last one overlaps the one before.
+    let Some(last) = from.last_chunk::<LOWER>() else {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = from.to_ascii_lowercase();
+        }
+        return;
+    };
+    for (to, from) in to.as_chunks_mut::<LOWER>().0.iter_mut().zip(from.as_chunks::<LOWER>().0) {
+        *to = lowered(from);
+    }
+    if let Some(to) = to[..from.len()].last_chunk_mut() {
+        *to = lowered(last);
+    }
+}
+
+#[inline]
+fn lowered(block: &[u8; LOWER]) -> [u8; LOWER] {
+    block.map(|octet| octet | u8::from(octet.is_ascii_uppercase()) << 5)
 }
 
 impl Default for Query {
@@ -133,6 +164,7 @@ impl Default for Query {
 }
 
 /// Reads one message. `Err`: say nothing.
+#[inline]
 pub fn parse(message: &[u8], query: &mut Query) -> Result<Request, Drop> {
     if message.len() < HEADER {
         return Err(Drop::Short);
@@ -146,15 +178,13 @@ pub fn parse(message: &[u8], query: &mut Query) -> Result<Request, Drop> {
         request.fault = Some(Fault::Question);
         return Ok(request);
     }
-    // At most 3 × 65,535 by the header, but each record takes at least 11 octets of the message.
-    let others = u32::from(read_u16(message, 6)) + u32::from(read_u16(message, 8));
-    let additional = u32::from(read_u16(message, 10));
-    if others + additional > 0 && read_records(message, query.end, others, additional, &mut request.edns).is_none() {
+    if message[6..HEADER] != [0; 6] && read_records(message, query.end, &mut request.edns).is_none() {
         request.fault = Some(Fault::Records);
     }
     Ok(request)
 }
 
+#[inline]
 fn read_question(message: &[u8], query: &mut Query) -> Option<()> {
     let end = query.read_name(message, HEADER)?;
     if message.len() < end + 4 {
@@ -167,7 +197,10 @@ fn read_question(message: &[u8], query: &mut Query) -> Option<()> {
 }
 
 /// Walks the records after the question and picks the OPT. What follows the last record is ignored.
-fn read_records(message: &[u8], at: usize, others: u32, additional: u32, edns: &mut Option<Edns>) -> Option<()> {
+fn read_records(message: &[u8], at: usize, edns: &mut Option<Edns>) -> Option<()> {
+    // At most 3 × 65,535 by the header, but each record takes at least 11 octets of the message.
+    let others = u32::from(read_u16(message, 6)) + u32::from(read_u16(message, 8));
+    let additional = u32::from(read_u16(message, 10));
     let mut at = at;
     for n in 0..others + additional {
         let owner = at;

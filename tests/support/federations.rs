@@ -11,7 +11,7 @@ use signpost::model::{
     View,
 };
 
-use super::{ZONE, cluster, config, key, label};
+use super::{ZONE, cluster, config, key, label, load_balancer};
 
 pub const SERVICES: [(&str, &str); 4] = [("n0", "s0"), ("n0", "s1"), ("n1", "s0"), ("n2", "s2")];
 pub const PORTS: [&str; 3] = ["", "client", "dns"];
@@ -61,6 +61,35 @@ pub fn federations() -> impl Strategy<Value = Federation> {
                 families,
                 max_answers,
                 statics,
+            },
+        )
+    })
+}
+
+/// Load balancers with one address in each of up to 20 clusters, all alike; now and then one is not.
+pub fn plain_federations() -> impl Strategy<Value = Federation> {
+    prop_oneof![2usize..=5, 15usize..=20].prop_flat_map(|n| {
+        let clusters: Vec<_> = (0..n).map(clusters).collect();
+        let odd = prop::option::weighted(0.3, (0..SERVICES.len(), 0..n, any::<bool>()));
+        let absent = prop::collection::vec(prop::collection::vec(prop::bool::weighted(0.2), n), SERVICES.len());
+        (clusters, odd, absent, prop_oneof![Just(8u8), Just(2), Just(255)], any::<bool>()).prop_map(
+            |(clusters, odd, absent, max_answers, statics)| {
+                let share = |s: usize, c: usize| {
+                    let mut share =
+                        load_balancer(c as u16, &format!("10.{}.{s}.1", 100 + c), &[&format!("104.1.{s}.{c}")]);
+                    match odd {
+                        Some((service, cluster, true)) if (s, c) == (service, cluster) => share.ready = false,
+                        Some((service, cluster, false)) if (s, c) == (service, cluster) => {
+                            share.ingress.push(IpAddr::from([104, 2, s as u8, c as u8]));
+                        }
+                        _ => {}
+                    }
+                    share
+                };
+                let shares = |s: usize| (0..absent[s].len()).filter(|&c| !absent[s][c]).map(|c| share(s, c)).collect();
+                let services = (0..SERVICES.len()).map(|s| (service_key(s), shares(s)));
+                let services = services.filter(|(_, shares): &(_, Vec<Share>)| !shares.is_empty()).collect();
+                Federation { clusters, services, families: Families::Common, max_answers, statics }
             },
         )
     })

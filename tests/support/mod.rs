@@ -120,6 +120,8 @@ pub struct World {
     pub publisher: Publisher,
     pub reader: Reader,
     pub responder: Responder,
+    /// The same without its short way: both must say the same.
+    pub long_way: Responder,
 }
 
 impl World {
@@ -131,7 +133,12 @@ impl World {
             .collect();
         let config = Arc::new(config);
         let (publisher, reader) = Publisher::new(config.clone(), &zones, 1);
-        World { config, publisher, reader, responder: Responder::new(1) }
+        World::over(config, publisher, reader)
+    }
+
+    pub fn over(config: Arc<Config>, publisher: Publisher, reader: Reader) -> World {
+        let (responder, long_way) = (Responder::new(1), Responder::new(1).by_the_long_way());
+        World { config, publisher, reader, responder, long_way }
     }
 
     /// All clusters are heard in full.
@@ -151,15 +158,19 @@ impl World {
     pub fn exchange(&mut self, view: View, transport: Transport, query: &[u8]) -> Option<(Vec<u8>, Outcome)> {
         let client =
             Client { address: "127.0.0.1".parse().unwrap(), view: ViewRule::Fixed(view), transport, keepalive: 100 };
-        let mut buffer = vec![0; 65_535];
-        buffer[..query.len()].copy_from_slice(query);
-        match self.reader.with(|table| self.responder.answer(table, client, &mut buffer, query.len())) {
-            Reply::Send { length, outcome } => {
-                buffer.truncate(length);
-                Some((buffer, outcome))
+        let [answer, the_long_way] = [&mut self.responder, &mut self.long_way].map(|responder| {
+            let mut buffer = vec![0; 65_535];
+            buffer[..query.len()].copy_from_slice(query);
+            match self.reader.with(|table| responder.answer(table, client, &mut buffer, query.len())) {
+                Reply::Send { length, outcome } => {
+                    buffer.truncate(length);
+                    Some((buffer, outcome))
+                }
+                Reply::Drop(_) => None,
             }
-            Reply::Drop(_) => None,
-        }
+        });
+        assert_eq!(answer, the_long_way, "the short way and the long way of {query:?}");
+        answer
     }
 
     pub fn ask(&mut self, view: View, name: &str, rtype: RecordType) -> Message {

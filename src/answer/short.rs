@@ -1,0 +1,112 @@
+//! The short way: plain queries for a service's own name, and for SRV those of its ports, in a zone whose static data cannot
+//! stand there, so that nothing but the service's entry decides. Most queries of most clients are of this kind. It says, octet for octet, what the long way
+//! says; whatever it cannot be sure of it leaves to that.
+
+use super::Rcode;
+use crate::table::{A_RECORD, NameHash, Random, Sight, Snapshot, ViewIndex, Zone};
+use crate::wire::{self, Edns, HEADER, MAX_UDP, MIN_UDP, Query, Request, class, pointer_to, rtype};
+
+/// OPT without options.
+const OPT: usize = 11;
+/// Labels of a service in front of its zone's, and of a port in front of these.
+const SERVICE_LABELS: usize = 2;
+const PORT_LABELS: usize = 2;
+
+/// Whether a query is of this kind. `zone` is the closest above its name.
+#[inline]
+pub(super) fn is_short(request: &Request, query: &Query, zone: &Zone) -> bool {
+    // What EDNS adds is an OPT record without options.
+    let edns = request.edns.is_none_or(|edns| edns.version == 0 && !edns.nsid);
+    let labels = match query.qtype {
+        // These are no data (RFC 6895 section 3.1), or are found by another name.
+        rtype::OPT | rtype::DS | rtype::NXNAME.. => return false,
+        rtype::SRV => PORT_LABELS,
+        _ => 0,
+    };
+    let name = zone.has_service_names_alone() && query.label_count() == zone.label_count() + SERVICE_LABELS + labels;
+    name && query.qclass == class::IN && request.opcode == 0 && edns
+}
+
+/// What is asked, with its place in the table.
+#[derive(Clone, Copy)]
+pub(super) struct Short<'a> {
+    pub query: &'a Query,
+    pub edns: Option<Edns>,
+    pub zone: &'a Zone,
+    pub view: ViewIndex,
+    pub hash: NameHash,
+}
+
+/// What stands behind the question but for OPT.
+struct Written {
+    octets: usize,
+    rcode: Rcode,
+    /// Records by section.
+    counts: [u16; 3],
+}
+
+impl Short<'_> {
+    /// Writes the answer over the query, which [`is_short`] and came by UDP; returns its length. `None`: the long way is to
+    /// decide, whatever stands behind the question now.
+    #[inline]
+    pub fn answer(self, table: &Snapshot<'_>, buffer: &mut [u8], random: &mut Random) -> Option<(usize, Rcode)> {
+        let Short { query, edns, zone, view, hash } = self;
+        // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
+        let all_heard = !table.awaits_any();
+        let opt = if edns.is_some() { OPT } else { 0 };
+        let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
+        let most = most.min(buffer.len()) - opt;
+        let room = buffer.get_mut(query.end..most)?;
+        let service = query.suffix_at(zone.label_count() + SERVICE_LABELS);
+        let Written { octets, rcode, counts } = match table.service(hash, &query.name()[service..]) {
+            Some(record) if query.qtype == rtype::A => {
+                let sight = table.sight(record, zone, view);
+                let count = sight.uniform()?;
+                let octets = count * A_RECORD;
+                sight.write_uniform(room.get_mut(..octets)?.as_chunks_mut().0, random);
+                Written { octets, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
+            }
+            Some(record) => self.other_type(&table.sight(record, zone, view), HEADER + service, room)?,
+            None if all_heard && !zone.has_wildcards() => self.negative(Rcode::NxDomain, zone.nxdomain_ttl(), room)?,
+            None => return None,
+        };
+        let end = query.end + octets;
+        let [answers, authority, additional] = counts;
+        if let Some(edns) = edns {
+            let [high, low] = (MAX_UDP as u16).to_be_bytes();
+            let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
+            let opt: [u8; OPT] = [0, 0, rtype::OPT as u8, high, low, 0, 0, dnssec_ok, 0, 0, 0];
+            buffer[end..end + OPT].copy_from_slice(&opt);
+        }
+        let header = &mut buffer[..HEADER];
+        // As `Writer::finish` does, with AA.
+        header[2] = 0x84 | header[2] & 0x79;
+        header[3] = if rcode == Rcode::NxDomain { wire::Rcode::NxDomain as u8 } else { 0 };
+        header[6..8].copy_from_slice(&answers.to_be_bytes());
+        header[8..10].copy_from_slice(&authority.to_be_bytes());
+        header[10..].copy_from_slice(&(additional + u16::from(edns.is_some())).to_be_bytes());
+        Some((end + opt, rcode))
+    }
+
+    /// Not inlined, so that A's way has the registers for itself. `service`: where the service's name stands in the message.
+    #[inline(never)]
+    fn other_type(self, sight: &Sight<'_>, service: usize, room: &mut [u8]) -> Option<Written> {
+        sight.uniform()?;
+        if self.query.qtype != rtype::SRV {
+            return self.negative(Rcode::NoData, self.zone.nodata_ttl(), room);
+        }
+        let [port, protocol] = self.query.first_labels();
+        let port = sight.uniform_port(port, protocol)?;
+        let (octets, count) = sight.write_uniform_targets(port, service, room)?;
+        Some(Written { octets, rcode: Rcode::NoError, counts: [count, 0, count] })
+    }
+
+    /// RFC 2308.
+    #[inline(never)]
+    fn negative(self, rcode: Rcode, ttl: u32, room: &mut [u8]) -> Option<Written> {
+        let soa = self.zone.soa();
+        let zone = pointer_to(HEADER + self.query.suffix_at(self.zone.label_count()));
+        soa.write(room.get_mut(..soa.octet_count())?, zone, ttl);
+        Some(Written { octets: soa.octet_count(), rcode, counts: [0, 1, 0] })
+    }
+}

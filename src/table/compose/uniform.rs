@@ -1,0 +1,152 @@
+//! The short way of services that are like most ([`Record::is_uniform`](super::Record::is_uniform)): no list of what is
+//! seen, no choice, one record of 16 octets for each candidate.
+
+use super::super::FIXED;
+use super::super::random::{Draws, Random};
+use super::super::ready::fixed;
+use super::super::record::MOST_UNIFORM;
+use super::Sight;
+use crate::model::ClusterId;
+use crate::ranking::Tier;
+use crate::wire::{QUESTION_POINTER, pointer_to, rtype};
+
+/// Octets of an A record whose owner is a pointer.
+pub const A_RECORD: usize = FIXED + 4;
+
+impl Sight<'_> {
+    /// How many A records [`write_uniform`](Sight::write_uniform) writes for the service's own name, in every view;
+    /// `None`: the service is not uniform. One that is has nothing but A and SRV.
+    #[inline]
+    pub fn uniform(&self) -> Option<usize> {
+        let count = || self.record.len().min(usize::from(self.perspective.policy.max_answers));
+        self.record.is_uniform().then(count)
+    }
+
+    /// Its candidates as this view sees them, the best first; how many there are.
+    #[inline(always)]
+    fn rank_uniform(&self, all: &mut [Item; MOST_UNIFORM]) -> usize {
+        let (mut count, mut ordered, mut last) = (0, true, 0);
+        for (item, (cluster, addresses)) in all.iter_mut().zip(self.record.uniform()) {
+            let tier = self.perspective.reach[cluster.index()].tier;
+            // The ingress address comes before the clusterIP.
+            let [ingress, cluster_ip] = [addresses as u32, (addresses >> 32) as u32];
+            *item = Item::new(tier, cluster, if tier == Tier::OwnCluster { cluster_ip } else { ingress });
+            ordered &= last <= item.tier();
+            last = item.tier();
+            count += 1;
+        }
+        if !ordered {
+            all[..count].sort_by_key(|item| item.tier());
+        }
+        count
+    }
+
+    /// Fills `out` with the best A records for the question's name, in the order that [`write`](Sight::write) would have
+    /// drawn from the same `random`.
+    #[inline(always)]
+    pub fn write_uniform(&self, out: &mut [[u8; A_RECORD]], random: &mut Random) {
+        let mut all = [Item::default(); MOST_UNIFORM];
+        let count = self.rank_uniform(&mut all);
+        let mut draws = Draws::new(random);
+        let mut end = 0;
+        for n in 0..out.len().min(count) {
+            // The best band of those that are left ends at `end`.
+            if n == end {
+                end += all[n..count].iter().take_while(|item| item.tier() == all[n].tier()).count();
+            }
+            if end - n > 1 {
+                all.swap(n, n + draws.below((end - n) as u32) as usize);
+            }
+        }
+        let mut head = [0; A_RECORD];
+        head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.policy.ttl, 4));
+        let head = u128::from_le_bytes(head);
+        for (block, item) in out.iter_mut().zip(&all) {
+            *block = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
+        }
+    }
+
+    /// The number of the port `_port._proto` of a [`uniform`](Sight::uniform) service. `None`: there is none, or more than
+    /// one, or the labels are of another kind.
+    pub fn uniform_port(&self, port: &[u8], protocol: &[u8]) -> Option<u16> {
+        let ports = self.record.ports(self.record.candidates().next()?.ports_at());
+        let protocol = super::protocol(protocol)?;
+        let name = port.strip_prefix(b"_").filter(|name| !name.is_empty())?;
+        let found = ports.into_iter().find(|port| port.name == name && port.protocol() == protocol)?;
+        ports.has_distinct_names().then_some(found.number)
+    }
+
+    /// Writes the SRV records of that port for the question's name, and behind them the A records of their targets, which
+    /// are named by the question's name from `service` of the message on. Returns how many octets that is, and how many
+    /// records of each type; `None`: there is no room for all.
+    pub fn write_uniform_targets(&self, port: u16, service: usize, out: &mut [u8]) -> Option<(usize, u16)> {
+        let mut all = [Item::default(); MOST_UNIFORM];
+        let count = self.rank_uniform(&mut all);
+        let (name, ttl) = (self.record.name(), self.perspective.policy.ttl);
+        let weight = self.record.candidates().next()?.weight();
+        let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
+        let room = out.len();
+        let mut rest = out;
+        let (mut priority, mut tier) = (0u16, all[0].tier());
+        for item in &all[..count] {
+            if item.tier() != tier {
+                (priority, tier) = (priority + 10, item.tier());
+            }
+            let label = self.cluster_name(item.cluster());
+            let rdata = 6 + 1 + label.len() + name.len();
+            head[10..].copy_from_slice(&(rdata as u16).to_be_bytes());
+            let (record, others) = rest.split_at_mut_checked(FIXED + rdata)?;
+            let (fixed, target) = record.split_first_chunk_mut::<{ FIXED + 7 }>()?;
+            fixed[..FIXED].copy_from_slice(&head);
+            fixed[12..14].copy_from_slice(&priority.to_be_bytes());
+            fixed[14..16].copy_from_slice(&weight.to_be_bytes());
+            fixed[16..18].copy_from_slice(&port.to_be_bytes());
+            fixed[18] = label.len() as u8;
+            let (first, others_of_name) = target.split_at_mut(label.len());
+            first.copy_from_slice(label);
+            // A target is not compressed (RFC 2782).
+            others_of_name.copy_from_slice(name);
+            rest = others;
+        }
+        let head = fixed(pointer_to(service), rtype::A, ttl, 4);
+        for item in &all[..count] {
+            let label = self.cluster_name(item.cluster());
+            let (record, others) = rest.split_at_mut_checked(1 + label.len() + A_RECORD)?;
+            let (owner, record) = record.split_at_mut(1 + label.len());
+            owner[0] = label.len() as u8;
+            owner[1..].copy_from_slice(label);
+            let record = record.first_chunk_mut::<A_RECORD>()?;
+            record[..FIXED].copy_from_slice(&head);
+            record[FIXED..].copy_from_slice(&item.address().to_le_bytes());
+            rest = others;
+        }
+        Some((room - rest.len(), count as u16))
+    }
+}
+
+/// Tier, cluster and address in one word, as it is moved about more than looked at.
+#[derive(Clone, Copy, Default)]
+struct Item(u64);
+
+impl Item {
+    /// `address`: its octets, little endian.
+    #[inline]
+    fn new(tier: Tier, cluster: ClusterId, address: u32) -> Item {
+        Item((tier as u64) << 48 | u64::from(cluster.0) << 32 | u64::from(address))
+    }
+
+    #[inline]
+    fn tier(self) -> u64 {
+        self.0 >> 48
+    }
+
+    fn cluster(self) -> ClusterId {
+        ClusterId((self.0 >> 32) as u16)
+    }
+
+    /// As it was given.
+    #[inline]
+    fn address(self) -> u32 {
+        self.0 as u32
+    }
+}
