@@ -10,9 +10,11 @@ help: ## this list
 
 test: testbed ## every test, those with real Kubernetes and real resolvers included
 	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --manifest-path tests/loom/Cargo.toml --target-dir target/loom
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path tests/loom/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 testbed: ## build etcd, kube-apiserver, kube-controller-manager, kwok and CoreDNS into target/testbed (about 12 minutes the first time)

@@ -17,17 +17,24 @@
 //! 4. A slot goes from free to used once, and from one entry to another of the same name or to [`GONE`] and back; it never
 //!    becomes free again in its array. So a probe that stops at a free slot has passed every place where the name could be.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+#[cfg(not(loom))]
+use std::alloc::dealloc;
+use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+#[cfg(not(loom))]
 use seize::{Collector, Guard, LocalGuard};
 
 use crate::names::is_same;
+// tests/loom compiles this file by itself, with these in the place of the real ones.
+#[cfg(loom)]
+use super::shim::{Access, AtomicPtr, Collector, Guard, LocalGuard, Ordering, dealloc};
 
 /// Slots of an empty map; a power of two, like every later number of them.
-const LEAST_SLOTS: usize = 64;
+const LEAST_SLOTS: usize = if cfg!(loom) { 4 } else { 64 };
 /// Where the part of the hash begins that a slot holds: user space ends below 2⁴⁷ on all platforms that Linux runs on
 /// with four levels of page tables, and mmap(2) gives nothing above without being asked.
 const TAG_SHIFT: u32 = 48;
@@ -71,6 +78,8 @@ struct Slots {
 /// What an entry's allocation begins with; `length` octets follow.
 #[repr(C, align(8))]
 struct Head {
+    #[cfg(loom)]
+    access: Access,
     length: u32,
     octets: [u8; 0],
 }
@@ -151,6 +160,8 @@ fn allocate(octets: &[u8]) -> NonNull<Head> {
     unsafe {
         let Some(head) = NonNull::new(alloc(layout).cast::<Head>()) else { handle_alloc_error(layout) };
         assert_eq!(head.as_ptr().addr() & !ADDRESS, 0, "an address beyond 48 bits");
+        #[cfg(loom)]
+        (&raw mut (*head.as_ptr()).access).write(Access::written());
         (&raw mut (*head.as_ptr()).length).write(u32::try_from(octets.len()).expect("an entry is far below 4 GiB"));
         let target = head.as_ptr().cast::<u8>().add(size_of::<Head>());
         ptr::copy_nonoverlapping(octets.as_ptr(), target, octets.len());
@@ -164,6 +175,8 @@ fn allocate(octets: &[u8]) -> NonNull<Head> {
 unsafe fn octets_of<'a>(entry: *const Head) -> &'a [u8] {
     // SAFETY: by the contract; the octets follow the head and are not written to again.
     unsafe {
+        #[cfg(loom)]
+        (*entry).access.read();
         let length = (*entry).length as usize;
         std::slice::from_raw_parts(entry.cast::<u8>().add(size_of::<Head>()), length)
     }
@@ -182,7 +195,7 @@ unsafe fn free(entry: *mut Head) {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let slots = *self.slots.get_mut();
+        let slots = self.slots.load(Ordering::Relaxed);
         // SAFETY: nobody else is left to use the array or its entries, each of which is in one slot. What was retired
         // before is in the collector, and no longer in the array.
         unsafe {
@@ -356,7 +369,7 @@ impl Writer {
         let old = self.shared.slots.swap(new, Ordering::AcqRel);
         self.used = self.live;
         // SAFETY: the array came from a box, and the swap has made it unreachable. Its entries are in the new one.
-        unsafe { self.shared.collector.retire(old, seize::reclaim::boxed) };
+        unsafe { self.shared.collector.retire(old, |old, _| drop(Box::from_raw(old))) };
     }
 
     fn retire(&self, entry: *mut Head) {
@@ -367,123 +380,5 @@ impl Writer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::sync::atomic::AtomicBool;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Few values, so that names collide.
-    fn poor(name: &[u8]) -> u64 {
-        let n = u64::from(name.iter().fold(0u8, |a, &b| a.wrapping_mul(31).wrapping_add(b)));
-        (n % 8) | (n % 3) << TAG_SHIFT
-    }
-
-    fn good(name: &[u8]) -> u64 {
-        use std::hash::{BuildHasher, Hasher};
-        let mut hasher = foldhash::quality::FixedState::with_seed(1).build_hasher();
-        hasher.write(name);
-        hasher.finish()
-    }
-
-    fn entry(name: &[u8], value: u32) -> Vec<u8> {
-        let mut octets = Vec::new();
-        put_head(&mut octets, name, 0, [0; 2]);
-        octets.extend_from_slice(&value.to_le_bytes());
-        octets
-    }
-
-    fn value(octets: &[u8]) -> u32 {
-        u32::from_le_bytes(octets[octets.len() - 4..].try_into().unwrap())
-    }
-
-    proptest! {
-        #[test]
-        fn it_is_a_map(
-            operations in prop::collection::vec((any::<bool>(), 0u16..200, any::<u32>()), 0..600),
-            well: bool,
-        ) {
-            let hash = if well { good } else { poor };
-            let (map, mut writer) = new(Box::new(hash));
-            let mut model = HashMap::new();
-            for (put, name, number) in operations {
-                let name = name.to_string().into_bytes();
-                if put {
-                    writer.insert(&entry(&name, number));
-                    model.insert(name, number);
-                } else {
-                    prop_assert_eq!(writer.remove(&name), model.remove(&name).is_some());
-                }
-            }
-            prop_assert_eq!(writer.len(), model.len());
-            let pinned = map.enter();
-            for name in (0u16..200).map(|n| n.to_string().into_bytes()) {
-                let expected = model.get(&name).copied();
-                let hash = hash(&name);
-                pinned.prefetch_slot(hash);
-                pinned.prefetch_entry(hash);
-                prop_assert_eq!(pinned.get(hash, &name).map(value), expected);
-                prop_assert_eq!(writer.get(&name).map(value), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn slots_of_removed_entries_are_used_again() {
-        let (_, mut writer) = new(Box::new(good));
-        for n in 0..100_000u32 {
-            writer.insert(&entry(&n.to_le_bytes(), n));
-            assert!(writer.remove(&n.to_le_bytes()));
-        }
-        assert_eq!(writer.len(), 0);
-        assert_eq!(writer.slots().cells.len(), LEAST_SLOTS);
-    }
-
-    #[test]
-    fn what_a_reader_holds_stays_while_it_is_replaced_and_the_map_grows() {
-        let (map, mut writer) = new(Box::new(good));
-        writer.insert(&entry(b"held", 1));
-        let pinned = map.enter();
-        let held = pinned.get(good(b"held"), b"held").unwrap();
-        for n in 0..10_000u32 {
-            writer.insert(&entry(b"held", n));
-            writer.insert(&entry(&n.to_le_bytes(), n));
-        }
-        assert_eq!(value(held), 1);
-        assert_eq!(pinned.get(good(b"held"), b"held").map(value), Some(9_999), "a guard is no snapshot");
-    }
-
-    /// Names that are always there are always found, with a value that was written, whatever happens beside them.
-    #[test]
-    fn readers_beside_the_writer() {
-        let (map, mut writer) = new(Box::new(poor));
-        let stop = AtomicBool::new(false);
-        let kept: Vec<Vec<u8>> = (0..20u8).map(|n| vec![b'k', n]).collect();
-        kept.iter().for_each(|name| writer.insert(&entry(name, 0)));
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    let mut last = vec![0; kept.len()];
-                    while !stop.load(Ordering::Relaxed) {
-                        let pinned = map.enter();
-                        for (name, last) in kept.iter().zip(&mut last) {
-                            let now = pinned.get(poor(name), name).map(value).expect("it is always there");
-                            assert!(now >= *last, "{now} after {last}");
-                            *last = now;
-                        }
-                    }
-                });
-            }
-            for round in 1..2_000u32 {
-                kept.iter().for_each(|name| writer.insert(&entry(name, round)));
-                let other = |n: u32| (round + n).to_le_bytes();
-                (0..40).for_each(|n| writer.insert(&entry(&other(n), n)));
-                (0..39).for_each(|n| assert!(writer.remove(&other(n))));
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-}
+#[cfg(all(test, not(loom)))]
+mod tests;
