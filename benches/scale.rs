@@ -103,9 +103,9 @@ fn options() -> Result<Options, Box<dyn Error>> {
             // The default sizes are the quick ones.
             "--bench" | "--quick" => {}
             CHILD => options.is_child = true,
-            "--services" => options.sizes.push(value()?.parse()?),
-            "--clusters" => options.clusters = value()?.parse()?,
-            "--endpoints" => options.endpoints = value()?.parse()?,
+            "--services" => options.sizes.push(number(&word, value()?)?),
+            "--clusters" => options.clusters = number(&word, value()?)?,
+            "--endpoints" => options.endpoints = number(&word, value()?)?,
             "--queries" => options.queries = true,
             other => {
                 let known = "--services, --clusters, --endpoints, --queries";
@@ -120,6 +120,10 @@ fn options() -> Result<Options, Box<dyn Error>> {
         return Err("1 to 16,777,215 services, for each has an address of its own, and 1 to 100 clusters".into());
     }
     Ok(options)
+}
+
+fn number<T: std::str::FromStr<Err: std::fmt::Display>>(word: &str, value: String) -> Result<T, Box<dyn Error>> {
+    value.parse().map_err(|error| format!("{word} {value}: {error}").into())
 }
 
 /// One figure: what it is called and in what unit, in the order in which they are measured.

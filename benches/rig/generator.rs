@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use signpost::net::udp::{self, Batch, Wait};
@@ -12,10 +13,10 @@ use socket2::{MsgHdr, SockAddr, SockRef};
 
 use super::questions::{Mix, TAG_MASK, check, write_train};
 
-/// Sockets, each with a port of its own.
-const LANES: usize = 8;
-/// Queries that one system call sends: as many as the server receives with one, and 256 in flight over all lanes.
+/// Queries that one system call sends: as many as the server receives with one.
 const TRAIN: usize = 32;
+/// Between two looks at a gentle load's last answers.
+const PAUSE: Duration = Duration::from_millis(1);
 /// An answer that is not there by then will not come. The server may have to wait that long for a core of a busy machine.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// A saturated lane that has waited this long asks on, so that one lost answer does not end its part of the load.
@@ -38,6 +39,8 @@ pub enum Load {
     Saturated,
     /// Trains at fixed times, whatever comes back. Queries a second.
     Rate(f64),
+    /// The same, asleep between trains: the core is free for others, and latencies say nothing.
+    Gentle(f64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,14 +83,15 @@ struct Train {
 }
 
 impl Generator {
-    pub fn new() -> io::Result<Generator> {
+    /// With this many sockets, each with a port of its own.
+    pub fn new(lanes: usize) -> io::Result<Generator> {
         let lane = |_| {
             let (_, mut sockets) = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1, RECEIVE_BUFFER)?;
             let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
             let batch = Batch::of(&socket);
             Ok(Lane { socket, batch, trains: VecDeque::new(), first_tag: 0 })
         };
-        let lanes = (0..LANES).map(lane).collect::<io::Result<_>>()?;
+        let lanes = (0..lanes).map(lane).collect::<io::Result<_>>()?;
         Ok(Generator { lanes, random: Random::new(1), train: Vec::new() })
     }
 
@@ -120,6 +124,9 @@ impl Generator {
             }
             interrupted()?;
             if now >= end {
+                if matches!(load, Load::Gentle(_)) {
+                    thread::sleep(PAUSE);
+                }
                 continue;
             }
             match load {
@@ -128,14 +135,15 @@ impl Generator {
                         lane.send(&target, mix, Instant::now(), &mut self.train, &mut self.random)?;
                     }
                 }
-                Load::Rate(rate) if now >= due => {
+                Load::Rate(rate) | Load::Gentle(rate) if now >= due => {
                     self.lanes[turn].send(&target, mix, due, &mut self.train, &mut self.random)?;
-                    turn = (turn + 1) % LANES;
+                    turn = (turn + 1) % self.lanes.len();
                     // This loop never waits for the server. What a busy machine has kept it from sending is not made up
                     // for by a burst.
                     due = (due + Duration::from_secs_f64(TRAIN as f64 / rate)).max(now - Duration::from_millis(1));
                 }
                 Load::Rate(_) => {}
+                Load::Gentle(_) => thread::sleep(due - now),
             }
         }
     }

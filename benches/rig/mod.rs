@@ -1,5 +1,6 @@
 //! The rig: servers on one core, one generator on another, the echo floor beside every measurement.
 
+mod buffers;
 mod generator;
 mod options;
 mod peers;
@@ -7,6 +8,7 @@ mod questions;
 mod report;
 mod servers;
 mod witness;
+mod workers;
 mod world;
 
 use std::env;
@@ -19,11 +21,13 @@ use std::thread;
 use signpost::net::udp;
 
 use generator::{Expect, Generator, INTERRUPTED, Load, Tally, interrupted};
-use options::{Options, QUICK};
+use options::{HELP, Options, QUICK};
 pub use questions::Mix;
-use report::Table;
-use servers::{ECHO, Server};
+use report::{Section, Table};
+use servers::{ECHO, SIGNPOST, Server};
 
+/// Sockets of the load: with the trains of one call each, 256 queries are on their way.
+const LANES: usize = 8;
 /// Measurements that a server is asked for before the first: those that keep whole answers then have them.
 const WARM_UP: u32 = 4;
 /// Of the rate at which a server answers when saturated: what it still takes without a queue.
@@ -83,8 +87,12 @@ fn watch_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether every answer of Signpost and of the floor was right.
+/// Whether every answer of Signpost and of the floor came and was right.
 fn bench(name: &str, options: &Options) -> io::Result<bool> {
+    if options.help {
+        println!("{HELP}");
+        return Ok(true);
+    }
     let cores = udp::allowed_cores();
     let (Some(&core), Some(&own)) = (cores.first(), cores.last()) else {
         return Err(io::Error::other("the kernel does not tell the cores of this process"));
@@ -93,54 +101,72 @@ fn bench(name: &str, options: &Options) -> io::Result<bool> {
         return Err(io::Error::other("two cores are needed: one for the servers, one for the load"));
     }
     udp::pin_to(own);
-    let machine = report::machine(core, own);
-    println!("{machine}");
+    let of_servers = match options.workers {
+        None => &cores[..1],
+        Some(workers) => cores
+            .get(..workers.into())
+            .ok_or_else(|| io::Error::other(format!("--workers {workers}: there are only {} cores", cores.len())))?,
+    };
+    let mut about = report::machine(of_servers, own);
+    println!("{about}");
+    let sections = match options.workers {
+        None => compare(options, core, &mut about)?,
+        Some(_) => vec![workers::measure(options, of_servers)?],
+    };
+    let load = format!("Load average after: {}.\n", report::load_average());
+    println!("{load}");
+    if let Some(file) = &options.write {
+        let words: String = options.words.iter().map(|word| format!(" {word}")).collect();
+        let words = if words.is_empty() { words } else { format!(" --{words}") };
+        let mut text = format!("`cargo bench --bench {name}{words}`, {} rounds\n\n{about}\n", options.rounds);
+        sections.iter().for_each(|section| text += &section.markdown());
+        fs::write(file, text + &load)?;
+    }
+    Ok(sections.iter().all(|section| section.right))
+}
+
+/// All servers on one core, one after the other. Says in `about` what they are.
+fn compare(options: &Options, core: usize, about: &mut String) -> io::Result<Vec<Section>> {
     let zone_file = world::zone_file();
     let mut servers = Vec::new();
     for server in &options.servers {
         let started = match server.as_str() {
-            "signpost" => Server::signpost(core),
+            SIGNPOST => Server::signpost(&[core]),
             peer => peers::start(peer, &zone_file, core),
         };
         interrupted()?;
         match started {
             Ok(server) => servers.push(server),
-            Err(why) => println!("without {server}: {why}"),
+            Err(why) => {
+                let note = format!("Without {server}: {why}.\n");
+                print!("{note}");
+                *about += &note;
+            }
         }
     }
     let versions = report::versions(&servers);
     println!("{versions}");
+    *about += &versions;
 
     // Others may be missing.
-    let right =
-        servers.iter().any(|server| server.name == "signpost") || !options.servers.iter().any(|s| s == "signpost");
-    let mut rig = Rig { options, servers: &servers, core, generator: Generator::new()?, right };
+    let right = servers.iter().any(|server| server.name == SIGNPOST) || !options.servers.iter().any(|s| s == SIGNPOST);
+    let mut rig = Rig { options, servers: &servers, core, generator: Generator::new(LANES)?, right };
     let mut table = Table::new(COLUMNS, 3);
     let mut notes = Vec::new();
     for &mix in &options.mixes {
         notes.extend(rig.measure(mix, &mut table)?);
     }
-    notes.push(format!("Load average after: {}.", report::load_average()));
+    let mut sections = vec![Section { title: "", table, notes, right: rig.right }];
     // Before the witness, which may fail.
-    println!("{}", table.text());
-    let mut witness = Table::new(WITNESS_COLUMNS, 2);
+    println!("{}", sections[0].text());
     if options.witness {
-        notes.extend(rig.witness(&mut witness)?);
-        println!("dnsperf:\n{}", witness.text());
+        let mut table = Table::new(WITNESS_COLUMNS, 2);
+        let notes = rig.witness(&mut table)?;
+        let section = Section { title: "dnsperf", table, notes, right: true };
+        println!("{}", section.text());
+        sections.push(section);
     }
-    let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
-    println!("{notes}");
-    if let Some(file) = &options.write {
-        let words: String = options.words.iter().map(|word| format!(" {word}")).collect();
-        let words = if words.is_empty() { words } else { format!(" --{words}") };
-        let mut text = format!("`cargo bench --bench {name}{words}`, {} rounds\n\n", options.rounds);
-        text += &format!("{machine}{versions}\n{}\n{notes}", table.markdown());
-        if options.witness {
-            text += &format!("\ndnsperf:\n\n{}", witness.markdown());
-        }
-        fs::write(file, text)?;
-    }
-    Ok(rig.right)
+    Ok(sections)
 }
 
 struct Rig<'a> {
@@ -178,7 +204,7 @@ impl Rig<'_> {
             taking_part.push(server);
         }
         let Some(length) = length else { return Ok(notes) };
-        let echo = Server::echo(length, self.core).map_err(io::Error::other)?;
+        let echo = Server::echo(length, &[self.core]).map_err(io::Error::other)?;
         self.generator.run(echo.address, mix, Load::Saturated, QUICK, Expect::Octets(length))?;
 
         let saturated = self.rounds(mix, &echo, length, &taking_part, &|_| Load::Saturated)?;
@@ -195,8 +221,8 @@ impl Rig<'_> {
             print_floor(mix, load, measured.iter().flatten().map(|[floor, _]| floor).collect(), table);
             for (server, pairs) in taking_part.iter().zip(&measured) {
                 notes.extend(print_server(mix, load, server.name, pairs, table));
-                let failures: u64 = pairs.iter().map(|[floor, server]| floor.tally.wrong + server.tally.wrong).sum();
-                self.right &= failures == 0 || server.name != "signpost";
+                let good = pairs.iter().flatten().all(|sample| sample.tally.lost + sample.tally.wrong == 0);
+                self.right &= good || server.name != SIGNPOST;
             }
         }
         Ok(notes)
@@ -274,15 +300,26 @@ fn print_floor(mix: Mix, load: &str, samples: Vec<&Sample>, table: &mut Table) {
     print_row([mix.name(), load, "floor"], &samples, columns, table);
 }
 
-/// Returns the first complaint.
-fn print_server(mix: Mix, load: &str, name: &str, pairs: &Pairs, table: &mut Table) -> Option<String> {
+/// Returns what it failed in.
+fn print_server(mix: Mix, load: &str, name: &str, pairs: &Pairs, table: &mut Table) -> Vec<String> {
     let ratio = |[floor, server]: &[Sample; 2]| server.nanoseconds / floor.nanoseconds;
     let (low, high) = pairs.iter().map(ratio).fold((f64::MAX, 0_f64), |(l, h), r| (l.min(r), h.max(r)));
     let samples: Vec<&Sample> = pairs.iter().map(|[_, server]| server).collect();
     let columns = [format!("{:.2}", median(pairs, ratio)), format!("{low:.2}–{high:.2}")];
     print_row([mix.name(), load, name], &samples, columns, table);
-    let complaint = samples.iter().find_map(|sample| sample.tally.complaint.as_ref())?;
-    Some(format!("{name}, {}, {load}: the first wrong answer: {complaint}", mix.name()))
+    let sum = |of: fn(&Tally) -> u64| samples.iter().map(|sample| of(&sample.tally)).sum::<u64>();
+    let (lost, answers) = (sum(|tally| tally.lost), sum(|tally| tally.answers));
+    let mut notes = Vec::new();
+    if lost > 0 {
+        let percent = lost as f64 * 100.0 / (lost + answers) as f64;
+        notes
+            .push(format!("{name}, {}, {load}: {lost} queries ({percent:.2} %) failed without an answer.", mix.name()));
+    }
+    let complaint = samples.iter().find_map(|sample| sample.tally.complaint.as_ref());
+    notes.extend(
+        complaint.map(|complaint| format!("{name}, {}, {load}: the first wrong answer: {complaint}", mix.name())),
+    );
+    notes
 }
 
 fn print_row(words: [&str; 3], samples: &[&Sample], [ratio, spread]: [String; 2], table: &mut Table) {

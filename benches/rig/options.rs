@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::questions::Mix;
+use super::servers;
 
 /// Fewer rounds show no spread.
 const ROUNDS: usize = 5;
@@ -13,16 +14,19 @@ pub const QUICK: Duration = Duration::from_millis(100);
 /// Queries a second of the witness: what all but the slowest can answer on one core.
 const WITNESS_RATE: u32 = 50_000;
 
-const HELP: &str = "\
+pub const HELP: &str = "\
   --quick              one round of 100 ms
+  --help               this list
   --rounds N           rounds; 5
   --time MILLISECONDS  of one measurement; 500
-  --mix A,B            of: A, NXDOMAIN, SRV, mix (80 % A, 10 % SRV, 10 % NXDOMAIN), cookie (A with EDNS and a cookie),
+  --mix A,B            of: A, NXDOMAIN (a new name each time), SRV, mix (80 % A, 10 % SRV, 10 % NXDOMAIN), EDNS (A with
+                       an OPT record), cookie (the same with a cookie), subnet (the same with a client subnet),
                        case (A with letters of mixed case)
   --servers A,B        of: signpost, gdnsd, nsd, knot, bind, pdns, coredns
   --write FILE         also writes the tables there, as Markdown
   --witness dnsperf    has each server asked by dnsperf too, at a fixed rate
-  --witness-rate N     queries a second; 50000";
+  --witness-rate N     queries a second; 50000
+  --workers N          instead: CPU per query of N workers on N cores at a low rate, beside that of one worker";
 
 pub struct Options {
     pub rounds: usize,
@@ -32,6 +36,9 @@ pub struct Options {
     pub write: Option<PathBuf>,
     pub witness: bool,
     pub witness_rate: u32,
+    /// Of Signpost, on as many cores. None compares servers on one core.
+    pub workers: Option<u16>,
+    pub help: bool,
     /// As it was given, for the report.
     pub words: Vec<String>,
 }
@@ -46,6 +53,8 @@ impl Options {
             write: None,
             witness: false,
             witness_rate: WITNESS_RATE,
+            workers: None,
+            help: false,
             // cargo says --bench to every benchmark.
             words: words.iter().filter(|word| *word != "--bench").cloned().collect(),
         };
@@ -58,16 +67,24 @@ impl Options {
                 "--rounds" => options.rounds = number(value()?)? as usize,
                 "--time" => options.time = Duration::from_millis(number(value()?)?.into()),
                 "--mix" => options.mixes = value()?.split(',').map(mix).collect::<Result<_, _>>()?,
-                "--servers" => options.servers = value()?.split(',').map(str::to_lowercase).collect(),
+                "--servers" => options.servers = value()?.split(',').map(server).collect::<Result<_, _>>()?,
                 "--write" => options.write = Some(value()?.into()),
                 "--witness" => match value()?.as_str() {
                     "dnsperf" => options.witness = true,
                     other => return Err(format!("{other} is no witness; there is dnsperf")),
                 },
                 "--witness-rate" => options.witness_rate = number(value()?)?,
+                "--workers" => options.workers = Some(workers(value()?)?),
+                "--help" => options.help = true,
                 other => return Err(format!("{other} is no option; there are:\n{HELP}")),
             }
         }
+        let compares = |word: &&String| word.starts_with("--servers") || word.starts_with("--witness");
+        if let (Some(_), Some(word)) = (options.workers, all.iter().find(compares)) {
+            return Err(format!("--workers measures Signpost alone, without {word}"));
+        }
+        // What it answers decides how long the floor's answers are.
+        options.servers.sort_by_key(|name| name != servers::SIGNPOST);
         Ok(options)
     }
 }
@@ -78,5 +95,20 @@ fn number(text: &str) -> Result<u32, String> {
 
 fn mix(text: &str) -> Result<Mix, String> {
     let named = |mix: &Mix| mix.name().eq_ignore_ascii_case(text);
-    Mix::ALL.into_iter().find(named).ok_or_else(|| format!("there is no mix {text}; see --help"))
+    let known = || Mix::ALL.map(Mix::name).join(", ");
+    Mix::ALL.into_iter().find(named).ok_or_else(|| format!("{text} is no mix; there are: {}", known()))
+}
+
+fn server(text: &str) -> Result<String, String> {
+    let name = text.to_lowercase();
+    let known: Vec<&str> = servers::names().collect();
+    if known.contains(&name.as_str()) {
+        Ok(name)
+    } else {
+        Err(format!("{text} is no server; there are: {}", known.join(", ")))
+    }
+}
+
+fn workers(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|workers| *workers > 1).ok_or_else(|| format!("{text} is no number of workers above 1"))
 }

@@ -1,6 +1,6 @@
 //! The other name servers, each in its best settings for authoritative answers over UDP from one core: one thread, no
 //! log of queries, no rate limiting, the smallest answers that it lets itself be told to give.
-//! Knot and PowerDNS have no setting for the receive buffer and keep the kernel's default.
+//! What a server has no setting for, or a low limit, as Knot, PowerDNS and gdnsd for the receive buffer, `buffers` sets.
 
 use std::env;
 use std::fs;
@@ -44,9 +44,13 @@ const PEERS: [Peer; 6] = [
     Peer { name: "coredns", program: "coredns", package: "make testbed", tell_version: "-version", prepare: coredns },
 ];
 
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PEERS.iter().map(|peer| peer.name)
+}
+
 /// Starts the server of that name.
 pub fn start(name: &str, zone_file: &str, core: usize) -> Result<Server, String> {
-    let peer = PEERS.iter().find(|peer| peer.name == name).ok_or_else(|| format!("{name} is no server; see --help"))?;
+    let peer = PEERS.iter().find(|peer| peer.name == name).ok_or_else(|| format!("{name} is no server"))?;
     let places = SBIN.map(PathBuf::from).into_iter().chain([testbed()]);
     let program = places.map(|folder| folder.join(peer.program)).find(|path| path.is_file());
     let program = program.ok_or_else(|| format!("{} is not there ({})", peer.program, peer.package))?;
@@ -65,7 +69,7 @@ pub fn start(name: &str, zone_file: &str, core: usize) -> Result<Server, String>
     } else {
         Recipe { name: peer.name, version, program: &program, prepare: &prepare }
     };
-    Server::start(recipe, core)
+    Server::start(recipe, &[core])
 }
 
 fn testbed() -> PathBuf {
@@ -224,9 +228,20 @@ security-poll-suffix=
 
 fn coredns(directory: &Path, address: SocketAddr) -> io::Result<Vec<String>> {
     let (ip, port) = (address.ip(), address.port());
+    // One socket for the one core that it has.
     fs::write(
         directory.join("Corefile"),
-        format!("{ZONE}:{port} {{\n  bind {ip}\n  minimal\n  file zone {{\n    reload 0\n  }}\n}}\n"),
+        format!(
+            "{ZONE}:{port} {{
+  bind {ip}
+  multisocket 1
+  minimal
+  file zone {{
+    reload 0
+  }}
+}}
+"
+        ),
     )?;
     Ok(words("-conf Corefile"))
 }

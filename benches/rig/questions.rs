@@ -30,8 +30,12 @@ pub enum Mix {
     Srv,
     /// 80 % A, 10 % SRV, 10 % NXDOMAIN.
     Mixed,
+    /// A, with an OPT record that has no option.
+    Edns,
     /// A, with the OPT record and the cookie that BIND and dig send.
     Cookie,
+    /// A, with the client subnet that public resolvers send (RFC 7871).
+    Subnet,
     /// A, each letter large or small by chance, as some resolvers ask.
     Case,
 }
@@ -41,11 +45,13 @@ enum Kind {
     A = 0,
     NxDomain = 1,
     Srv = 2,
-    Cookie = 3,
+    /// A, with an OPT record.
+    Edns = 3,
 }
 
 impl Mix {
-    pub const ALL: [Mix; 6] = [Mix::A, Mix::NxDomain, Mix::Srv, Mix::Mixed, Mix::Cookie, Mix::Case];
+    pub const ALL: [Mix; 8] =
+        [Mix::A, Mix::NxDomain, Mix::Srv, Mix::Mixed, Mix::Edns, Mix::Cookie, Mix::Subnet, Mix::Case];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +59,9 @@ impl Mix {
             Mix::NxDomain => "NXDOMAIN",
             Mix::Srv => "SRV",
             Mix::Mixed => "mix",
+            Mix::Edns => "EDNS",
             Mix::Cookie => "cookie",
+            Mix::Subnet => "subnet",
             Mix::Case => "case",
         }
     }
@@ -63,7 +71,7 @@ impl Mix {
             Mix::A | Mix::Case => Kind::A,
             Mix::NxDomain => Kind::NxDomain,
             Mix::Srv => Kind::Srv,
-            Mix::Cookie => Kind::Cookie,
+            Mix::Edns | Mix::Cookie | Mix::Subnet => Kind::Edns,
             Mix::Mixed => match random.below(10) {
                 0 => Kind::Srv,
                 1 => Kind::NxDomain,
@@ -80,7 +88,7 @@ impl Kind {
             0 => Kind::A,
             1 => Kind::NxDomain,
             2 => Kind::Srv,
-            _ => Kind::Cookie,
+            _ => Kind::Edns,
         }
     }
 }
@@ -111,12 +119,12 @@ pub fn write_train(mix: Mix, count: usize, tag: u16, train: &mut Vec<u8>, random
     train.clear();
     // Those of the other mixes are long, so that lengths are equal.
     let long = match mix {
-        Mix::A | Mix::Cookie | Mix::Case => random.below(2) == 1,
+        Mix::A | Mix::Edns | Mix::Cookie | Mix::Subnet | Mix::Case => random.below(2) == 1,
         Mix::NxDomain | Mix::Srv | Mix::Mixed => true,
     };
     for _ in 0..count {
         let start = train.len() + 12;
-        write_query(mix.kind(random), long, tag, train, random);
+        write_query(mix, long, tag, train, random);
         if mix == Mix::Case {
             mix_case(&mut train[start..], random);
         }
@@ -137,18 +145,19 @@ fn mix_case(question: &mut [u8], random: &mut Random) {
     }
 }
 
-fn write_query(kind: Kind, long: bool, tag: u16, out: &mut Vec<u8>, random: &mut Random) {
+fn write_query(mix: Mix, long: bool, tag: u16, out: &mut Vec<u8>, random: &mut Random) {
+    let kind = mix.kind(random);
     let id = (kind as u16) << 14 | tag & TAG_MASK;
     out.extend_from_slice(&id.to_be_bytes());
-    let cookie = kind == Kind::Cookie;
-    out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(cookie)]);
+    let edns = kind == Kind::Edns;
+    out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)]);
     let even = random.below(SERVICES / 2) * 2;
     let number = match kind {
-        Kind::A | Kind::Cookie | Kind::NxDomain => even + u32::from(long),
+        Kind::A | Kind::Edns | Kind::NxDomain => even + u32::from(long),
         Kind::Srv => even,
     };
     match kind {
-        Kind::A | Kind::Cookie => label(out, service(number).as_bytes()),
+        Kind::A | Kind::Edns => label(out, service(number).as_bytes()),
         Kind::NxDomain => {
             // A new one each time: nobody may remember it.
             let mut name = *b"nx-xxxxxxxxxxxxxxxxxxx";
@@ -170,10 +179,25 @@ fn write_query(kind: Kind, long: bool, tag: u16, out: &mut Vec<u8>, random: &mut
     out.push(0);
     let qtype = if kind == Kind::Srv { 33 } else { 1 };
     out.extend_from_slice(&[0, qtype, 0, 1]);
-    if cookie {
-        // Payload size 1232, and one option: 10, of 8 octets.
-        out.extend_from_slice(&[0, 0, 41, 0x04, 0xD0, 0, 0, 0, 0, 0, 12, 0, 10, 0, 8]);
-        out.extend_from_slice(&random.draw().to_be_bytes());
+    if edns {
+        // Payload size 1232.
+        out.extend_from_slice(&[0, 0, 41, 0x04, 0xD0, 0, 0, 0, 0, 0]);
+        write_option(mix, out, random);
+    }
+}
+
+/// The length of the OPT record's options, and the one that this mix has.
+fn write_option(mix: Mix, out: &mut Vec<u8>, random: &mut Random) {
+    let [a, b, ..] = random.draw().to_be_bytes();
+    match mix {
+        // 10, of 8 octets.
+        Mix::Cookie => {
+            out.extend_from_slice(&[12, 0, 10, 0, 8]);
+            out.extend_from_slice(&random.draw().to_be_bytes());
+        }
+        // 8, of 7 octets: an IPv4 prefix of 24 bits.
+        Mix::Subnet => out.extend_from_slice(&[11, 0, 8, 0, 7, 0, 1, 24, 0, 198, a, b]),
+        _ => out.push(0),
     }
 }
 
@@ -191,7 +215,7 @@ pub fn check(answer: &[u8], count: u64) -> Result<(), String> {
     let got = [field(2), field(6), field(8), field(10)];
     let want = match kind {
         Kind::A => [0x8400, 3, 0, 0],
-        Kind::Cookie => [0x8400, 3, 0, 1],
+        Kind::Edns => [0x8400, 3, 0, 1],
         Kind::NxDomain => [0x8403, 0, 1, 0],
         Kind::Srv => [0x8400, 3, 0, 3],
     };

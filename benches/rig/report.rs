@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::questions::{CLUSTERS, SERVICES};
 use super::servers::Server;
+use super::world::RECEIVE_BUFFER;
 
 /// The columns' names; the first few hold words, the others numbers.
 pub struct Table {
@@ -57,8 +58,33 @@ impl Table {
     }
 }
 
+/// A table and what there is to say beside it.
+pub struct Section {
+    pub title: &'static str,
+    pub table: Table,
+    pub notes: Vec<String>,
+    /// Whether every answer that counts came and was right.
+    pub right: bool,
+}
+
+impl Section {
+    pub fn text(&self) -> String {
+        let title = if self.title.is_empty() { String::new() } else { format!("{}:\n", self.title) };
+        format!("{title}{}\n{}", self.table.text(), self.notes())
+    }
+
+    pub fn markdown(&self) -> String {
+        let title = if self.title.is_empty() { String::new() } else { format!("{}:\n\n", self.title) };
+        format!("{title}{}\n{}\n", self.table.markdown(), self.notes())
+    }
+
+    fn notes(&self) -> String {
+        self.notes.iter().map(|note| format!("{note}\n")).collect()
+    }
+}
+
 /// What it ran on, a sentence a line.
-pub fn machine(core: usize, own: usize) -> String {
+pub fn machine(cores: &[usize], own: usize) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
@@ -66,12 +92,13 @@ pub fn machine(core: usize, own: usize) -> String {
     let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     format!(
         "Linux {}; {} × {}; {}; load average before: {}.\n\
-         Servers on core {core}, load on core {own}; {SERVICES} services × {CLUSTERS} clusters; loopback.\n",
+         Servers on core {}, load on core {own}; {SERVICES} services × {CLUSTERS} clusters; loopback.\n",
         read("/proc/sys/kernel/osrelease").trim(),
         cpus.lines().filter(|line| line.starts_with("processor")).count(),
         model.unwrap_or("unknown processor"),
         rustc.unwrap_or_else(|| "rustc unknown".into()),
         load_average(),
+        cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
     )
 }
 
@@ -87,5 +114,23 @@ pub fn versions(servers: &[Server]) -> String {
             format!("{} {} ({memory} MiB)", server.name, server.version)
         })
         .collect();
-    format!("Servers, with their resident memory before the load: {}.\n", each.join(", "))
+    format!("Servers, with their resident memory before the load: {}.\n{}", each.join(", "), buffers(servers))
+}
+
+/// Who has another receive buffer than the rest loses queries that the rest would answer late.
+fn buffers(servers: &[Server]) -> String {
+    let has = |server: &Server| server.receive_buffer == Ok(RECEIVE_BUFFER as usize);
+    let mut text = String::new();
+    if servers.iter().any(has) {
+        text += &format!("Receive buffers of all servers: {} KiB", RECEIVE_BUFFER / 1024);
+        text += if servers.iter().all(has) { ".\n" } else { ", but:\n" };
+    }
+    for server in servers {
+        match &server.receive_buffer {
+            Ok(octets) if *octets == RECEIVE_BUFFER as usize => {}
+            Ok(octets) => text += &format!("The receive buffer of {} has {} KiB.\n", server.name, octets / 1024),
+            Err(why) => text += &format!("The receive buffer of {} was left as it is: {why}.\n", server.name),
+        }
+    }
+    text
 }

@@ -1,10 +1,12 @@
 //! What is measured: a server as a process of its own, and the echo floor.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use signpost::metrics::{Metrics, UdpCounters};
@@ -12,7 +14,9 @@ use signpost::net::udp::{self, Batch, Handler, Worker};
 use signpost::table::Random;
 use tempfile::TempDir;
 
+use super::buffers;
 use super::generator::interrupted;
+use super::peers;
 use super::questions::{Mix, check, write_train};
 use super::world::{self, RECEIVE_BUFFER};
 use crate::common::process::{Process, Run};
@@ -22,14 +26,22 @@ use crate::common::{free_port, local, try_wait_for};
 const START: Duration = Duration::from_secs(60);
 /// For one answer, before the server is asked again.
 const PATIENCE: Duration = Duration::from_millis(100);
+pub const SIGNPOST: &str = "signpost";
 /// The argument that makes this program the echo server.
 pub const ECHO: &str = "--echo";
+
+/// All that can be measured.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    [SIGNPOST].into_iter().chain(peers::names())
+}
 
 /// A server and the folder that it works in.
 pub struct Server {
     pub name: &'static str,
     pub version: String,
     pub address: SocketAddr,
+    /// Octets of the receive buffer of its sockets, or why it was left as it is.
+    pub receive_buffer: Result<usize, String>,
     process: Process,
     _directory: TempDir,
 }
@@ -45,39 +57,41 @@ pub struct Recipe<'a> {
 
 impl Server {
     /// Returns when it has given a right answer. An error says what it has printed.
-    pub fn start(recipe: Recipe<'_>, core: usize) -> Result<Server, String> {
-        Server::start_and_ask(recipe, core, &|answer| check(answer, 0))
+    pub fn start(recipe: Recipe<'_>, cores: &[usize]) -> Result<Server, String> {
+        Server::start_and_ask(recipe, cores, &|answer| check(answer, 0))
     }
 
-    /// `signpost serve` with one UDP worker and the whole world in manifests.
-    pub fn signpost(core: usize) -> Result<Server, String> {
+    /// `signpost serve` with one UDP worker on each core and the whole world in manifests.
+    pub fn signpost(cores: &[usize]) -> Result<Server, String> {
         let program = Path::new(env!("CARGO_BIN_EXE_signpost"));
         let prepare = |directory: &Path, address| {
-            let config = world::write_signpost(directory, address, local(free_port()))?;
+            let config = world::write_signpost(directory, address, local(free_port()), cores.len())?;
             Ok(vec!["serve".into(), "--config".into(), config.display().to_string()])
         };
         let version = version(program, &["--version"]);
-        Server::start(Recipe { name: "signpost", version, program, prepare: &prepare }, core)
+        Server::start(Recipe { name: SIGNPOST, version, program, prepare: &prepare }, cores)
     }
 
-    /// This program again, as an echo server whose answers have `length` octets.
-    pub fn echo(length: usize, core: usize) -> Result<Server, String> {
+    /// This program again, as an echo server whose answers have `length` octets, with one worker on each core.
+    pub fn echo(length: usize, cores: &[usize]) -> Result<Server, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let prepare = |_: &Path, address: SocketAddr| Ok(vec![ECHO.into(), address.to_string(), length.to_string()]);
+        let words = |address: SocketAddr| [ECHO.into(), address.to_string(), length.to_string()];
+        let prepare = |_: &Path, address| Ok(words(address).into());
         let recipe = Recipe { name: "floor", version: String::new(), program: &program, prepare: &prepare };
-        Server::start_and_ask(recipe, core, &|_| Ok(()))
+        Server::start_and_ask(recipe, cores, &|_| Ok(()))
     }
 
     fn start_and_ask(
         recipe: Recipe<'_>,
-        core: usize,
+        cores: &[usize],
         right: &dyn Fn(&[u8]) -> Result<(), String>,
     ) -> Result<Server, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let address = local(free_port());
         let arguments = (recipe.prepare)(directory.path(), address).map_err(|error| error.to_string())?;
-        // taskset becomes the program, whose threads and children inherit the core.
-        let mut words = vec!["--cpu-list".to_owned(), core.to_string(), recipe.program.display().to_string()];
+        // taskset becomes the program, whose threads and children inherit the cores.
+        let list = cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let mut words = vec!["--cpu-list".to_owned(), list, recipe.program.display().to_string()];
         words.extend(arguments);
         let process = Process::start(Run {
             name: recipe.name,
@@ -86,7 +100,9 @@ impl Server {
             directory: directory.path(),
             namespace: None,
         });
-        let server = Server { name: recipe.name, version: recipe.version, address, process, _directory: directory };
+        let receive_buffer = Err("not set yet".into());
+        let (name, version) = (recipe.name, recipe.version);
+        let mut server = Server { name, version, address, receive_buffer, process, _directory: directory };
         let mut random = Random::new(2);
         let answered = try_wait_for(START, || {
             if let Err(end) = interrupted().map_err(|error| error.to_string()).and_then(|()| server.process.check()) {
@@ -95,7 +111,11 @@ impl Server {
             right(&server.ask(&mut random).map_err(|error| error.to_string())?).map(Ok)
         });
         answered.map_err(|last| format!("{last}; it has printed:\n{}", server.process.log()))??;
-        server.is_pinned(core)?;
+        if let &[core] = cores {
+            server.is_pinned(core)?;
+        }
+        let processes = server.processes().map_err(|error| error.to_string())?;
+        server.receive_buffer = buffers::set(&processes, address, RECEIVE_BUFFER).map_err(|error| error.to_string());
         Ok(server)
     }
 
@@ -113,14 +133,19 @@ impl Server {
 
     /// Time on a core since the start, of all threads of all its processes, user and system.
     pub fn cpu(&self) -> io::Result<Duration> {
-        let mut nanoseconds = 0;
+        Ok(Duration::from_nanos(self.cpu_of_threads()?.values().sum()))
+    }
+
+    /// Nanoseconds on a core since its start, of each thread.
+    pub fn cpu_of_threads(&self) -> io::Result<BTreeMap<String, u64>> {
+        let mut each = BTreeMap::new();
         for task in self.tasks()? {
             // One that has ended meanwhile.
             let Ok(text) = fs::read_to_string(format!("{task}/schedstat")) else { continue };
             let first = text.split(' ').next().and_then(|field| field.parse::<u64>().ok());
-            nanoseconds += first.ok_or(io::ErrorKind::InvalidData)?;
+            each.insert(task, first.ok_or(io::ErrorKind::InvalidData)?);
         }
-        Ok(Duration::from_nanos(nanoseconds))
+        Ok(each)
     }
 
     /// Kibioctets of resident memory.
@@ -181,15 +206,24 @@ pub fn version(program: &Path, arguments: &[&str]) -> String {
     numbers.find(|word| word.contains('.')).map_or_else(|| "unknown".into(), str::to_owned)
 }
 
-/// The floor: the loop of the UDP workers, with nothing in it but a flipped bit.
+/// The floor: the loop of the UDP workers, one on each core, with nothing in it but a flipped bit.
 pub fn serve_echo(address: &str, length: &str) -> io::Result<()> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
     let address = address.parse().map_err(|_| invalid(address))?;
     let length = length.parse().map_err(|_| invalid(length))?;
-    let (_, mut sockets) = udp::bind(address, 1, RECEIVE_BUFFER)?;
-    let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
-    let (worker, _stopper) = Worker::with_handler(socket, Echo { length, counters: Metrics::new().udp_worker() });
-    worker.run()
+    let cores = udp::allowed_cores();
+    let workers = u16::try_from(cores.len()).map_err(|_| invalid("too many cores"))?;
+    let (_, sockets) = udp::bind(address, workers, RECEIVE_BUFFER)?;
+    let threads: Vec<_> = sockets.into_iter().zip(cores).map(|(socket, core)| echo(socket, core, length)).collect();
+    threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| io::Error::other("a worker has panicked"))?)
+}
+
+fn echo(socket: udp::Socket, core: usize, length: usize) -> thread::JoinHandle<io::Result<()>> {
+    thread::spawn(move || {
+        udp::pin_to(core);
+        let (worker, _stopper) = Worker::with_handler(socket, Echo { length, counters: Metrics::new().udp_worker() });
+        worker.run()
+    })
 }
 
 struct Echo {

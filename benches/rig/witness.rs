@@ -15,8 +15,9 @@ use super::servers::Server;
 const NAMES: usize = 200_000;
 /// For each server.
 const TIME: Duration = Duration::from_secs(4);
-/// A cookie as the mix has it, the same for every query.
+/// Option number and value as the mixes have them, the same for every query.
 const COOKIE: &str = "10:0123456789abcdef";
+const SUBNET: &str = "8:00011800c63364";
 
 pub struct Seen {
     pub sent: u64,
@@ -37,9 +38,12 @@ pub fn ask(server: &Server, mix: Mix, queries: &Path, rate: u32) -> io::Result<S
     let (rate, time) = (rate.to_string(), TIME.as_secs().to_string());
     command.args(["-s", &ip, "-p", &port, "-Q", &rate, "-l", &time, "-c", "8", "-T", "1", "-q", "256", "-t", "1"]);
     command.arg("-d").arg(queries).stdin(Stdio::null());
-    if mix == Mix::Cookie {
-        command.args(["-e", "-E", COOKIE]);
-    }
+    match mix {
+        Mix::Edns => command.arg("-e"),
+        Mix::Cookie => command.args(["-e", "-E", COOKIE]),
+        Mix::Subnet => command.args(["-e", "-E", SUBNET]),
+        Mix::A | Mix::NxDomain | Mix::Srv | Mix::Mixed | Mix::Case => &mut command,
+    };
     let before = server.cpu()?;
     let output = command.output()?;
     let spent = server.cpu()?.saturating_sub(before);

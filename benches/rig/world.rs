@@ -39,13 +39,13 @@ pub fn zone_file() -> String {
 }
 
 /// Zone, manifests and configuration; returns the configuration's path.
-pub fn write_signpost(directory: &Path, address: SocketAddr, admin: SocketAddr) -> io::Result<PathBuf> {
+pub fn write_signpost(directory: &Path, address: SocketAddr, admin: SocketAddr, workers: usize) -> io::Result<PathBuf> {
     fs::write(directory.join("zone"), apex())?;
     let mut config = format!(
         "zones: [{{name: {ZONE}, file: zone, ttl: 180}}]
 listeners: [{{addresses: ['{address}'], view: external}}]
 admin: {{address: '{admin}'}}
-limits: {{udpWorkers: 1, udpReceiveBuffer: {RECEIVE_BUFFER}}}
+limits: {{udpWorkers: {workers}, udpReceiveBuffer: {RECEIVE_BUFFER}}}
 clusters:
 "
     );

@@ -83,7 +83,7 @@ impl Cluster {
     }
 
     pub fn start_with(name: &str, controllers: Controllers) -> Cluster {
-        let programs = Programs::find();
+        let programs = Programs::find().unwrap_or_else(|missing| panic!("{missing}"));
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
             match Cluster::try_start(name, controllers, programs.clone()) {
@@ -462,27 +462,27 @@ struct Programs {
 
 impl Programs {
     /// KUBEBUILDER_ASSETS is envtest's convention and need not have all of them; the rest is what `make testbed` builds.
-    fn find() -> Programs {
+    fn find() -> Result<Programs, String> {
         let named = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
         let find = |program: &str| {
             let folders = named.iter().cloned().chain([built()]);
             folders.map(|folder| folder.join(program)).find(|path| path.is_file())
         };
         let need = |program: &str| {
-            find(program).unwrap_or_else(|| {
-                panic!(
+            find(program).ok_or_else(|| {
+                format!(
                     "{program} is not in target/testbed: run `make testbed`, or set KUBEBUILDER_ASSETS to its folder"
                 )
             })
         };
-        Programs {
-            etcd: need("etcd"),
-            api: need("kube-apiserver"),
-            manager: need("kube-controller-manager"),
-            kwok: need("kwok"),
+        Ok(Programs {
+            etcd: need("etcd")?,
+            api: need("kube-apiserver")?,
+            manager: need("kube-controller-manager")?,
+            kwok: need("kwok")?,
             // `make testbed` builds one only where the machine has none.
             kubectl: find("kubectl").unwrap_or_else(|| PathBuf::from("kubectl")),
-        }
+        })
     }
 
     fn stages(&self) -> Vec<PathBuf> {
@@ -492,6 +492,11 @@ impl Programs {
         });
         entries.map(|entry| entry.expect("a folder that opens can be read").path()).collect()
     }
+}
+
+/// Whether there is all that a cluster needs; the error says what is missing. For those who can do without.
+pub fn needs() -> Result<(), String> {
+    Programs::find().map(|_| ())
 }
 
 /// Where `make testbed` puts what it builds.
