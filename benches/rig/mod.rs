@@ -25,11 +25,14 @@ use options::{HELP, Options, QUICK};
 pub use questions::Mix;
 use report::{Section, Table};
 use servers::{ECHO, SIGNPOST, Server};
+use witness::Seen;
 
 /// Sockets of the load: with the trains of one call each, 256 queries are on their way.
 const LANES: usize = 8;
 /// Measurements that a server is asked for before the first: those that keep whole answers then have them.
 const WARM_UP: u32 = 4;
+/// Measurements that dnsperf's one is as long as.
+const WITNESS_TIME: u32 = 8;
 /// Of the rate at which a server answers when saturated: what it still takes without a queue.
 const COMFORTABLE: f64 = 0.8;
 
@@ -48,7 +51,8 @@ const COLUMNS: &[&str] = &[
     "p99 µs",
     "p99.9 µs",
 ];
-const WITNESS_COLUMNS: &[&str] = &["mix", "server", "q/s", "sent", "answered", "lost", "ns/query"];
+const WITNESS_COLUMNS: &[&str] =
+    &["mix", "server", "RCODE", "q/s", "sent", "answered", "lost", "octets", "ns/query", "ratio"];
 
 /// With the servers and mixes that are measured when the options name no others.
 pub fn main(name: &str, servers: &[&str], mixes: &[Mix]) -> ExitCode {
@@ -111,7 +115,11 @@ fn bench(name: &str, options: &Options) -> io::Result<bool> {
     println!("{about}");
     let sections = match options.workers {
         None => compare(options, core, &mut about)?,
-        Some(_) => vec![workers::measure(options, of_servers)?],
+        Some(_) => {
+            let section = workers::measure(options, of_servers)?;
+            println!("{}", section.text());
+            vec![section]
+        }
     };
     let load = format!("Load average after: {}.\n", report::load_average());
     println!("{load}");
@@ -160,7 +168,7 @@ fn compare(options: &Options, core: usize, about: &mut String) -> io::Result<Vec
     // Before the witness, which may fail.
     println!("{}", sections[0].text());
     if options.witness {
-        let mut table = Table::new(WITNESS_COLUMNS, 2);
+        let mut table = Table::new(WITNESS_COLUMNS, 3);
         let notes = rig.witness(&mut table)?;
         let section = Section { title: "dnsperf", table, notes, right: true };
         println!("{}", section.text());
@@ -255,15 +263,19 @@ impl Rig<'_> {
         Ok(Sample { nanoseconds: spent.as_nanos() as f64 / tally.answers.max(1) as f64, tally })
     }
 
+    /// Each server and the floor asked once by dnsperf, in each mix.
     fn witness(&mut self, table: &mut Table) -> io::Result<Vec<String>> {
         let mut notes = Vec::new();
         let directory = tempfile::tempdir()?;
         let queries = directory.path().join("queries");
+        let time = self.options.time * WITNESS_TIME;
         for &mix in &self.options.mixes {
             witness::write_queries(mix, &queries)?;
+            let ask = |server: &Server| witness::ask(server, mix, &queries, self.options.witness_rate, time);
+            let mut floor = None;
             for server in self.servers {
                 interrupted()?;
-                let seen = match witness::ask(server, mix, &queries, self.options.witness_rate) {
+                let seen = match ask(server) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         return Ok(vec!["No witness: dnsperf is not there (package dnsperf).".into()]);
                     }
@@ -273,19 +285,33 @@ impl Rig<'_> {
                     }
                     Ok(seen) => seen,
                 };
-                table.push(vec![
-                    mix.name().into(),
-                    server.name.into(),
-                    format!("{:.0}", seen.rate),
-                    seen.sent.to_string(),
-                    seen.answered.to_string(),
-                    seen.lost.to_string(),
-                    format!("{:.0}", seen.nanoseconds),
-                ]);
+                if floor.is_none() && seen.answered > 0 {
+                    // As long as Signpost's, which is the first.
+                    let echo = Server::echo(seen.octets, &[self.core]).map_err(io::Error::other)?;
+                    let seen = ask(&echo)?;
+                    floor = Some(seen.nanoseconds);
+                    table.push(witness_row(mix, echo.name, &seen, seen.nanoseconds));
+                }
+                table.push(witness_row(mix, server.name, &seen, floor.unwrap_or(f64::NAN)));
             }
         }
         Ok(notes)
     }
+}
+
+fn witness_row(mix: Mix, name: &str, seen: &Seen, floor: f64) -> Vec<String> {
+    vec![
+        mix.name().into(),
+        name.into(),
+        seen.rcodes.clone(),
+        format!("{:.0}", seen.rate),
+        seen.sent.to_string(),
+        seen.answered.to_string(),
+        seen.lost.to_string(),
+        seen.octets.to_string(),
+        format!("{:.0}", seen.nanoseconds),
+        format!("{:.2}", seen.nanoseconds / floor),
+    ]
 }
 
 impl Sample {

@@ -14,7 +14,7 @@ pub const QUICK: Duration = Duration::from_millis(100);
 /// Queries a second of the witness: what all but the slowest can answer on one core.
 const WITNESS_RATE: u32 = 50_000;
 
-pub const HELP: &str = "\
+pub const HELP: &str = "Options:
   --quick              one round of 100 ms
   --help               this list
   --rounds N           rounds; 5
@@ -76,7 +76,7 @@ impl Options {
                 "--witness-rate" => options.witness_rate = number(value()?)?,
                 "--workers" => options.workers = Some(workers(value()?)?),
                 "--help" => options.help = true,
-                other => return Err(format!("{other} is no option; there are:\n{HELP}")),
+                other => return Err(format!("{other} is no option. {HELP}")),
             }
         }
         let compares = |word: &&String| word.starts_with("--servers") || word.starts_with("--witness");

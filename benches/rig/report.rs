@@ -98,8 +98,12 @@ pub fn machine(cores: &[usize], own: usize) -> String {
         model.unwrap_or("unknown processor"),
         rustc.unwrap_or_else(|| "rustc unknown".into()),
         load_average(),
-        cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
+        list(cores),
     )
+}
+
+pub fn list(cores: &[usize]) -> String {
+    cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 pub fn load_average() -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::generator::{Expect, Generator, Load};
 use super::options::{Options, QUICK};
 use super::questions::Mix;
-use super::report::{Section, Table};
+use super::report::{Section, Table, list};
 use super::servers::Server;
 use super::{WARM_UP, median};
 
@@ -18,8 +18,8 @@ use super::{WARM_UP, median};
 const LANES: usize = 64;
 /// Queries a second: trains that a worker has answered, and gone to sleep, long before the next.
 const RATE: f64 = 20_000.0;
-/// A worker that does more than this of all work is one that the others do not relieve. Percent, for two.
-const UNEVEN: f64 = 75.0;
+/// A worker with more than this of its fair share is one that the others do not relieve.
+const UNEVEN: f64 = 1.5;
 /// What is aimed at.
 const TARGET: f64 = 1.10;
 
@@ -106,7 +106,7 @@ fn print(mix: Mix, name: &str, cores: &[usize], measured: &[Vec<Sample>], table:
         };
         let workers = match cores.get(place) {
             Some(core) => format!("1 on core {core}"),
-            None => format!("{} on cores {cores:?}", cores.len()),
+            None => format!("{} on cores {}", cores.len(), list(cores)),
         };
         table.push(vec![
             mix.name().into(),
@@ -122,7 +122,7 @@ fn print(mix: Mix, name: &str, cores: &[usize], measured: &[Vec<Sample>], table:
         ]);
     }
     let mut notes = Vec::new();
-    if median(several, |sample| sample.busiest) * cores.len() as f64 * 50.0 > UNEVEN {
+    if median(several, |sample| sample.busiest) * cores.len() as f64 > UNEVEN {
         notes.push(format!("{name}, {}: the load is not spread over the workers.", mix.name()));
     }
     let complaint = measured.iter().flatten().find_map(|sample| sample.complaint.as_ref());
