@@ -12,5 +12,5 @@ use rig::Mix;
 
 fn main() -> std::process::ExitCode {
     let servers = ["signpost", "gdnsd", "nsd", "knot", "bind", "pdns", "coredns"];
-    rig::main("peers", &servers, &[Mix::Mixed, Mix::A, Mix::NxDomain, Mix::Cookie, Mix::Case])
+    rig::main("peers", &servers, &[Mix::Mixed, Mix::A, Mix::NxDomain, Mix::Edns, Mix::Cookie, Mix::Case])
 }

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use super::questions::{CLUSTERS, SERVICES};
 use super::servers::Server;
-use super::world::RECEIVE_BUFFER;
 
 /// The columns' names; the first few hold words, the others numbers.
 pub struct Table {
@@ -121,20 +120,17 @@ pub fn versions(servers: &[Server]) -> String {
     format!("Servers, with their resident memory before the load: {}.\n{}", each.join(", "), buffers(servers))
 }
 
-/// Who has another receive buffer than the rest loses queries that the rest would answer late.
+/// Who has a smaller receive buffer than the rest loses queries that the rest would answer late.
 fn buffers(servers: &[Server]) -> String {
-    let has = |server: &Server| server.receive_buffer == Ok(RECEIVE_BUFFER as usize);
-    let mut text = String::new();
-    if servers.iter().any(has) {
-        text += &format!("Receive buffers of all servers: {} KiB", RECEIVE_BUFFER / 1024);
-        text += if servers.iter().all(has) { ".\n" } else { ", but:\n" };
+    let mut each = servers.iter().map(|server| &server.receive_buffer);
+    if let Some(Ok(octets)) = each.next()
+        && each.all(|other| other.as_ref() == Ok(octets))
+    {
+        return format!("Receive buffers of all servers: {} KiB.\n", octets / 1024);
     }
-    for server in servers {
-        match &server.receive_buffer {
-            Ok(octets) if *octets == RECEIVE_BUFFER as usize => {}
-            Ok(octets) => text += &format!("The receive buffer of {} has {} KiB.\n", server.name, octets / 1024),
-            Err(why) => text += &format!("The receive buffer of {} was left as it is: {why}.\n", server.name),
-        }
-    }
-    text
+    let line = |server: &Server| match &server.receive_buffer {
+        Ok(octets) => format!("Receive buffer of {}: {} KiB.\n", server.name, octets / 1024),
+        Err(why) => format!("Receive buffer of {}: as the server has it, since {why}.\n", server.name),
+    };
+    servers.iter().map(line).collect()
 }
