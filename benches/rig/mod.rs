@@ -232,6 +232,7 @@ impl Rig<'_> {
                 let good = pairs.iter().flatten().all(|sample| sample.tally.lost + sample.tally.wrong == 0);
                 self.right &= good || server.name != SIGNPOST;
             }
+            notes.extend(below_all(mix, load, &taking_part, &measured));
         }
         Ok(notes)
     }
@@ -328,7 +329,6 @@ fn print_floor(mix: Mix, load: &str, samples: Vec<&Sample>, table: &mut Table) {
 
 /// Returns what it failed in.
 fn print_server(mix: Mix, load: &str, name: &str, pairs: &Pairs, table: &mut Table) -> Vec<String> {
-    let ratio = |[floor, server]: &[Sample; 2]| server.nanoseconds / floor.nanoseconds;
     let (low, high) = pairs.iter().map(ratio).fold((f64::MAX, 0_f64), |(l, h), r| (l.min(r), h.max(r)));
     let samples: Vec<&Sample> = pairs.iter().map(|[_, server]| server).collect();
     let columns = [format!("{:.2}", median(pairs, ratio)), format!("{low:.2}–{high:.2}")];
@@ -346,6 +346,22 @@ fn print_server(mix: Mix, load: &str, name: &str, pairs: &Pairs, table: &mut Tab
         complaint.map(|complaint| format!("{name}, {}, {load}: the first wrong answer: {complaint}", mix.name())),
     );
     notes
+}
+
+/// In how many rounds Signpost's ratio was the lowest, if it was there and had company.
+fn below_all(mix: Mix, load: &str, servers: &[&Server], measured: &[Pairs]) -> Option<String> {
+    let place = servers.iter().position(|server| server.name == SIGNPOST).filter(|_| servers.len() > 1)?;
+    let below = |round: &usize| {
+        let own = ratio(&measured[place][*round]);
+        measured.iter().enumerate().all(|(other, pairs)| other == place || own < ratio(&pairs[*round]))
+    };
+    let rounds = measured[place].len();
+    let count = (0..rounds).filter(below).count();
+    Some(format!("{}, {load}: {SIGNPOST} was below every other server in {count} of {rounds} rounds.", mix.name()))
+}
+
+fn ratio([floor, server]: &[Sample; 2]) -> f64 {
+    server.nanoseconds / floor.nanoseconds
 }
 
 fn print_row(words: [&str; 3], samples: &[&Sample], [ratio, spread]: [String; 2], table: &mut Table) {
