@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Cluster, Families};
+use crate::config::{Cluster, Families, Mode};
 use crate::location::is_special_purpose;
 use crate::model::{ClusterId, Share, View};
 
@@ -139,6 +139,29 @@ impl Summary {
     }
 }
 
+/// Where an answer with addresses is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub mode: Mode,
+    /// Most addresses in one answer.
+    pub most: u8,
+}
+
+impl Cut {
+    /// How many addresses are answered with, if the best band has `best`. `whole`: there are pods among them, which a cut
+    /// never goes through: each may hold a part of the data.
+    #[inline]
+    pub fn addresses(self, best: usize, whole: bool) -> usize {
+        let most = if whole { usize::MAX } else { usize::from(self.most) };
+        match self.mode {
+            Mode::Ordered => most,
+            Mode::Nearest { spare } => most.min(best + usize::from(spare)),
+            Mode::Single if whole => best,
+            Mode::Single => 1,
+        }
+    }
+}
+
 /// What each cluster is to a view, in the order of `clusters`.
 pub fn reach(view: View, clusters: &[Cluster]) -> impl Iterator<Item = Reach> {
     (0..clusters.len()).map(move |n| match view {
@@ -253,6 +276,24 @@ mod tests {
             let summary = summary(&candidates(list));
             assert_eq!(summary.families(Families::Common), common, "{list:?}");
             assert_eq!(summary.families(Families::Any), any, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_cut_by_its_mode() {
+        let nearest = |spare| Mode::Nearest { spare };
+        for (mode, best, whole, expected) in [
+            (Mode::Ordered, 2, false, 8),
+            (Mode::Ordered, 2, true, usize::MAX),
+            (nearest(0), 2, false, 2),
+            (nearest(1), 2, false, 3),
+            (nearest(255), 2, false, 8),
+            (nearest(0), 20, false, 8),
+            (nearest(1), 20, true, 21),
+            (Mode::Single, 2, false, 1),
+            (Mode::Single, 2, true, 2),
+        ] {
+            assert_eq!(Cut { mode, most: 8 }.addresses(best, whole), expected, "{mode:?} {best} {whole}");
         }
     }
 

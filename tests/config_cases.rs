@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use signpost::config::{Config, Export, Families, Identity, Limits, Namespaces, Schema, Source};
+use signpost::config::{Config, Export, Families, Identity, Limits, Mode, Namespaces, Schema, Source};
 use signpost::model::{AvailabilityZone, ClusterId, Region, View, ViewRule};
 
 /// A directory with what the cases name: a zone file, manifests, a kubeconfig.
@@ -158,7 +158,8 @@ fn everything_written_arrives() {
     let world = World::new();
     let config = world.config(
         "zones:
-  - {name: A.Example., schema: static, file: z.zone, ttl: 60, negativeTtl: 7, maxAnswers: 3, families: any}
+  - {name: A.Example., schema: static, file: z.zone, ttl: 60, negativeTtl: 7, maxAnswers: 3, families: any,
+    externalMode: single, internalMode: nearest, spare: 2}
 clusters:
   - name: c1
     manifests: m1
@@ -185,6 +186,7 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
     assert_eq!(zone.name.to_string(), "a.example.");
     assert_eq!((zone.schema, zone.families), (Schema::Static, Families::Any));
     assert_eq!((zone.ttl, zone.negative_ttl, zone.max_answers), (60, 7, 3));
+    assert_eq!((zone.external_mode, zone.internal_mode), (Mode::Single, Mode::Nearest { spare: 2 }));
     assert_eq!(zone.file, dir.join("z.zone"));
 
     let [c1, c2, c3] = &config.clusters[..] else { panic!("three clusters") };
@@ -276,7 +278,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 41, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 44, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

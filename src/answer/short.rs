@@ -61,10 +61,11 @@ impl Short<'_> {
         let Written { octets, rcode, counts } = match table.service(hash, &query.name()[service..]) {
             Some(record) if query.qtype == rtype::A => {
                 let sight = table.sight(record, zone, view);
-                let count = sight.uniform()?;
-                let octets = count * A_RECORD;
-                sight.write_uniform(room.get_mut(..octets)?.as_chunks_mut().0, random);
-                Written { octets, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
+                if !sight.is_uniform() {
+                    return None;
+                }
+                let count = sight.write_uniform(room, random)?;
+                Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
             Some(record) => self.other_type(&table.sight(record, zone, view), HEADER + service, room)?,
             None if all_heard && !zone.has_wildcards() => self.negative(Rcode::NxDomain, zone.nxdomain_ttl(), room)?,
@@ -91,7 +92,9 @@ impl Short<'_> {
     /// Not inlined, so that A's way has the registers for itself. `service`: where the service's name stands in the message.
     #[inline(never)]
     fn other_type(self, sight: &Sight<'_>, service: usize, room: &mut [u8]) -> Option<Written> {
-        sight.uniform()?;
+        if !sight.is_uniform() {
+            return None;
+        }
         if self.query.qtype != rtype::SRV {
             return self.negative(Rcode::NoData, self.zone.nodata_ttl(), room);
         }

@@ -124,6 +124,8 @@ pub enum Fault {
     DuplicateZone { name: String, first: usize },
     #[error("a zone with the schema `federation` needs at least one cluster; `static` zones need none")]
     NoClusters,
+    #[error("only the mode nearest has spare addresses, and neither externalMode nor internalMode is that")]
+    SpareOfNone,
 
     // Clusters.
     #[error("the cluster {name:?} is already clusters[{first}]")]

@@ -65,7 +65,21 @@ pub struct Zone {
     pub negative_ttl: u32,
     /// Most addresses in one answer; headless sets are not cut.
     pub max_answers: u8,
+    /// Of answers to clients outside, and inside a cluster.
+    pub external_mode: Mode,
+    pub internal_mode: Mode,
     pub families: Families,
+}
+
+/// How much of what is known of a service is in an answer. SRV has all of it in every mode: it tells the order itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// All, the best first.
+    Ordered,
+    /// The best band, and so many addresses of the next ones.
+    Nearest { spare: u8 },
+    /// One address.
+    Single,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

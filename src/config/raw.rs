@@ -32,6 +32,9 @@ pub(super) struct RawZone {
     pub ttl: Option<At<u64>>,
     pub negative_ttl: Option<At<u64>>,
     pub max_answers: Option<At<u64>>,
+    pub external_mode: Option<RawMode>,
+    pub internal_mode: Option<RawMode>,
+    pub spare: Option<At<u64>>,
     pub families: Option<RawFamilies>,
 }
 
@@ -40,6 +43,14 @@ pub(super) struct RawZone {
 pub(super) enum RawSchema {
     Federation,
     Static,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawMode {
+    Ordered,
+    Nearest,
+    Single,
 }
 
 #[derive(Debug, Clone, Copy, serde::Deserialize)]

@@ -13,7 +13,7 @@ use super::{FIXED, Member, Policy, most_addresses};
 use crate::config::MAX_CLUSTERS;
 use crate::model::{ClusterId, Protocol};
 use crate::names::Labels;
-use crate::ranking::{Choice, Reach, Standing, Summary, Tier};
+use crate::ranking::{Choice, Cut, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
 use targets::{PortsAt, Wanted};
@@ -29,6 +29,7 @@ pub struct Perspective<'a> {
     /// By cluster.
     pub(super) members: &'a [Member],
     pub(super) policy: &'a Policy,
+    pub(super) cut: Cut,
 }
 
 /// A candidate that the view can see.
@@ -276,45 +277,48 @@ impl<'a> Sight<'a> {
     /// Puts the addresses of a set into `items`, run by run; returns how many of them may be in an answer.
     fn collect(&self, v4: bool, of: Owner, scratch: &mut Scratch) -> usize {
         scratch.items.clear();
-        let limit = usize::from(self.perspective.policy.max_answers);
-        let most = most_addresses(v4);
-        let (span, limit) = match of {
-            Owner::Service if scratch.plain => {
-                Sight::collect_plain(v4, scratch);
-                return limit;
-            }
-            Owner::Service => return self.collect_bands(v4, scratch, limit, most),
-            Owner::Cluster(at) => {
-                let seen = &scratch.seen[usize::from(at)];
-                (seen.addresses.of(v4), if seen.pods.is_some() { most } else { limit })
-            }
-            // Pods are not cut: every one of them may hold a part of the data.
-            Owner::Host(at) => (self.record.host(at as usize).addresses().of(v4), most),
+        let cut = self.perspective.cut;
+        let span = match of {
+            Owner::Service if scratch.plain => return Sight::collect_plain(v4, cut, scratch),
+            Owner::Service => return self.collect_bands(v4, cut, scratch),
+            Owner::Cluster(at) => scratch.seen[usize::from(at)].addresses.of(v4),
+            Owner::Host(at) => self.record.host(at as usize).addresses().of(v4),
         };
+        let whole = match of {
+            Owner::Service | Owner::Host(_) => true,
+            Owner::Cluster(at) => scratch.seen[usize::from(at)].pods.is_some(),
+        };
+        let most = most_addresses(v4);
         scratch.items.extend(span.addresses(v4).take(most).map(|at| Item { at, weight: 1, run: 0 }));
-        limit
+        // There is one band.
+        cut.addresses(scratch.items.len(), whole)
     }
 
     /// What [`collect_bands`](Sight::collect_bands) comes to where each band is one run, for a tenth fewer instructions.
-    fn collect_plain(v4: bool, scratch: &mut Scratch) {
+    fn collect_plain(v4: bool, cut: Cut, scratch: &mut Scratch) -> usize {
         let Scratch { seen, summary, items, .. } = scratch;
         let choice = summary.choice(v4);
+        let mut best = 0;
         for tier in summary.tiers() {
             for s in in_tier(seen, tier, choice).filter(|s| s.standing.has_family(v4)) {
                 items.push(Item { at: s.addresses.of(v4).at, weight: s.weight, run: tier as u16 });
             }
+            if best == 0 {
+                best = items.len();
+            }
         }
+        cut.addresses(best, false)
     }
 
     /// Band by band, in a band all first addresses before all second ones. An address that several clusters give is one
     /// record at its best rank, with the weights added.
-    fn collect_bands(&self, v4: bool, scratch: &mut Scratch, limit: usize, most: usize) -> usize {
+    fn collect_bands(&self, v4: bool, cut: Cut, scratch: &mut Scratch) -> usize {
         let Scratch { seen, summary, items, .. } = scratch;
         let choice = summary.choice(v4);
-        let headless = seen.iter().any(|s| s.pods.is_some() && choice.takes(&s.standing));
-        let limit = if headless { most } else { limit };
+        let most = most_addresses(v4);
+        let whole = seen.iter().any(|s| s.pods.is_some() && choice.takes(&s.standing));
         let merge = self.record.shares_addresses();
-        let mut run = 0;
+        let (mut run, mut best) = (0, 0);
         for tier in summary.tiers() {
             let band = || in_tier(seen, tier, choice);
             let depth = band().map(|s| s.addresses.of(v4).count).max().unwrap_or(0);
@@ -335,14 +339,17 @@ impl<'a> Sight<'a> {
                     }
                 }
                 run += u16::from(!one_run);
-                // No later run is in the answer.
-                if items.len() >= limit && !merge && !one_run {
-                    return limit;
-                }
             }
             run += 1;
+            if best == 0 {
+                best = items.len();
+            }
+            // No later band is in the answer.
+            if best > 0 && items.len() >= cut.addresses(best, whole) && !merge {
+                break;
+            }
         }
-        limit
+        cut.addresses(best, whole)
     }
 
     fn same_address<'i>(&self, items: &'i mut [Item], at: u32, v4: bool) -> Option<&'i mut Item> {

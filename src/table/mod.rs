@@ -413,7 +413,9 @@ impl Snapshot<'_> {
     #[inline]
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, view: ViewIndex) -> Sight<'s> {
         let table = self.table;
-        let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy: &zone.policy };
+        let policy = &zone.policy;
+        let cut = if view == EXTERNAL { policy.external } else { policy.internal };
+        let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy, cut };
         Sight::new(record, perspective)
     }
 

@@ -9,6 +9,7 @@ use super::FIXED;
 use super::ready::{Builder, Group, RrSets, put_record};
 use crate::config::{self, Families, Schema};
 use crate::names::{Labels, Name, is_same};
+use crate::ranking::Cut;
 use crate::wire::{Query, rtype};
 use crate::zonefile::{RrSet, ZoneData};
 
@@ -16,7 +17,9 @@ use crate::zonefile::{RrSet, ZoneData};
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     pub ttl: u32,
-    pub max_answers: u8,
+    /// Of answers to clients outside, and inside a cluster.
+    pub external: Cut,
+    pub internal: Cut,
     pub families: Families,
 }
 
@@ -146,7 +149,12 @@ impl Zone {
             apex: config.name.clone(),
             labels,
             federation,
-            policy: Policy { ttl: config.ttl, max_answers: config.max_answers, families: config.families },
+            policy: Policy {
+                ttl: config.ttl,
+                external: Cut { mode: config.external_mode, most: config.max_answers },
+                internal: Cut { mode: config.internal_mode, most: config.max_answers },
+                families: config.families,
+            },
             nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
             soa,
             nodata_ttl,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use signpost::config::{Cluster, Config, Families};
+use signpost::config::{Cluster, Config, Families, Mode};
 use signpost::location::is_special_purpose;
 use signpost::model::{
     AvailabilityZone, ClusterAddress, ClusterId, Exposure, Network, Pod, Port, Protocol, Region, ServiceKey, Share,
@@ -26,6 +26,8 @@ pub struct Federation {
     pub services: BTreeMap<ServiceKey, Vec<Share>>,
     pub families: Families,
     pub max_answers: u8,
+    /// Of both views.
+    pub mode: Mode,
     pub statics: bool,
 }
 
@@ -34,11 +36,29 @@ impl Federation {
         let mut config = config(self.clusters.clone());
         config.zones[0].families = self.families;
         config.zones[0].max_answers = self.max_answers;
+        config.zones[0].external_mode = self.mode;
+        config.zones[0].internal_mode = self.mode;
         config
     }
 
     pub fn zone_file(&self) -> String {
         format!("{}{}", super::ZONE_FILE, if self.statics { STATICS } else { "" })
+    }
+
+    /// How many addresses are answered, of which `best` are in the best band.
+    fn limit(&self, best: usize, pods: bool) -> usize {
+        let most = if pods { usize::MAX } else { usize::from(self.max_answers) };
+        match self.mode {
+            Mode::Ordered => most,
+            Mode::Nearest { spare } => (best + usize::from(spare)).min(most),
+            Mode::Single => {
+                if pods {
+                    best
+                } else {
+                    1
+                }
+            }
+        }
     }
 
     pub fn views(&self) -> Vec<View> {
@@ -54,16 +74,22 @@ pub fn federations() -> impl Strategy<Value = Federation> {
             move |keys| keys.into_keys().map(|s| shares(s, n).prop_map(move |list| (s, list))).collect::<Vec<_>>(),
         );
         let families = prop_oneof![3 => Just(Families::Common), 1 => Just(Families::Any)];
-        (clusters, services, families, prop_oneof![Just(8u8), Just(2), Just(1)], any::<bool>()).prop_map(
-            |(clusters, services, families, max_answers, statics)| Federation {
+        let max_answers = prop_oneof![Just(8u8), Just(2), Just(1)];
+        (clusters, services, families, max_answers, modes(), any::<bool>()).prop_map(
+            |(clusters, services, families, max_answers, mode, statics)| Federation {
                 clusters,
                 services: services.into_iter().map(|(s, list)| (service_key(s), list)).collect(),
                 families,
                 max_answers,
+                mode,
                 statics,
             },
         )
     })
+}
+
+fn modes() -> impl Strategy<Value = Mode> {
+    prop_oneof![3 => Just(Mode::Ordered), 2 => (0u8..4).prop_map(|spare| Mode::Nearest { spare }), 1 => Just(Mode::Single)]
 }
 
 /// Load balancers with one address in each of up to 20 clusters, all alike; now and then one is not.
@@ -72,8 +98,8 @@ pub fn plain_federations() -> impl Strategy<Value = Federation> {
         let clusters: Vec<_> = (0..n).map(clusters).collect();
         let odd = prop::option::weighted(0.3, (0..SERVICES.len(), 0..n, any::<bool>()));
         let absent = prop::collection::vec(prop::collection::vec(prop::bool::weighted(0.2), n), SERVICES.len());
-        (clusters, odd, absent, prop_oneof![Just(8u8), Just(2), Just(255)], any::<bool>()).prop_map(
-            |(clusters, odd, absent, max_answers, statics)| {
+        (clusters, odd, absent, prop_oneof![Just(8u8), Just(2), Just(255)], modes(), any::<bool>()).prop_map(
+            |(clusters, odd, absent, max_answers, mode, statics)| {
                 let share = |s: usize, c: usize| {
                     let mut share =
                         load_balancer(c as u16, &format!("10.{}.{s}.1", 100 + c), &[&format!("104.1.{s}.{c}")]);
@@ -89,7 +115,7 @@ pub fn plain_federations() -> impl Strategy<Value = Federation> {
                 let shares = |s: usize| (0..absent[s].len()).filter(|&c| !absent[s][c]).map(|c| share(s, c)).collect();
                 let services = (0..SERVICES.len()).map(|s| (service_key(s), shares(s)));
                 let services = services.filter(|(_, shares): &(_, Vec<Share>)| !shares.is_empty()).collect();
-                Federation { clusters, services, families: Families::Common, max_answers, statics }
+                Federation { clusters, services, families: Families::Common, max_answers, mode, statics }
             },
         )
     })
@@ -225,8 +251,8 @@ struct Seen<'a> {
 pub struct Expected {
     /// Type → data → band.
     pub sets: BTreeMap<u16, BTreeMap<String, usize>>,
-    /// Types of which at most so many records are answered.
-    pub limit: Option<usize>,
+    /// Type → how many records are answered.
+    pub limits: BTreeMap<u16, usize>,
     /// NODATA for as long as NXDOMAIN: there will be something soon.
     pub pending: bool,
 }
@@ -305,9 +331,6 @@ fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>]
         let list = chosen(&|s| has(s, v4));
         let bands = bands(&list);
         if answered[i] {
-            if list.iter().all(|s| s.pods.is_empty()) {
-                here.limit = Some(usize::from(federation.max_answers));
-            }
             let set: &mut BTreeMap<String, usize> = here.sets.entry(rtype).or_default();
             for s in &list {
                 for address in s.addresses.iter().filter(|a| a.is_ipv4() == v4) {
@@ -315,6 +338,8 @@ fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>]
                     *band = bands[&s.tier].min(*band);
                 }
             }
+            let best = set.values().filter(|band| Some(*band) == set.values().min()).count();
+            here.limits.insert(rtype, federation.limit(best, list.iter().any(|s| !s.pods.is_empty())));
         }
     }
     let srv = |wanted: &dyn Fn(&Port) -> bool| -> BTreeMap<String, usize> {
@@ -350,8 +375,10 @@ fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>]
         put(format!("_{port_name}.{}", port.protocol.label()), expected, true);
     }
     for s in seen {
-        let limit = s.pods.is_empty().then_some(usize::from(federation.max_answers));
-        put(s.cluster.to_owned(), Expected { sets: by_family(&s.addresses), limit, pending: false }, true);
+        let sets = by_family(&s.addresses);
+        let limit = |set: &BTreeMap<String, usize>| federation.limit(set.len(), !s.pods.is_empty());
+        let limits = sets.iter().map(|(&rtype, set)| (rtype, limit(set))).collect();
+        put(s.cluster.to_owned(), Expected { sets, limits, pending: false }, true);
         for pod in s.pods {
             let same = s.pods.iter().filter(|other| other.hostname == pod.hostname);
             let addresses: Vec<IpAddr> = same.flat_map(|pod| pod.addresses.clone()).collect();

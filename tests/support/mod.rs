@@ -15,7 +15,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use signpost::answer::{Client, Outcome, Reply, Responder, Transport};
 use signpost::config::{
-    Cluster, Config, Export, Families, Identity, Limits, Listener, Namespaces, Schema, Source, Zone,
+    Cluster, Config, Export, Families, Identity, Limits, Listener, Mode, Namespaces, Schema, Source, Zone,
 };
 use signpost::model::{
     ClusterAddress, ClusterId, Exposure, Federated, Label, Port, Protocol, Region, ServiceKey, Share, View, ViewRule,
@@ -85,6 +85,8 @@ pub fn zone(name: &str) -> Zone {
         ttl: 30,
         negative_ttl: 5,
         max_answers: 8,
+        external_mode: Mode::Nearest { spare: 0 },
+        internal_mode: Mode::Ordered,
         families: Families::Common,
     }
 }

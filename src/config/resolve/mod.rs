@@ -12,8 +12,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::error::{Fault, Place, Problem};
-use super::raw::{At, RawAdmin, RawConfig, RawFamilies, RawIdentity, RawSchema, RawZone, place};
-use super::{Config, Families, Identity, MAX_CLUSTERS, MAX_VIEWS, MAX_ZONES, Schema, Zone};
+use super::raw::{At, RawAdmin, RawConfig, RawFamilies, RawIdentity, RawMode, RawSchema, RawZone, place};
+use super::{Config, Families, Identity, MAX_CLUSTERS, MAX_VIEWS, MAX_ZONES, Mode, Schema, Zone};
 use crate::model::{Label, LabelError};
 use crate::names::Name;
 
@@ -22,6 +22,7 @@ const DEFAULT_TTL: u32 = 30;
 const DEFAULT_NEGATIVE_TTL: u32 = 5;
 /// Eight AAAA records fit into 512 octets whatever the name is.
 const DEFAULT_MAX_ANSWERS: u8 = 8;
+const DEFAULT_SPARE: u8 = 0;
 /// One character-string of a TXT record (RFC 1035 section 3.3).
 const MAX_IDENTITY: usize = 255;
 
@@ -112,11 +113,24 @@ impl Resolver<'_> {
         let negative_ttl = self.number(raw.negative_ttl, &negative_key, 1..=10_800, "s", DEFAULT_NEGATIVE_TTL);
         let max_key = format!("{key}.maxAnswers");
         let max_answers = self.number(raw.max_answers, &max_key, 1..=255, "addresses", DEFAULT_MAX_ANSWERS);
+        let modes = [raw.external_mode.unwrap_or(RawMode::Nearest), raw.internal_mode.unwrap_or(RawMode::Ordered)];
+        if let Some(spare) = &raw.spare
+            && !modes.contains(&RawMode::Nearest)
+        {
+            self.fault(spare, format!("{key}.spare"), Fault::SpareOfNone);
+        }
+        let spare = self.number(raw.spare, &format!("{key}.spare"), 0..=255, "addresses", DEFAULT_SPARE);
+        let [external_mode, internal_mode] = modes.map(|mode| match mode {
+            RawMode::Ordered => Mode::Ordered,
+            RawMode::Nearest => Mode::Nearest { spare },
+            RawMode::Single => Mode::Single,
+        });
         let families = match raw.families.unwrap_or(RawFamilies::Common) {
             RawFamilies::Common => Families::Common,
             RawFamilies::Any => Families::Any,
         };
-        name.map(|name| Zone { name, schema, file, ttl, negative_ttl, max_answers, families })
+        let name = name?;
+        Some(Zone { name, schema, file, ttl, negative_ttl, max_answers, external_mode, internal_mode, families })
     }
 
     fn zone_name(&mut self, raw: &At<String>, key: &str) -> Option<Name> {

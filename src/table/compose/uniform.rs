@@ -14,12 +14,10 @@ use crate::wire::{QUESTION_POINTER, pointer_to, rtype};
 pub const A_RECORD: usize = FIXED + 4;
 
 impl Sight<'_> {
-    /// How many A records [`write_uniform`](Sight::write_uniform) writes for the service's own name, in every view;
-    /// `None`: the service is not uniform. One that is has nothing but A and SRV.
+    /// Whether the other methods here are for this service. It has nothing but A and SRV, in every view.
     #[inline]
-    pub fn uniform(&self) -> Option<usize> {
-        let count = || self.record.len().min(usize::from(self.perspective.policy.max_answers));
-        self.record.is_uniform().then(count)
+    pub fn is_uniform(&self) -> bool {
+        self.record.is_uniform()
     }
 
     /// Its candidates as this view sees them, the best first; how many there are.
@@ -41,18 +39,25 @@ impl Sight<'_> {
         count
     }
 
-    /// Fills `out` with the best A records for the question's name, in the order that [`write`](Sight::write) would have
-    /// drawn from the same `random`.
+    /// Writes the best A records for the question's name, in the order that [`write`](Sight::write) would have drawn from
+    /// the same `random`. Returns how many; `None`: there is no room for all.
     #[inline(always)]
-    pub fn write_uniform(&self, out: &mut [[u8; A_RECORD]], random: &mut Random) {
+    pub fn write_uniform(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
         let mut all = [Item::default(); MOST_UNIFORM];
         let count = self.rank_uniform(&mut all);
+        let all = &mut all[..count];
+        let band = |all: &[Item], from: usize| -> usize {
+            let tier = all.get(from).map(|item| item.tier());
+            all.iter().skip(from).take_while(|item| Some(item.tier()) == tier).count()
+        };
+        // The band of those that are next ends there.
+        let mut end = band(all, 0);
+        let count = count.min(self.perspective.cut.addresses(end, false));
+        let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
         let mut draws = Draws::new(random);
-        let mut end = 0;
-        for n in 0..out.len().min(count) {
-            // The best band of those that are left ends at `end`.
+        for n in 0..count {
             if n == end {
-                end += all[n..count].iter().take_while(|item| item.tier() == all[n].tier()).count();
+                end += band(all, n);
             }
             if end - n > 1 {
                 all.swap(n, n + draws.below((end - n) as u32) as usize);
@@ -61,12 +66,13 @@ impl Sight<'_> {
         let mut head = [0; A_RECORD];
         head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.policy.ttl, 4));
         let head = u128::from_le_bytes(head);
-        for (block, item) in out.iter_mut().zip(&all) {
-            *block = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
+        for (record, item) in records.iter_mut().zip(all) {
+            *record = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
         }
+        Some(count)
     }
 
-    /// The number of the port `_port._proto` of a [`uniform`](Sight::uniform) service. `None`: there is none, or more than
+    /// The number of the port `_port._proto` of a [uniform](Sight::is_uniform) service. `None`: there is none, or more than
     /// one, or the labels are of another kind.
     pub fn uniform_port(&self, port: &[u8], protocol: &[u8]) -> Option<u16> {
         let ports = self.record.ports(self.record.candidates().next()?.ports_at());
