@@ -61,12 +61,18 @@ impl Label {
             // A hostile object must not fill the log: 80 octets show what is wrong with any label.
             return Err(LabelError { text: text.chars().take(80).collect() });
         }
-        if text.len() > Label::SHORT {
-            return Ok(Label(Held::Long(text.into())));
+        Ok(Label::again(text.as_bytes()))
+    }
+
+    /// From the octets of a label: they are not checked again.
+    pub fn again(label: &[u8]) -> Label {
+        debug_assert!(is_label(label));
+        if label.len() > Label::SHORT {
+            return Label(Held::Long(std::str::from_utf8(label).expect("a label is ASCII").into()));
         }
         let mut octets = [0; Label::SHORT];
-        octets[..text.len()].copy_from_slice(text.as_bytes());
-        Ok(Label(Held::Short { length: text.len() as u8, octets }))
+        octets[..label.len()].copy_from_slice(label);
+        Label(Held::Short { length: label.len() as u8, octets })
     }
 
     /// Octets that are held in place.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use foldhash::quality::FixedState;
 
 use super::losses::LossGuard;
-use super::packed::{Addresses, Entries, Entry, Key, Written, label, service_keys};
+use super::packed::{Addresses, Entries, Entry, Key, Written, service_keys};
 use super::share::{Joined, SliceWait, Stored, StoredSlice};
 use super::{Kind, Object, ObjectKey, SlicePolicy, Update, each_once};
-use crate::model::{ClusterId, Exposure, Label, Moment, Service, ServiceKey, Share, Slice};
+use crate::model::{Exposure, Label, Moment, Service, ServiceKey, Slice};
 
 /// How long a share that was ready stays so without the slice that its controller should make. The controller takes
 /// well below a second when it is healthy; a minute of a service without endpoints would be too long.
@@ -21,12 +21,17 @@ const SLICE_GRACE: Duration = Duration::from_secs(30);
 /// the status while they replace a balancer, and the old one mostly still works.
 const INGRESS_GRACE: Duration = Duration::from_secs(300);
 
+/// Objects of a list whose entries are looked for before the first of them is entered.
+const WARMED_AT_ONCE: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub policy: SlicePolicy,
     /// By [`Kind`]: has it been listed?
     listed: [bool; Kind::ALL.len()],
     entries: Entries,
+    /// Where entries are put together.
+    buffer: Vec<u8>,
     /// Of `entries`, those with a Service.
     service_count: usize,
     /// Slices in all entries.
@@ -56,6 +61,8 @@ struct Edit {
     now: Moment,
     /// [`Cluster::sliceless_ready`] before the update.
     sliceless_ready: bool,
+    /// Whether the cluster had any slice before the update, which names each slice once.
+    had_slices: bool,
     /// Whether anybody sees the cluster's services.
     visible: bool,
     changed: Vec<ServiceKey>,
@@ -87,6 +94,7 @@ impl Cluster {
             policy,
             listed: [false; Kind::ALL.len()],
             entries: Entries::new(seed),
+            buffer: Vec::new(),
             service_count: 0,
             slice_count: 0,
             strays: BTreeMap::new(),
@@ -100,22 +108,17 @@ impl Cluster {
         self.listed.iter().all(|listed| *listed)
     }
 
-    /// In no order; some may hold slices only.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter()
-    }
-
     /// The services that it has, in order.
     pub fn keys(&self) -> Vec<ServiceKey> {
-        service_keys(self.entries())
+        service_keys(self.entries.iter(), self.service_count)
     }
 
     pub fn counts(&self) -> (usize, usize) {
         (self.service_count, self.slice_count)
     }
 
-    pub fn share(&self, id: ClusterId, key: &Key) -> Option<Share> {
-        self.entries.get(key)?.share(id, self.sliceless_ready())
+    pub fn entry(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
     }
 
     pub fn next_deadline(&self) -> Option<Moment> {
@@ -162,7 +165,7 @@ impl Cluster {
         let sliceless_ready = self.sliceless_ready();
         for (key, was_ready) in mem::take(&mut edit.was_ready) {
             let joined = self.entries.get(&Key::of(&key));
-            if joined.is_some_and(|joined| joined.ready(sliceless_ready) != was_ready) {
+            if joined.is_some_and(|joined| joined.read().ready(sliceless_ready) != was_ready) {
                 edit.mark(&key);
             }
         }
@@ -192,7 +195,7 @@ impl Cluster {
                     edit.mark(&key);
                 }
             }
-            let entry = Entry::write(&octets, &joined);
+            let entry = Entry::write(&octets, &joined, &mut self.buffer);
             self.entries.put(&octets, entry);
         }
         self.service_losses.expire(now);
@@ -203,11 +206,12 @@ impl Cluster {
     fn edit(&self, now: Moment) -> Edit {
         let sliceless_ready = self.sliceless_ready();
         let (changed, was_ready) = (Vec::new(), HashMap::default());
-        Edit { now, sliceless_ready, visible: self.is_synced(), changed, was_ready }
+        let (had_slices, visible) = (self.slice_count > 0, self.is_synced());
+        Edit { now, sliceless_ready, had_slices, visible, changed, was_ready }
     }
 
     /// Whether a Service with a selector and no slice is ready for good: nobody makes slices here.
-    fn sliceless_ready(&self) -> bool {
+    pub fn sliceless_ready(&self) -> bool {
         match self.policy {
             SlicePolicy::Expected => false,
             SlicePolicy::Optional => self.slice_count == 0,
@@ -232,13 +236,13 @@ impl Cluster {
             let octets = Key::of(&key);
             let mut joined = self.entries.read(&octets);
             settle(&mut joined, &key, true, true, now, &mut self.deadlines);
-            let entry = Entry::write(&octets, &joined);
+            let entry = Entry::write(&octets, &joined, &mut self.buffer);
             self.entries.put(&octets, entry);
         }
     }
 
     fn has_service(&self, key: &ServiceKey) -> bool {
-        self.entries.get(&Key::of(key)).is_some_and(|joined| joined.service.is_some())
+        self.entries.get(&Key::of(key)).is_some_and(Entry::has_service)
     }
 
     fn apply_service(&mut self, service: &Service, edit: &mut Edit) {
@@ -261,7 +265,7 @@ impl Cluster {
         });
         let slices_listed = self.listed[Kind::EndpointSlice as usize];
         settle(&mut joined, key, slices_listed, was_ready, edit.now, &mut self.deadlines);
-        let entry = Entry::write(&octets, &joined);
+        let entry = Entry::write(&octets, &joined, &mut self.buffer);
         self.entries.put(&octets, entry);
         edit.mark(key);
     }
@@ -285,7 +289,7 @@ impl Cluster {
         if let Some(at) = service.ingress_until {
             self.deadlines.remove(&(at, key.clone(), Timer::Ingress));
         }
-        let entry = Entry::write(&octets, &joined);
+        let entry = Entry::write(&octets, &joined, &mut self.buffer);
         self.entries.put(&octets, entry);
         self.service_count -= 1;
         edit.mark(key);
@@ -305,12 +309,19 @@ impl Cluster {
                 .map(|service| (service.key.namespace.as_bytes(), service.key.name.as_bytes()))
                 .collect();
             listed.extend(keep.iter().map(|key| (key.namespace.as_bytes(), key.name.as_bytes())));
-            service_keys(self.entries.iter().filter(|entry| !listed.contains(&entry.labels())))
+            service_keys(self.entries.iter().filter(|entry| !listed.contains(&entry.labels())), 0)
         };
         let gone = self.service_losses.list(missing, self.service_count, edit.now);
         self.entries.reserve(services.len().saturating_sub(self.entries.len()));
-        for service in services {
-            self.apply_service(&service, edit);
+        let (mut services, mut keys) = (services.into_iter(), Vec::new());
+        while !services.as_slice().is_empty() {
+            let next = services.as_slice().iter().take(WARMED_AT_ONCE);
+            keys.clear();
+            keys.extend(next.map(|service| Key::of(&service.key)));
+            self.entries.warm(&keys);
+            for service in services.by_ref().take(WARMED_AT_ONCE) {
+                self.apply_service(&service, edit);
+            }
         }
         for key in gone {
             self.remove_service(&key, edit);
@@ -323,8 +334,8 @@ impl Cluster {
             return Some(owner.as_str());
         }
         let stem = stem(&key.name)?;
-        let joined = self.entries.get(&Key::from_octets(key.namespace.as_bytes(), stem.as_bytes())?)?;
-        joined.position(&key.name).is_ok().then_some(stem)
+        let entry = self.entries.get(&Key::from_octets(key.namespace.as_bytes(), stem.as_bytes())?)?;
+        entry.slices().any(|slice| slice.name == &*key.name).then_some(stem)
     }
 
     fn apply_slice(&mut self, slice: Slice, edit: &mut Edit) {
@@ -332,14 +343,15 @@ impl Cluster {
         let Slice { namespace, name, service, .. } = slice;
         let key = SliceKey { namespace, name };
         self.slice_losses.found(&key);
-        match self.owner(&key) {
+        // The first list has a million slices of which none is known.
+        match edit.had_slices.then(|| self.owner(&key)).flatten() {
             Some(owner) if owner == service.as_str() => {}
             None => {
                 self.slice_count += 1;
                 self.note_stray(&key, &service);
             }
             Some(left) => {
-                let left = label(left.as_bytes());
+                let left = Label::again(left.as_bytes());
                 self.take_slice(&key, left, edit);
                 self.strays.remove(&key);
                 self.note_stray(&key, &service);
@@ -364,7 +376,7 @@ impl Cluster {
 
     fn remove_slice(&mut self, key: &SliceKey, edit: &mut Edit) {
         let Some(owner) = self.owner(key) else { return };
-        let owner = label(owner.as_bytes());
+        let owner = Label::again(owner.as_bytes());
         self.strays.remove(key);
         self.slice_count -= 1;
         self.take_slice(key, owner, edit);
@@ -392,8 +404,15 @@ impl Cluster {
         };
         let gone = self.slice_losses.list(missing, self.slice_count, edit.now);
         self.entries.reserve(slices.len().saturating_sub(self.entries.len()));
-        for slice in slices {
-            self.apply_slice(slice, edit);
+        let (mut slices, mut keys) = (slices.into_iter(), Vec::new());
+        while !slices.as_slice().is_empty() {
+            let next = slices.as_slice().iter().take(WARMED_AT_ONCE);
+            keys.clear();
+            keys.extend(next.map(|slice| Key::of_labels(&slice.namespace, &slice.service)));
+            self.entries.warm(&keys);
+            for slice in slices.by_ref().take(WARMED_AT_ONCE) {
+                self.apply_slice(slice, edit);
+            }
         }
         for key in gone {
             self.remove_slice(&key, edit);
@@ -407,7 +426,7 @@ impl Cluster {
             let (namespace, _) = entry.labels();
             for slice in entry.read().slices {
                 if !listed.contains(&(namespace, slice.name)) {
-                    missing.push(SliceKey { namespace: label(namespace), name: slice.name.into() });
+                    missing.push(SliceKey { namespace: Label::again(namespace), name: slice.name.into() });
                 }
             }
         }
@@ -435,7 +454,7 @@ impl Cluster {
         if joined.is_headless() {
             edit.mark(key);
         }
-        let entry = Entry::write(&octets, &joined);
+        let entry = Entry::write(&octets, &joined, &mut self.buffer);
         self.entries.put(&octets, entry);
     }
 }

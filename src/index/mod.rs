@@ -1,5 +1,6 @@
 //! The federation as last heard: what each cluster said, object by object, and what an update changes.
 
+use std::cmp::Ordering;
 use std::mem;
 use std::sync::Arc;
 
@@ -13,7 +14,11 @@ mod share;
 mod tests;
 
 use cluster::Cluster;
-use packed::{Key, service_keys};
+use packed::{Entry, Key};
+use share::Shares;
+
+/// Services whose entries are found before the first of them is read: an entry is a cache miss or two.
+const LOOKED_UP_AT_ONCE: usize = 16;
 
 /// What every cluster said last, held per cluster and joined on demand.
 ///
@@ -117,16 +122,48 @@ impl Index {
 
     /// The service with the shares of all synced clusters that have it; `None` if none has.
     pub fn service(&self, key: &ServiceKey) -> Option<Federated> {
-        let octets = Key::of(key);
-        let visible = self.numbered().filter(|(_, state)| state.is_synced());
-        let shares: Vec<_> = visible.filter_map(|(id, state)| state.share(id, &octets)).collect();
-        (!shares.is_empty()).then(|| Federated { key: key.clone(), shares })
+        let mut found = None;
+        self.services(std::slice::from_ref(key), |_, service| found = service.cloned());
+        found
+    }
+
+    /// [`Index::service`] of each of the keys, one after the other. For many of them this is much faster: what it works with
+    /// is used again, and so many look-ups at a time are under way as memory can answer.
+    pub fn services<'k>(&self, keys: &'k [ServiceKey], mut each: impl FnMut(&'k ServiceKey, Option<&Federated>)) {
+        let Some(first) = keys.first() else { return };
+        let visible: Vec<(ClusterId, &Cluster)> = self.numbered().filter(|(_, state)| state.is_synced()).collect();
+        let mut service = Federated { key: first.clone(), shares: Vec::new() };
+        let mut shares = Shares::default();
+        let mut octets: Vec<Key> = Vec::new();
+        let mut entries: Vec<Option<&Entry>> = Vec::new();
+        for keys in keys.chunks(LOOKED_UP_AT_ONCE) {
+            // First all keys: what is between two look-ups keeps the processor from beginning the second one.
+            octets.clear();
+            octets.extend(keys.iter().map(Key::of));
+            entries.clear();
+            for key in &octets {
+                entries.extend(visible.iter().map(|(_, state)| state.entry(key)));
+            }
+            let mut entries = entries.iter();
+            for key in keys {
+                shares.clear();
+                for ((id, state), entry) in visible.iter().zip(entries.by_ref()) {
+                    if let Some(entry) = entry {
+                        shares.push(*id, entry, state.sliceless_ready());
+                    }
+                }
+                service.key.clone_from(key);
+                mem::swap(&mut service.shares, &mut shares.all);
+                each(key, (!service.shares.is_empty()).then_some(&service));
+                mem::swap(&mut service.shares, &mut shares.all);
+            }
+        }
     }
 
     /// The services of all synced clusters, in order, each once.
     pub fn keys(&self) -> Vec<ServiceKey> {
         let visible = self.clusters.iter().filter(|state| state.is_synced());
-        service_keys(visible.flat_map(Cluster::entries))
+        visible.map(Cluster::keys).reduce(merged).unwrap_or_default()
     }
 
     /// How many Services and EndpointSlices of a cluster are held, synced or not.
@@ -207,6 +244,23 @@ pub struct Changes {
     pub synced: Option<ClusterId>,
     /// The cluster has as many objects of the kind as it may have, and this one was not taken.
     pub refused: Option<ClusterId>,
+}
+
+/// Both are in order, each key once in each; so is what they are together.
+fn merged(one: Vec<ServiceKey>, other: Vec<ServiceKey>) -> Vec<ServiceKey> {
+    let mut all = Vec::with_capacity(one.len().max(other.len()));
+    let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
+    while let (Some(a), Some(b)) = (one.peek(), other.peek()) {
+        let next = match a.cmp(b) {
+            Ordering::Less => one.next(),
+            Ordering::Greater => other.next(),
+            Ordering::Equal => other.next().and(one.next()),
+        };
+        all.extend(next);
+    }
+    all.extend(one);
+    all.extend(other);
+    all
 }
 
 fn each_once(mut keys: Vec<ServiceKey>) -> Vec<ServiceKey> {

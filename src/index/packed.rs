@@ -19,6 +19,7 @@
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
+use std::hint;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -37,13 +38,13 @@ impl Entries {
         Entries(HashSet::with_hasher(FixedState::with_seed(seed)))
     }
 
-    pub fn get(&self, key: &Key) -> Option<Joined<'_>> {
-        self.0.get(key.octets()).map(Entry::read)
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.0.get(key.octets())
     }
 
     /// What is there, or nothing to begin with.
     pub fn read(&self, key: &Key) -> Joined<'_> {
-        self.get(key).unwrap_or_default()
+        self.get(key).map(Entry::read).unwrap_or_default()
     }
 
     /// `entry` comes from [`Entry::write`]; `None` where nothing is left.
@@ -51,6 +52,13 @@ impl Entries {
         match entry {
             Some(entry) => drop(self.0.replace(entry)),
             None => drop(self.0.take(key.octets())),
+        }
+    }
+
+    /// Looks for entries that will be asked for. Each is a cache miss or more; memory answers several at a time.
+    pub fn warm(&self, keys: &[Key]) {
+        for key in keys {
+            hint::black_box(self.get(key));
         }
     }
 
@@ -78,7 +86,11 @@ const MAX_LABEL: usize = 63;
 
 impl Key {
     pub fn of(key: &ServiceKey) -> Key {
-        Key::from_octets(key.namespace.as_bytes(), key.name.as_bytes()).expect("labels have at most 63 octets")
+        Key::of_labels(&key.namespace, &key.name)
+    }
+
+    pub fn of_labels(namespace: &Label, name: &Label) -> Key {
+        Key::from_octets(namespace.as_bytes(), name.as_bytes()).expect("labels have at most 63 octets")
     }
 
     /// `None`: too long for labels. What is no label for another reason is the key of no entry.
@@ -124,34 +136,51 @@ impl Eq for Entry {}
 
 impl Entry {
     /// `None`: there is nothing to keep.
-    pub fn write(key: &Key, joined: &Joined<'_>) -> Option<Entry> {
+    /// `out` is where it is put together, since what is kept has no room to spare.
+    pub fn write(key: &Key, joined: &Joined<'_>, out: &mut Vec<u8>) -> Option<Entry> {
         if joined.is_empty() {
             return None;
         }
-        // One piece for most entries; what is kept has no room to spare.
-        let mut out = Vec::with_capacity(256);
+        out.clear();
         out.push(key.length as u8);
         out.extend_from_slice(key.octets());
-        run(&mut out, |out| {
+        run(out, |out| {
             if let Some(service) = &joined.service {
                 write_stored(out, service);
             }
         });
         for slice in &joined.slices {
-            run(&mut out, |out| write_slice(out, slice));
+            run(out, |out| write_slice(out, slice));
         }
         Some(Entry(out.as_slice().into()))
     }
 
     pub fn read(&self) -> Joined<'_> {
-        let mut octets = self.content();
-        let service = octets.run();
-        let service = (!service.is_empty()).then(|| read_stored(service));
-        let mut slices = Vec::new();
-        while !octets.is_empty() {
-            slices.push(read_slice(octets.run()));
-        }
-        Joined { service, slices }
+        Joined { service: self.service(), slices: self.slices().collect() }
+    }
+
+    pub fn service(&self) -> Option<Stored<'_>> {
+        let service = self.content().run();
+        (!service.is_empty()).then(|| read_stored(service))
+    }
+
+    pub fn slices(&self) -> impl Iterator<Item = StoredSlice<'_>> {
+        items(self.after_service(), |octets| read_slice(octets.run()))
+    }
+
+    /// Those of each slice: without the rest of the slice, which readiness does not depend on.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoints<'_>> {
+        items(self.after_service(), |octets| {
+            let mut slice = Octets(octets.run());
+            slice.run();
+            Endpoints(slice.run())
+        })
+    }
+
+    fn after_service(&self) -> &[u8] {
+        let mut content = self.content();
+        content.run();
+        content.0
     }
 
     pub fn has_service(&self) -> bool {
@@ -167,7 +196,7 @@ impl Entry {
 
     pub fn service_key(&self) -> ServiceKey {
         let (namespace, name) = self.labels();
-        ServiceKey { namespace: label(namespace), name: label(name) }
+        ServiceKey { namespace: Label::again(namespace), name: Label::again(name) }
     }
 
     pub fn key(&self) -> &[u8] {
@@ -175,13 +204,14 @@ impl Entry {
     }
 
     /// The beginning of the key, which sorts as keys do. A million keys lie in a million places: comparing what is at
-    /// hand takes a tenth of the time.
-    fn head(&self) -> u128 {
+    /// hand takes a tenth of the time. Most keys are not longer.
+    fn head(&self) -> Head {
         let key = self.key();
-        let mut head = [0; 16];
+        let mut head = [0; 32];
         let length = key.len().min(head.len());
         head[..length].copy_from_slice(&key[..length]);
-        u128::from_be_bytes(head)
+        let (halves, _) = head.as_chunks::<16>();
+        [u128::from_be_bytes(halves[0]), u128::from_be_bytes(halves[1])]
     }
 
     fn content(&self) -> Octets<'_> {
@@ -189,18 +219,24 @@ impl Entry {
     }
 }
 
-/// The keys of those entries that hold a Service, in order, each once.
-pub(super) fn service_keys<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<ServiceKey> {
+/// The keys of those entries of one cluster that hold a Service, in order. `expected`: about how many they are.
+pub(super) fn service_keys<'a>(entries: impl Iterator<Item = &'a Entry>, expected: usize) -> Vec<ServiceKey> {
     let with_service = entries.filter(|entry| entry.has_service());
-    let mut entries: Vec<(u128, &Entry)> = with_service.map(|entry| (entry.head(), entry)).collect();
+    // Room at once: growing would leave its steps behind, and of a million services they are large.
+    let mut entries: Vec<(Head, &Entry)> = Vec::with_capacity(expected);
+    entries.extend(with_service.map(|entry| (entry.head(), entry)));
     entries.sort_unstable_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.key().cmp(other.key())));
-    entries.dedup();
-    entries.into_iter().map(|(_, entry)| entry.service_key()).collect()
+    entries.into_iter().map(|(head, entry)| key_of_head(head).unwrap_or_else(|| entry.service_key())).collect()
 }
 
-/// The label that these octets were before.
-pub(super) fn label(octets: &[u8]) -> Label {
-    Label::parse(text(octets)).expect("it was a label when it was written")
+type Head = [u128; 2];
+
+/// `None`: the key is longer than its head, for the end of its second label is not in it.
+fn key_of_head(head: Head) -> Option<ServiceKey> {
+    let octets = head.map(u128::to_be_bytes);
+    let mut labels = octets.as_flattened().split(|octet| *octet == 0);
+    let (namespace, name, _) = (labels.next()?, labels.next()?, labels.next()?);
+    Some(ServiceKey { namespace: Label::again(namespace), name: Label::again(name) })
 }
 
 fn text(octets: &[u8]) -> &str {
@@ -377,7 +413,7 @@ impl<'a> Ports<'a> {
             let number = u16::from_be_bytes(octets.array());
             let name = octets.take(usize::from(first & 0x3F));
             Port {
-                name: (!name.is_empty()).then(|| label(name)),
+                name: (!name.is_empty()).then(|| Label::again(name)),
                 protocol: Protocol::ALL[usize::from(first >> 6)],
                 number: NonZeroU16::new(number).expect("it was a port when it was written"),
             }
@@ -479,7 +515,7 @@ mod tests {
 
     /// Writes an entry and reads it again.
     fn assert_kept(joined: &Joined<'_>) {
-        let entry = Entry::write(&Key::of(&key("a")), joined).expect("it is not empty");
+        let entry = Entry::write(&Key::of(&key("a")), joined, &mut vec![1, 2, 3]).expect("it is not empty");
         assert_eq!(entry.labels(), (&b"ns"[..], &b"a"[..]));
         assert_eq!(entry.has_service(), joined.service.is_some());
         assert_eq!(entry.read(), *joined);
@@ -513,7 +549,7 @@ mod tests {
                 }
             }
         }
-        assert!(Entry::write(&Key::of(&key("a")), &Joined::default()).is_none());
+        assert!(Entry::write(&Key::of(&key("a")), &Joined::default(), &mut vec![]).is_none());
     }
 
     #[test]
@@ -522,7 +558,7 @@ mod tests {
             [("", Protocol::Tcp, 1), ("http", Protocol::Udp, 443), (&"x".repeat(63), Protocol::Sctp, 65_535)]
                 .into_iter()
                 .map(|(name, protocol, number)| Port {
-                    name: (!name.is_empty()).then(|| label(name.as_bytes())),
+                    name: (!name.is_empty()).then(|| Label::again(name.as_bytes())),
                     protocol,
                     number: number.try_into().unwrap(),
                 })
@@ -542,7 +578,7 @@ mod tests {
             .iter()
             .map(|endpoint| Endpoint {
                 addresses: endpoint.addresses.iter().collect(),
-                hostname: endpoint.hostname.map(label),
+                hostname: endpoint.hostname.map(Label::again),
                 ready: endpoint.ready,
                 serving: endpoint.serving,
             })
@@ -566,15 +602,18 @@ mod tests {
     #[test]
     fn keys_sort_as_services_do() {
         let long = |n: u8| format!("a-namespace-that-is-long/{}", char::from(n));
-        let keys = ["a/b", "a/b-c", "a/bc", "a-b/a", "ab/a", "b/a", &long(b'c'), &long(b'a'), &long(b'b')].map(key);
+        let exact = |n: usize| format!("a/{}", "x".repeat(n));
+        let others = [28, 29, 30, 63].map(exact);
+        let keys = ["a/b", "a/b-c", "a/bc", "a-b/a", "ab/a", "b/a", &long(b'c'), &long(b'a'), &long(b'b')];
+        let keys: Vec<ServiceKey> = keys.into_iter().chain(others.iter().map(String::as_str)).map(key).collect();
         let written = Written::service(&service("a"));
         let entry = |key: &ServiceKey| {
             let joined = Joined { service: Some(written.as_service()), slices: vec![] };
-            Entry::write(&Key::of(key), &joined).unwrap()
+            Entry::write(&Key::of(key), &joined, &mut vec![]).unwrap()
         };
-        let entries: Vec<Entry> = keys.iter().chain(&keys).map(entry).collect();
+        let entries: Vec<Entry> = keys.iter().map(entry).collect();
         let mut sorted = keys.to_vec();
         sorted.sort();
-        assert_eq!(service_keys(entries.iter()), sorted);
+        assert_eq!(service_keys(entries.iter(), 1), sorted);
     }
 }

@@ -1,9 +1,10 @@
 //! A Service object with its slices joined in: readiness, and the pods of a headless one.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::net::IpAddr;
 
-use super::packed::{Addresses, Endpoints, Ports, label};
+use super::packed::{Addresses, Endpoints, Entry, Ports};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Label, Moment, Pod, Share};
 
 /// What a cluster holds under one service's name, read from its entry.
@@ -52,6 +53,25 @@ pub(super) struct StoredSlice<'a> {
 }
 
 impl Stored<'_> {
+    /// `endpoints`: of each of its slices. `sliceless_ready`: a Service without slice is ready in this cluster, whatever its
+    /// selector.
+    ///
+    /// Two slices may hold the same address while a controller moves an endpoint between them, and the two events come
+    /// one after the other. The endpoint is then ready if either copy says that it is ready and serving: a
+    /// wrong "ready" ends with the second event, a wrong "not ready" would take the cluster out of answers. The two
+    /// conditions are taken from one copy; mixed from both they could make an endpoint that neither calls alive.
+    pub fn ready<'a>(&self, endpoints: impl Iterator<Item = Endpoints<'a>>, sliceless_ready: bool) -> bool {
+        let mut endpoints = endpoints.peekable();
+        if endpoints.peek().is_some() {
+            return endpoints.flat_map(Endpoints::iter).any(|e| e.ready && e.serving);
+        }
+        let no_wait_over = match self.slice_wait {
+            SliceWait::NotNeeded | SliceWait::Until(_) => true,
+            SliceWait::Over => false,
+        };
+        !self.has_selector || sliceless_ready || no_wait_over
+    }
+
     /// Whether the object, as just heard, is the one that is stored.
     pub fn is_from(&self, object: &Stored<'_>) -> bool {
         let ingress_same = match self.ingress_until {
@@ -68,22 +88,10 @@ impl Stored<'_> {
 }
 
 impl Joined<'_> {
-    /// `sliceless_ready`: a Service without slice is ready in this cluster, whatever its selector.
-    ///
-    /// Two slices may hold the same address while a controller moves an endpoint between them, and the two events come
-    /// one after the other. The endpoint is then ready if either copy says that it is ready and serving: a
-    /// wrong "ready" ends with the second event, a wrong "not ready" would take the cluster out of answers. The two
-    /// conditions are taken from one copy; mixed from both they could make an endpoint that neither calls alive.
+    /// See [`Stored::ready`]; without a Service there is nothing to be ready.
     pub fn ready(&self, sliceless_ready: bool) -> bool {
-        let Some(service) = &self.service else { return false };
-        if !self.slices.is_empty() {
-            return self.slices.iter().flat_map(|slice| slice.endpoints.iter()).any(|e| e.ready && e.serving);
-        }
-        let no_wait_over = match service.slice_wait {
-            SliceWait::NotNeeded | SliceWait::Until(_) => true,
-            SliceWait::Over => false,
-        };
-        !service.has_selector || sliceless_ready || no_wait_over
+        let endpoints = self.slices.iter().map(|slice| slice.endpoints);
+        self.service.as_ref().is_some_and(|service| service.ready(endpoints, sliceless_ready))
     }
 
     pub fn is_headless(&self) -> bool {
@@ -103,21 +111,54 @@ impl Joined<'_> {
     pub fn is_empty(&self) -> bool {
         self.service.is_none() && self.slices.is_empty()
     }
+}
 
-    pub fn share(&self, cluster: ClusterId, sliceless_ready: bool) -> Option<Share> {
-        let service = self.service.as_ref()?;
-        Some(Share {
+/// A service's shares, of one service after the other: their vectors are used again.
+#[derive(Default)]
+pub(super) struct Shares {
+    pub all: Vec<Share>,
+    spare: Vec<Share>,
+}
+
+impl Shares {
+    /// Nothing is left of the service before.
+    pub fn clear(&mut self) {
+        self.spare.append(&mut self.all);
+    }
+
+    /// The share that an entry stands for; none, if it holds no Service.
+    pub fn push(&mut self, cluster: ClusterId, entry: &Entry, sliceless_ready: bool) {
+        let Some(service) = entry.service() else { return };
+        let mut share = self.spare.pop().unwrap_or_else(|| Share {
             cluster,
-            exposure: service.exposure,
-            cluster_address: match service.is_headless {
-                true => ClusterAddress::Headless,
-                false => ClusterAddress::Virtual(service.cluster_addresses.iter().collect()),
-            },
-            ingress: service.ingress.iter().collect(),
-            ports: service.ports.iter().collect(),
-            ready: self.ready(sliceless_ready),
-            pods: if service.is_headless { pods(&self.slices) } else { Vec::new() },
-        })
+            exposure: Exposure::ClusterOnly,
+            cluster_address: ClusterAddress::Headless,
+            ingress: Vec::new(),
+            ports: Vec::new(),
+            ready: false,
+            pods: Vec::new(),
+        });
+        share.cluster = cluster;
+        share.exposure = service.exposure;
+        share.cluster_address = match mem::replace(&mut share.cluster_address, ClusterAddress::Headless) {
+            _ if service.is_headless => ClusterAddress::Headless,
+            ClusterAddress::Virtual(mut addresses) => {
+                addresses.clear();
+                addresses.extend(service.cluster_addresses.iter());
+                ClusterAddress::Virtual(addresses)
+            }
+            ClusterAddress::Headless => ClusterAddress::Virtual(service.cluster_addresses.iter().collect()),
+        };
+        share.ingress.clear();
+        share.ingress.extend(service.ingress.iter());
+        share.ports.clear();
+        share.ports.extend(service.ports.iter());
+        share.ready = service.ready(entry.endpoints(), sliceless_ready);
+        share.pods.clear();
+        if service.is_headless {
+            share.pods = pods(&entry.slices().collect::<Vec<_>>());
+        }
+        self.all.push(share);
     }
 }
 
@@ -144,7 +185,7 @@ fn pods(slices: &[StoredSlice<'_>]) -> Vec<Pod> {
     }
     let mut pods: BTreeMap<Label, Pod> = BTreeMap::new();
     for (address, joined) in addresses {
-        let hostname = joined.hostname.map_or_else(|| dashed(address), label);
+        let hostname = joined.hostname.map_or_else(|| dashed(address), Label::again);
         let pod = pods.entry(hostname.clone()).or_insert_with(|| Pod { hostname, addresses: vec![], ports: vec![] });
         // In order and each once, as the map is.
         pod.addresses.push(address);
