@@ -128,7 +128,29 @@ pub fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 /// `<service>.<namespace>.<zone>`, the key of the table.
 pub fn service_name(service: &Label, namespace: &Label, zone: &Name) -> Result<Name, NameError> {
-    zone.child(namespace.as_bytes())?.child(service.as_bytes())
+    let mut wire = Vec::with_capacity(MAX_NAME);
+    write_service_name(&mut wire, service, namespace, zone)?;
+    Ok(Name(wire.into()))
+}
+
+/// The wire form of [`service_name`], in the place of what `wire` holds.
+pub fn write_service_name(
+    wire: &mut Vec<u8>,
+    service: &Label,
+    namespace: &Label,
+    zone: &Name,
+) -> Result<(), NameError> {
+    wire.clear();
+    for label in [service, namespace] {
+        let octets = label.as_bytes();
+        wire.push(octets.len() as u8);
+        wire.extend_from_slice(octets);
+    }
+    wire.extend_from_slice(&zone.0);
+    if wire.len() > MAX_NAME {
+        return Err(NameError::LongName);
+    }
+    Ok(())
 }
 
 /// The labels of a name in wire form, the root left out.

@@ -200,17 +200,24 @@ pub struct Ingress {
 impl Ingress {
     pub fn of(share: &Share, cluster: &Cluster) -> Ingress {
         let mut ingress = Ingress::default();
+        ingress.set(share, cluster);
+        ingress
+    }
+
+    /// Becomes what [`of`](Ingress::of) gives.
+    pub fn set(&mut self, share: &Share, cluster: &Cluster) {
+        self.published.clear();
+        self.undeclared.clear();
         for &address in &share.ingress {
             let declared = || cluster.ingress_cidrs.iter().any(|cidr| cidr.contains(&address));
             let list = match is_special_purpose(address) && !declared() {
-                true => &mut ingress.undeclared,
-                false => &mut ingress.published,
+                true => &mut self.undeclared,
+                false => &mut self.published,
             };
             if !list.contains(&address) {
                 list.push(address);
             }
         }
-        ingress
     }
 }
 

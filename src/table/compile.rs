@@ -8,7 +8,7 @@ use super::statics::Zone;
 use super::{FIXED, MAX_SET, most_addresses};
 use crate::config::{Cluster, Config};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Label, Pod, ServiceKey, Share};
-use crate::names::{MAX_NAME, Name, service_name};
+use crate::names::{MAX_NAME, Name};
 use crate::ranking::{DEFAULT_WEIGHT, Ingress};
 
 /// Why a part of what the clusters said is not in the answers.
@@ -89,76 +89,83 @@ impl Note {
 }
 
 /// A service in one zone.
-pub(super) struct Compiled {
-    pub name: Name,
+pub(super) struct Compiled<'a> {
     /// An entry of the map, see `record.rs`.
-    pub record: Box<[u8]>,
+    pub record: &'a [u8],
     pub notes: Vec<Note>,
 }
 
-/// `Err`: the service has no name in this zone.
-pub(super) fn compile(service: &Federated, zone: &Zone, config: &Config) -> Result<Compiled, Note> {
-    let ServiceKey { namespace, name } = &service.key;
-    let long = || Note::LongName { zone: zone.apex.clone(), what: service.key.to_string() };
-    let owner = service_name(name, namespace, &zone.apex).map_err(|_| long())?;
-    if zone.is_occluded(&owner) {
-        return Err(Note::Occluded { name: owner });
+/// What a compilation works with, kept for the next one: a large federation is a million of them.
+#[derive(Default)]
+pub(super) struct Compiler {
+    encoder: Encoder,
+    ingress: Ingress,
+    cluster_ips: Vec<IpAddr>,
+    /// Addresses that views may see side by side, of all shares; and those that only a cluster's own view sees.
+    anywhere: Vec<IpAddr>,
+    local: Vec<IpAddr>,
+}
+
+impl Compiler {
+    /// `owner`: the service's name in the zone, in wire form. `Err`: it has no place in this zone.
+    pub fn compile(
+        &mut self,
+        service: &Federated,
+        owner: &[u8],
+        zone: &Zone,
+        config: &Config,
+    ) -> Result<Compiled<'_>, Note> {
+        let mut names = Names { zone, owner, notes: Vec::new() };
+        if zone.is_deep() && zone.is_occluded(&names.name(&[])) {
+            return Err(Note::Occluded { name: names.name(&[]) });
+        }
+        self.encode(service, &mut names, &config.clusters);
+        let shared = self.shares_addresses();
+        let mut notes = names.notes;
+        notes.sort();
+        notes.dedup();
+        Ok(Compiled { record: self.encoder.end(shared), notes })
     }
-    let mut compiler = Compiler { zone, clusters: &config.clusters, owner: &owner, notes: Vec::new() };
-    let record = compiler.record(service);
-    let mut notes = compiler.notes;
-    notes.sort();
-    notes.dedup();
-    Ok(Compiled { name: owner, record, notes })
-}
 
-struct Compiler<'a> {
-    zone: &'a Zone,
-    clusters: &'a [Cluster],
-    owner: &'a Name,
-    notes: Vec<Note>,
-}
-
-impl Compiler<'_> {
-    fn record(&mut self, service: &Federated) -> Box<[u8]> {
-        self.check_static(&[]);
-        self.check_ports(service);
-        let mut encoder = Encoder::new(self.owner, service.shares.len());
-        // Two clusters may well give out the same clusterIP: no view sees both.
-        let (mut anywhere, mut local) = (Vec::new(), Vec::new());
+    fn encode(&mut self, service: &Federated, names: &mut Names<'_>, clusters: &[Cluster]) {
+        names.check_static(&[]);
+        names.check_ports(service);
+        self.encoder.begin(names.owner, service.shares.len());
+        self.anywhere.clear();
+        self.local.clear();
         let mut totals = Totals::default();
         for share in &service.shares {
-            let cluster = &self.clusters[share.cluster.index()];
-            let ingress = Ingress::of(share, cluster);
-            self.notes.extend(
-                ingress.undeclared.iter().map(|&address| Note::UndeclaredAddress { cluster: share.cluster, address }),
-            );
+            let cluster = &clusters[share.cluster.index()];
+            self.ingress.set(share, cluster);
+            let undeclared = self.ingress.undeclared.iter();
+            names.notes.extend(undeclared.map(|&address| Note::UndeclaredAddress { cluster: share.cluster, address }));
             let exposed = share.exposure == Exposure::LoadBalancer;
-            let published = if exposed { &ingress.published[..] } else { &[] };
-            let cluster_ips = match &share.cluster_address {
-                ClusterAddress::Virtual(addresses) => {
-                    let mut known = BTreeSet::new();
-                    addresses.iter().copied().filter(|address| known.insert(*address)).collect()
+            let published = if exposed { &self.ingress.published[..] } else { &[] };
+            self.cluster_ips.clear();
+            if let ClusterAddress::Virtual(addresses) = &share.cluster_address {
+                for address in addresses {
+                    if !self.cluster_ips.contains(address) {
+                        self.cluster_ips.push(*address);
+                    }
                 }
-                ClusterAddress::Headless => Vec::new(),
-            };
+            }
             let headless = share.cluster_address == ClusterAddress::Headless;
-            let mut flags = self.name_flags(&[cluster.name.as_bytes()]);
+            let mut flags = names.flags(&[cluster.name.as_bytes()]);
             let mut set = |bit: u8, on: bool| flags |= if on { bit } else { 0 };
             set(flag::READY, share.ready);
             set(flag::EXPOSED, exposed);
             set(flag::HEADLESS, headless);
-            let hosts = if headless { self.hosts(share, cluster) } else { Vec::new() };
+            let hosts = if headless { names.hosts(share, cluster) } else { Vec::new() };
             let pod_addresses = in_order(hosts.iter().flat_map(|host| &host.addresses));
-            anywhere.extend(published.iter().chain(&pod_addresses).copied());
-            local.extend(cluster_ips.iter().copied());
-            totals.add(published, &pod_addresses, self.owner, &hosts, share);
-            encoder.push(&CandidateParts {
+            self.anywhere.extend(published.iter().chain(&pod_addresses));
+            self.local.extend(&self.cluster_ips);
+            totals.add(published, &pod_addresses, names.owner, &hosts, share);
+            self.encoder.push(&CandidateParts {
                 cluster: share.cluster,
                 weight: DEFAULT_WEIGHT,
                 flags,
                 ingress: published,
-                cluster_ips: &cluster_ips,
+                cluster_ips: &self.cluster_ips,
                 ports: &share.ports,
                 hosts: &hosts,
                 pod_addresses: &pod_addresses,
@@ -166,14 +173,28 @@ impl Compiler<'_> {
         }
         let left_out = totals.left_out();
         if left_out > 0 {
-            self.notes.push(Note::TooMany { left_out });
+            names.notes.push(Note::TooMany { left_out });
         }
-        anywhere.sort_unstable();
-        let shared = anywhere.windows(2).any(|pair| pair[0] == pair[1])
-            || local.iter().any(|address| anywhere.binary_search(address).is_ok());
-        encoder.finish(shared)
     }
 
+    /// Two clusters may well give out the same clusterIP: no view sees both.
+    fn shares_addresses(&mut self) -> bool {
+        let (anywhere, local) = (&mut self.anywhere, &self.local);
+        anywhere.sort_unstable();
+        anywhere.windows(2).any(|pair| pair[0] == pair[1])
+            || local.iter().any(|address| anywhere.binary_search(address).is_ok())
+    }
+}
+
+/// The names of one service, and what is unusual about them.
+struct Names<'a> {
+    zone: &'a Zone,
+    /// `S.N.Z` in wire form.
+    owner: &'a [u8],
+    notes: Vec<Note>,
+}
+
+impl Names<'_> {
     /// Pods of one hostname are one name: those of a Deployment whose template gives one, or one pod in the slices of
     /// two families. They come ordered by hostname.
     fn hosts<'s>(&mut self, share: &'s Share, cluster: &Cluster) -> Vec<HostParts<'s>> {
@@ -181,7 +202,7 @@ impl Compiler<'_> {
         let host = |pods: &'s [Pod]| {
             let addresses = in_order(pods.iter().flat_map(|pod| &pod.addresses));
             let label = &pods[0].hostname;
-            let flags = self.name_flags(&[label.as_bytes(), cluster.name.as_bytes()]);
+            let flags = self.flags(&[label.as_bytes(), cluster.name.as_bytes()]);
             HostParts { label, flags, addresses, ports: pods.iter().flat_map(|pod| &pod.ports).collect() }
         };
         share.pods.chunk_by(same).map(host).collect()
@@ -190,7 +211,7 @@ impl Compiler<'_> {
     /// Notes of the names `_port._proto.S.N.Z`.
     fn check_ports(&mut self, service: &Federated) {
         // `_port` and `_proto` take at most 70 octets: without static data there is nothing to say of most names.
-        let may_be_long = self.owner.as_wire().len() + 70 > MAX_NAME;
+        let may_be_long = self.owner.len() + 70 > MAX_NAME;
         let unusual = |name: &Label| self.zone.is_deep() || may_be_long || name.as_bytes().len() > 62;
         let mut names: BTreeSet<(&Label, &'static str)> = BTreeSet::new();
         for share in &service.shares {
@@ -199,14 +220,14 @@ impl Compiler<'_> {
             names.extend(named.filter(|(name, _)| unusual(name)));
         }
         for (name, protocol) in names {
-            self.name_flags(&[format!("_{name}").as_bytes(), protocol.as_bytes()]);
+            self.flags(&[format!("_{name}").as_bytes(), protocol.as_bytes()]);
         }
     }
 
     /// What is to be known of a name below the service's, with a note if it is anything unusual.
-    fn name_flags(&mut self, labels: &[&[u8]]) -> u8 {
+    fn flags(&mut self, labels: &[&[u8]]) -> u8 {
         let length: usize = labels.iter().map(|label| 1 + label.len()).sum();
-        if labels.iter().any(|label| label.len() > 63) || length + self.owner.as_wire().len() > MAX_NAME {
+        if labels.iter().any(|label| label.len() > 63) || length + self.owner.len() > MAX_NAME {
             let what = labels.iter().map(|l| String::from_utf8_lossy(l)).collect::<Vec<_>>().join(".");
             self.notes.push(Note::LongName { zone: self.zone.apex.clone(), what });
             return flag::LONG;
@@ -219,8 +240,7 @@ impl Compiler<'_> {
         if !self.zone.is_deep() {
             return false;
         }
-        let child = |name: Name, label: &&[u8]| name.child(label).expect("labels and a name that fit together");
-        let name = labels.iter().rev().fold(self.owner.clone(), child);
+        let name = self.name(labels);
         if self.zone.is_occluded(&name) {
             self.notes.push(Note::Occluded { name });
         } else if self.zone.has_sets(&name) {
@@ -229,6 +249,13 @@ impl Compiler<'_> {
             return false;
         }
         true
+    }
+
+    /// The name that has these labels in front of the service's.
+    fn name(&self, labels: &[&[u8]]) -> Name {
+        let owner = Name::from_wire(self.owner).expect("it was written as a name");
+        let child = |name: Name, label: &&[u8]| name.child(label).expect("labels and a name that fit together");
+        labels.iter().rev().fold(owner, child)
     }
 }
 
@@ -250,14 +277,14 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, published: &[IpAddr], pods: &[IpAddr], owner: &Name, hosts: &[HostParts<'_>], share: &Share) {
+    fn add(&mut self, published: &[IpAddr], pods: &[IpAddr], owner: &[u8], hosts: &[HostParts<'_>], share: &Share) {
         for (n, v4) in [true, false].into_iter().enumerate() {
             let of_family = |a: &&IpAddr| a.is_ipv4() == v4;
             self.left_out += published.iter().filter(of_family).count().saturating_sub(MAX_ADDRESSES);
             self.pods[n] += pods.iter().filter(of_family).count();
         }
         // SRV has 6 octets before the target; the cluster's own label is not counted.
-        let one = FIXED + 6 + owner.as_wire().len();
+        let one = FIXED + 6 + owner.len();
         let ports = match hosts.is_empty() {
             true => share.ports.len(),
             false => hosts.iter().map(|host| host.ports.len()).sum(),

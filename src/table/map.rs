@@ -44,6 +44,8 @@ const GONE: usize = 1;
 /// The first octets of an entry that are worth fetching ahead: a service of three clusters has about 150.
 const FETCH_AHEAD: usize = 3;
 const CACHE_LINE: usize = 64;
+/// Entries that are fetched ahead while all are put into another array: each of them is a cache miss.
+const REHASH_AHEAD: usize = 8;
 
 /// Where the name of an entry stands in its octets, which begin with the name's length; what the octets between are is not
 /// looked at here.
@@ -212,6 +214,12 @@ impl Drop for Shared {
 
 pub(super) type HashName = dyn Fn(&[u8]) -> u64 + Send + Sync;
 
+/// Whether more than five eighths of the slots would be in use: linear probing is short up to there (1.8 slots for a name
+/// that is there, 4 for one that is not, both most often in one cache line).
+fn is_crowded(used: usize, slots: usize) -> bool {
+    used * 8 > slots * 5
+}
+
 /// The readers' side.
 #[derive(Clone)]
 pub(super) struct Map(Arc<Shared>);
@@ -298,16 +306,30 @@ impl Writer {
         self.live
     }
 
-    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.find(name).map(|(_, octets)| octets)
+    /// Makes room for so many entries in all. Growing on the way there would read every entry again and again.
+    pub fn reserve(&mut self, entries: usize) {
+        if is_crowded(entries, self.slots().cells.len()) {
+            self.resize(entries * 8 / 5 + 1);
+        }
     }
 
-    /// Puts an entry in the place of that with the same name, if there is one. The name is in `octets`, see [`NAME_AT`].
-    pub fn insert(&mut self, octets: &[u8]) {
+    /// A hint that an entry with this hash will be looked up or put in.
+    pub fn prefetch(&self, hash: u64) {
+        let slots = self.slots();
+        prefetch(&raw const slots.cells[hash as usize & (slots.cells.len() - 1)]);
+    }
+
+    pub fn get(&self, hash: u64, name: &[u8]) -> Option<&[u8]> {
+        self.find(hash, name).map(|(_, octets)| octets)
+    }
+
+    /// Puts an entry in the place of that with the same name, if there is one. The name is in `octets`, see [`NAME_AT`];
+    /// `hash` is its hash.
+    pub fn insert(&mut self, hash: u64, octets: &[u8]) {
         let name = name_of(octets);
-        let hash = (self.hash)(name);
+        debug_assert_eq!(hash, (self.hash)(name));
         let entry = allocate(octets).as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT);
-        if let Some((cell, _)) = self.find(name) {
+        if let Some((cell, _)) = self.find(hash, name) {
             let old = cell.swap(entry, Ordering::AcqRel);
             self.retire(old);
             return;
@@ -328,8 +350,8 @@ impl Writer {
     }
 
     /// False: there is no entry with this name.
-    pub fn remove(&mut self, name: &[u8]) -> bool {
-        let Some((cell, _)) = self.find(name) else { return false };
+    pub fn remove(&mut self, hash: u64, name: &[u8]) -> bool {
+        let Some((cell, _)) = self.find(hash, name) else { return false };
         let old = cell.swap(ptr::without_provenance_mut(GONE), Ordering::AcqRel);
         self.retire(old);
         self.live -= 1;
@@ -337,28 +359,35 @@ impl Writer {
     }
 
     fn slots(&self) -> &Slots {
-        // SAFETY: never null, and an array is retired by `grow` alone, which borrows all of `self`.
+        // SAFETY: never null, and an array is retired by `resize` alone, which borrows all of `self`.
         unsafe { &*self.shared.slots.load(Ordering::Relaxed) }
     }
 
-    fn find(&self, name: &[u8]) -> Option<(&AtomicPtr<Head>, &[u8])> {
+    fn find(&self, hash: u64, name: &[u8]) -> Option<(&AtomicPtr<Head>, &[u8])> {
         // SAFETY: only this writer retires entries, by `&mut self`, and `self` is borrowed.
-        unsafe { self.slots().find((self.hash)(name), name, |cell| cell.load(Ordering::Relaxed)) }
+        unsafe { self.slots().find(hash, name, |cell| cell.load(Ordering::Relaxed)) }
     }
 
-    /// Makes sure that at most five eighths of the slots will be in use with one more: linear probing is short up to
-    /// there (1.8 slots for a name that is there, 4 for one that is not, both most often in one cache line).
+    /// Makes sure that there is room for one more.
     fn grow(&mut self) {
-        let old = self.slots();
-        if (self.used + 1) * 8 <= old.cells.len() * 5 {
-            return;
+        if is_crowded(self.used + 1, self.slots().cells.len()) {
+            self.resize((self.live + 1) * 2);
         }
-        let count = ((self.live + 1) * 2).next_power_of_two().max(LEAST_SLOTS);
-        let new = Slots::new(count);
-        for cell in &old.cells {
+    }
+
+    /// Goes over to an array of at least so many slots, where none is used for a removed entry. `slots`: enough for the
+    /// entries that there are.
+    fn resize(&mut self, slots: usize) {
+        let old = self.slots();
+        let new = Slots::new(slots.next_power_of_two().max(LEAST_SLOTS));
+        let entries = |cell: &AtomicPtr<Head>| {
             let entry = cell.load(Ordering::Relaxed);
-            if entry.is_null() || entry.addr() == GONE {
-                continue;
+            (!entry.is_null() && entry.addr() != GONE).then_some(entry)
+        };
+        let mut ahead = old.cells.iter().filter_map(entries).skip(REHASH_AHEAD);
+        for entry in old.cells.iter().filter_map(entries) {
+            if let Some(ahead) = ahead.next() {
+                prefetch(untagged(ahead));
             }
             // SAFETY: it is neither null nor GONE, so it came from `allocate`, and only this writer retires entries.
             let name = name_of(unsafe { octets_of(untagged(entry)) });

@@ -28,13 +28,14 @@ pub use ready::{Extra, Ready, RrSets};
 pub use record::Record;
 pub use statics::{NegativeSoa, Node, Policy, Walk, Zone};
 
+use compile::Compiler;
 use compose::Perspective;
 use record::NAMESPACE;
 
 use crate::config::{Config, Namespaces};
 use crate::location::ClientTable;
 use crate::model::{ClusterId, Federated, Label, ServiceKey, View, ViewRule, is_label};
-use crate::names::Name;
+use crate::names::{Name, write_service_name};
 use crate::ranking::{Reach, reach};
 use crate::wire::Query;
 use crate::zonefile::ZoneData;
@@ -85,9 +86,9 @@ fn hash(state: &FixedState, name: &[u8]) -> u64 {
 }
 
 /// The entry of a namespace: which views see a service in it.
-fn namespace_entry(name: &Name, views: &ViewSet) -> Vec<u8> {
+fn namespace_entry(name: &[u8], views: &ViewSet) -> Vec<u8> {
     let mut octets = Vec::new();
-    map::put_head(&mut octets, name.as_wire(), NAMESPACE, [0; 2]);
+    map::put_head(&mut octets, name, NAMESPACE, [0; 2]);
     octets.extend(views.0.iter().flat_map(|word| word.to_le_bytes()));
     octets
 }
@@ -176,10 +177,11 @@ impl Table {
 pub struct Publisher {
     config: Arc<Config>,
     table: Arc<Table>,
-    names: map::Writer,
+    entries: Entries,
     shared: Arc<ArcSwap<Table>>,
-    /// `N.Z` → for each view, how many services it sees there.
-    namespaces: HashMap<Name, Vec<u32>>,
+    compiler: Compiler,
+    /// The name that is being published, in wire form.
+    name: Vec<u8>,
 }
 
 impl Publisher {
@@ -189,7 +191,12 @@ impl Publisher {
         let table = Arc::new(table);
         let shared = Arc::new(ArcSwap::from(table.clone()));
         let reader = Reader { shared: shared.clone() };
-        (Publisher { config, table, names, shared, namespaces: HashMap::new() }, reader)
+        (Publisher::of(config, table, names, shared), reader)
+    }
+
+    fn of(config: Arc<Config>, table: Arc<Table>, names: map::Writer, shared: Arc<ArcSwap<Table>>) -> Publisher {
+        let entries = Entries { names, namespaces: HashMap::with_hasher(table.hash.clone()) };
+        Publisher { config, table, entries, shared, compiler: Compiler::default(), name: Vec::new() }
     }
 
     /// Replaces everything at once: a table for `config` is filled with `services`, then swapped in. `synced` says
@@ -202,8 +209,7 @@ impl Publisher {
         synced: impl Fn(ClusterId) -> bool,
     ) -> Vec<(ServiceKey, Vec<Note>)> {
         let (table, names) = Table::new(&config, zones, self.table.seed);
-        let shared = self.shared.clone();
-        let mut next = Publisher { config, table: Arc::new(table), names, shared, namespaces: HashMap::new() };
+        let mut next = Publisher::of(config, Arc::new(table), names, self.shared.clone());
         let mut notes = Vec::new();
         for service in services {
             let said = next.publish(&service.key, Some(&service));
@@ -224,24 +230,31 @@ impl Publisher {
 
     /// Makes a service's answers what `service` says, in every zone; `None`: it is gone.
     pub fn publish(&mut self, key: &ServiceKey, service: Option<&Federated>) -> Vec<Note> {
-        let table = self.table.clone();
+        let Publisher { config, table, entries, compiler, name, .. } = self;
         let mut notes = Vec::new();
         for zone in table.zones.iter().filter(|zone| zone.is_federation()) {
-            match service.map(|service| compile::compile(service, zone, &self.config)) {
+            if write_service_name(name, &key.name, &key.namespace, &zone.apex).is_err() {
+                // It was never put in.
+                notes.extend(service.map(|_| Note::LongName { zone: zone.apex.clone(), what: key.to_string() }));
+                continue;
+            }
+            let hash = hash(&table.hash, name);
+            entries.names.prefetch(hash);
+            match service.map(|service| compiler.compile(service, name, zone, config)) {
                 Some(Ok(compiled)) => {
-                    let views = table.views_of(&compiled.record);
+                    let views = table.views_of(compiled.record);
                     if views.is_empty() {
-                        self.remove(key, zone);
+                        entries.remove(table, hash, name);
                     } else {
                         notes.extend(compiled.notes);
-                        self.put(&compiled.name, &compiled.record, &views);
+                        entries.put(table, hash, compiled.record, &views);
                     }
                 }
                 Some(Err(note)) => {
                     notes.push(note);
-                    self.remove(key, zone);
+                    entries.remove(table, hash, name);
                 }
-                None => self.remove(key, zone),
+                None => entries.remove(table, hash, name),
             }
         }
         notes.sort();
@@ -257,40 +270,63 @@ impl Publisher {
         }
     }
 
+    /// Makes room for so many services in all, which are about to be published: growing is slow and better done once.
+    pub fn reserve(&mut self, services: usize) {
+        let zones = self.table.zones.iter().filter(|zone| zone.is_federation()).count();
+        self.entries.names.reserve(services * zones);
+    }
+
     pub fn config(&self) -> &Arc<Config> {
         &self.config
     }
 
     /// Names in the table: services and namespaces of all zones.
     pub fn name_count(&self) -> usize {
-        self.names.len()
+        self.entries.names.len()
     }
+}
 
-    fn put(&mut self, name: &Name, record: &[u8], after: &ViewSet) {
-        let before = self.names.get(name.as_wire()).map(|entry| self.table.views_of(entry)).unwrap_or_default();
-        let namespace = name.parent().expect("a service's name is below its namespace's");
+/// What is written to, with what the writer alone has to know of it.
+struct Entries {
+    names: map::Writer,
+    /// `N.Z` → for each view, how many services it sees there.
+    namespaces: HashMap<Name, Vec<u32>, FixedState>,
+}
+
+impl Entries {
+    /// `after`: the views that see the service of this record.
+    fn put(&mut self, table: &Table, hash: u64, record: &[u8], after: &ViewSet) {
+        let name = map::name_of(record);
+        let before = match self.names.get(hash, name) {
+            // A cluster that is listed again mostly says what it said before.
+            Some(entry) if entry == record => return,
+            Some(entry) => table.views_of(entry),
+            None => ViewSet::default(),
+        };
+        let namespace = parent(name);
         // The namespace is there before its first service, and until after its last.
-        self.count(&namespace, after, &before, 1);
-        self.names.insert(record);
-        self.count(&namespace, &before, after, -1);
+        self.count(table, namespace, after, &before, 1);
+        self.names.insert(hash, record);
+        self.count(table, namespace, &before, after, -1);
     }
 
-    fn remove(&mut self, key: &ServiceKey, zone: &Zone) {
-        let Ok(name) = crate::names::service_name(&key.name, &key.namespace, &zone.apex) else { return };
-        let Some(entry) = self.names.get(name.as_wire()).filter(|entry| Record::new(entry).is_some()) else { return };
-        let before = self.table.views_of(entry);
-        self.names.remove(name.as_wire());
-        let namespace = name.parent().expect("a service's name is below its namespace's");
-        self.count(&namespace, &before, &ViewSet::default(), -1);
+    fn remove(&mut self, table: &Table, hash: u64, name: &[u8]) {
+        let Some(entry) = self.names.get(hash, name).filter(|entry| Record::new(entry).is_some()) else { return };
+        let before = table.views_of(entry);
+        self.names.remove(hash, name);
+        self.count(table, parent(name), &before, &ViewSet::default(), -1);
     }
 
     /// Adds `by` to the namespace's count in the views that are in `these` and not in `but`.
-    fn count(&mut self, namespace: &Name, these: &ViewSet, but: &ViewSet, by: i32) {
+    fn count(&mut self, table: &Table, namespace: &[u8], these: &ViewSet, but: &ViewSet, by: i32) {
         if these.is_subset(but) {
             return;
         }
-        let views = self.table.views.len();
-        let counts = self.namespaces.entry(namespace.clone()).or_insert_with(|| vec![0; views]);
+        if !self.namespaces.contains_key(namespace) {
+            let name = Name::from_wire(namespace).expect("what is left of a name without its first label is one");
+            self.namespaces.insert(name, vec![0; table.views.len()]);
+        }
+        let counts = self.namespaces.get_mut(namespace).expect("it was put in if it was not there");
         let mut set = ViewSet::default();
         let mut changed = false;
         for (view, count) in counts.iter_mut().enumerate() {
@@ -306,12 +342,17 @@ impl Publisher {
         if set.is_empty() {
             self.namespaces.remove(namespace);
             if changed {
-                self.names.remove(namespace.as_wire());
+                self.names.remove(hash(&table.hash, namespace), namespace);
             }
         } else if changed {
-            self.names.insert(&namespace_entry(namespace, &set));
+            self.names.insert(hash(&table.hash, namespace), &namespace_entry(namespace, &set));
         }
     }
+}
+
+/// The name in wire form without its first label, which it has.
+fn parent(name: &[u8]) -> &[u8] {
+    &name[1 + usize::from(name[0])..]
 }
 
 impl Table {

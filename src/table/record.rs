@@ -18,9 +18,8 @@
 
 use std::net::IpAddr;
 
-use super::map::{NAME_AT, name_end, name_of, put_head};
+use super::map::{name_end, name_of, put_head};
 use crate::model::{ClusterId, Label, Port, Protocol};
-use crate::names::Name;
 use crate::ranking::{Reach, Tier};
 
 /// Octets of a candidate.
@@ -459,7 +458,8 @@ pub(super) const MAX_ADDRESSES: usize = 255;
 /// Lists of ports that a new one is compared with.
 const PORT_LISTS: usize = 16;
 
-/// Lays out a record.
+/// Lays out one record after the other, in the same buffer.
+#[derive(Default)]
 pub(super) struct Encoder {
     octets: Vec<u8>,
     candidates: usize,
@@ -469,45 +469,51 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub fn new(name: &Name, candidates: usize) -> Encoder {
-        let wire = name.as_wire();
+    /// `name` in wire form.
+    pub fn begin(&mut self, name: &[u8], candidates: usize) {
         let count = u16::try_from(candidates).expect("Config::load limits clusters to 1,024");
-        let mut octets = Vec::with_capacity(NAME_AT + wire.len() + candidates * (CANDIDATE + 12) + 16);
-        put_head(&mut octets, wire, SERVICE, count.to_le_bytes());
-        octets.resize(octets.len() + candidates * CANDIDATE, 0);
-        Encoder { octets, candidates, next: 0, port_lists: Vec::new() }
+        self.octets.clear();
+        put_head(&mut self.octets, name, SERVICE, count.to_le_bytes());
+        self.octets.resize(self.octets.len() + candidates * CANDIDATE, 0);
+        self.candidates = candidates;
+        self.next = 0;
+        self.port_lists.clear();
     }
 
     /// The candidates come in the order of their clusters. Addresses beyond [`MAX_ADDRESSES`] are left out.
     pub fn push(&mut self, parts: &CandidateParts<'_>) {
         debug_assert!(self.next < self.candidates);
-        let family = |list: &[IpAddr], v4: bool| -> Vec<IpAddr> {
-            list.iter().copied().filter(|a| a.is_ipv4() == v4).take(MAX_ADDRESSES).collect()
-        };
-        let groups =
-            [(parts.ingress, true), (parts.cluster_ips, true), (parts.ingress, false), (parts.cluster_ips, false)]
-                .map(|(list, v4)| family(list, v4));
         let ports = self.ports(parts.ports.iter());
         // Hosts refer to lists of ports, which have to stand somewhere before: addresses and pods are one piece.
         let host_ports: Vec<u32> = parts.hosts.iter().map(|host| self.ports(host.ports.iter().copied())).collect();
         let at = self.octets.len() as u32;
-        let counts = [&groups[0], &groups[2], &groups[1], &groups[3]].map(|g| g.len() as u8);
-        groups.iter().flatten().for_each(|address| put(&mut self.octets, address));
+        // In the order of `Candidate::counts`.
+        let counts = [true, false].map(|v4| [parts.ingress, parts.cluster_ips].map(|list| self.family(list, v4)));
+        let [[i4, c4], [i6, c6]] = counts;
         let mut flags = parts.flags;
         if !parts.hosts.is_empty() {
             flags |= flag::PODS;
             self.pods(parts, &host_ports);
         }
-        let mut fields = Vec::with_capacity(CANDIDATE);
-        fields.extend_from_slice(&parts.cluster.0.to_le_bytes());
-        fields.extend_from_slice(&parts.weight.to_le_bytes());
-        fields.push(flags);
-        fields.extend_from_slice(&counts);
-        fields.extend_from_slice(&ports.to_le_bytes());
-        fields.extend_from_slice(&at.to_le_bytes());
         let place = name_end(&self.octets) + self.next * CANDIDATE;
-        self.octets[place..place + CANDIDATE].copy_from_slice(&fields);
+        let fields = &mut self.octets[place..place + CANDIDATE];
+        fields[..2].copy_from_slice(&parts.cluster.0.to_le_bytes());
+        fields[2..4].copy_from_slice(&parts.weight.to_le_bytes());
+        fields[4..9].copy_from_slice(&[flags, i4, i6, c4, c6]);
+        fields[9..13].copy_from_slice(&ports.to_le_bytes());
+        fields[13..].copy_from_slice(&at.to_le_bytes());
         self.next += 1;
+    }
+
+    /// Appends the addresses of a family; gives their number.
+    fn family(&mut self, list: &[IpAddr], v4: bool) -> u8 {
+        let addresses = list.iter().filter(|a| a.is_ipv4() == v4).take(MAX_ADDRESSES);
+        let mut count = 0;
+        for address in addresses {
+            put(&mut self.octets, address);
+            count += 1;
+        }
+        count
     }
 
     fn pods(&mut self, parts: &CandidateParts<'_>, host_ports: &[u32]) {
@@ -539,9 +545,9 @@ impl Encoder {
     /// Where the list stands; a new one is appended.
     fn ports<'p>(&mut self, ports: impl ExactSizeIterator<Item = &'p Port> + Clone) -> u32 {
         let count = ports.len().min(usize::from(!DISTINCT));
-        let mut list = Vec::with_capacity(2 + 12 * count);
+        let at = self.octets.len();
         let mut head = count as u16 | DISTINCT;
-        list.extend_from_slice(&head.to_le_bytes());
+        self.octets.extend_from_slice(&head.to_le_bytes());
         for (n, port) in ports.clone().take(count).enumerate() {
             let mut flags = port.protocol as u8;
             for before in ports.clone().take(n) {
@@ -556,26 +562,26 @@ impl Encoder {
                 }
             }
             let name = port.name.as_ref().map_or(&[][..], Label::as_bytes);
-            list.push(flags);
-            list.extend_from_slice(&port.number.get().to_le_bytes());
-            list.push(name.len() as u8);
-            list.extend_from_slice(name);
+            self.octets.push(flags);
+            self.octets.extend_from_slice(&port.number.get().to_le_bytes());
+            self.octets.push(name.len() as u8);
+            self.octets.extend_from_slice(name);
         }
-        list[..2].copy_from_slice(&head.to_le_bytes());
-        let known = self.port_lists.iter().find(|&&(at, length)| self.octets[at..at + length] == list);
-        if let Some(&(at, _)) = known {
-            return at as u32;
+        self.octets[at..at + 2].copy_from_slice(&head.to_le_bytes());
+        let (before, list) = self.octets.split_at(at);
+        let known = self.port_lists.iter().find(|&&(at, length)| before[at..at + length] == *list);
+        if let Some(&(known, _)) = known {
+            self.octets.truncate(at);
+            return known as u32;
         }
-        let at = self.octets.len();
-        self.octets.extend_from_slice(&list);
         if self.port_lists.len() < PORT_LISTS {
             self.port_lists.push((at, list.len()));
         }
         at as u32
     }
 
-    /// `shares_addresses`: an address is given by more than one candidate.
-    pub fn finish(mut self, shares_addresses: bool) -> Box<[u8]> {
+    /// An entry of the map. `shares_addresses`: an address is given by more than one candidate.
+    pub fn end(&mut self, shares_addresses: bool) -> &[u8] {
         debug_assert_eq!(self.next, self.candidates);
         let record = Record(&self.octets);
         let first = record.candidates().next().map(|c| (c.weight(), c.ports_at()));
@@ -588,7 +594,7 @@ impl Encoder {
         } else if self.candidates <= MOST_UNIFORM && record.candidates().all(uniform) {
             self.octets[1] = UNIFORM_SERVICE;
         }
-        self.octets.into()
+        &self.octets
     }
 }
 

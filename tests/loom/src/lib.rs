@@ -41,7 +41,7 @@ fn entry(name: &str, value: u8) -> Vec<u8> {
 }
 
 fn put(writer: &mut Writer, name: &str, value: u8) {
-    writer.insert(&entry(name, value));
+    writer.insert(HASH, &entry(name, value));
 }
 
 /// The value of a name; an entry is found as it was put, or not at all.
@@ -81,7 +81,7 @@ fn a_name_that_stays_is_found_while_others_come_and_go() {
             assert_eq!(get(&map, "stays"), Some(2));
             assert_eq!(get(&map, "never"), None);
         });
-        writer.remove(b"gone");
+        writer.remove(HASH, b"gone");
         // Into the slot of the one that is gone, in front of the one that stays.
         put(&mut writer, "new", 3);
         reader.join().unwrap();
@@ -157,7 +157,7 @@ fn what_two_readers_may_have_seen_outlives_both() {
                 first
             })
         });
-        writer.remove(b"name");
+        writer.remove(HASH, b"name");
         for reader in readers {
             assert!(reader.join().unwrap().is_none_or(|octets| octets == entry("name", 1)));
         }
