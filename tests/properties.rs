@@ -12,6 +12,7 @@ use proptest::test_runner::Config as Cases;
 use signpost::answer::Transport;
 use signpost::config::{Cluster, Mode};
 use signpost::model::{Federated, ServiceKey, Share, View};
+use signpost::table::Publisher;
 use signpost::zonefile;
 use support::ask::{Ask, render, text};
 use support::federations::*;
@@ -220,9 +221,14 @@ proptest! {
                     world.publisher.publish(&service_key(s), None);
                 }
                 Step::Replace => {
-                    let services = state.iter().map(|(key, shares)| Federated { key: key.clone(), shares: shares.clone() });
                     let config = world.config.clone();
-                    world.publisher.replace(config, std::slice::from_ref(&file), services, |_| true);
+                    let fill = |table: &mut Publisher| {
+                        for (key, shares) in &state {
+                            let service = Federated { key: key.clone(), shares: shares.clone() };
+                            table.publish(key, Some(&service));
+                        }
+                    };
+                    world.publisher.replace(config, std::slice::from_ref(&file), fill, |_| true);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The one task that writes: updates of all clusters → index → table.
 
+mod backlog;
 mod notes;
 
 use std::collections::btree_map::Entry;
@@ -20,13 +21,14 @@ use crate::source::status::{ErrorReason, Reason, Status};
 use crate::table::{Note, Publisher};
 use crate::zonefile::ZoneData;
 
+use backlog::Backlog;
 use notes::Notes;
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
 pub const UPDATE_QUEUE: usize = 1_024;
 /// Updates taken from the queue before the services that they change are compiled, each once.
 const BATCH: usize = 256;
-/// Services compiled before other tasks of the runtime get a turn.
+/// Services compiled before other updates, and other tasks of the runtime, get a turn.
 const PUBLISH_TURN: usize = 256;
 
 /// From one list that did not release held deletions to the next.
@@ -61,6 +63,7 @@ pub struct Federation {
     publisher: Publisher,
     members: Vec<Member>,
     notes: Notes,
+    backlog: Backlog,
     /// The clusters of which it was said that they are full.
     full: BTreeSet<ClusterId>,
     /// When a list that may release held deletions was last asked for.
@@ -174,6 +177,7 @@ impl Federation {
             publisher,
             members,
             notes: Notes::default(),
+            backlog: Backlog::default(),
             full: BTreeSet::new(),
             asked: BTreeMap::new(),
             shown: Vec::new(),
@@ -194,6 +198,8 @@ impl Federation {
 
     /// Goes over to another configuration. A cluster keeps all that was heard of it while it may still say it.
     pub fn reconfigure(&mut self, config: Arc<Config>, zones: &[ZoneData]) {
+        // It would name clusters by their old numbers.
+        debug_assert!(self.backlog.is_empty(), "`run` ends with nothing left to compile");
         let mut index = new_index(&config).seeded(self.seed);
         let mut members = Vec::with_capacity(config.clusters.len());
         let mut asked = BTreeMap::new();
@@ -215,15 +221,20 @@ impl Federation {
         self.asked = asked;
         self.full.clear();
         let index = &self.index;
-        let services = index.keys().into_iter().filter_map(|key| index.service(&key));
-        let said = self.publisher.replace(config, zones, services, |id| index.is_synced(id));
+        let keys = index.keys();
         let before = std::mem::take(&mut self.notes);
-        for (key, notes) in said {
-            if before.get(&key) != Some(&notes) {
-                self.say(&key, &notes);
-            }
-            self.notes.set(&key, notes);
-        }
+        let notes = &mut self.notes;
+        let fill = |table: &mut Publisher| {
+            table.reserve(keys.len());
+            index.services(&keys, |key, service| {
+                let said = table.publish(key, service);
+                if !said.is_empty() && before.get(key) != Some(&said) {
+                    say(table.config(), key, &said);
+                }
+                notes.set(key, said);
+            });
+        };
+        self.publisher.replace(config, zones, fill, |id| index.is_synced(id));
         self.show_clusters();
     }
 
@@ -249,6 +260,10 @@ impl Federation {
                         let changes = self.take(message, &mut updates);
                         self.publish(changes).await;
                     }
+                    while !self.backlog.is_empty() {
+                        self.publish(Vec::new()).await;
+                        tokio::task::yield_now().await;
+                    }
                     return (self, updates);
                 }
                 Some(message) = updates.recv() => self.take(message, &mut updates),
@@ -256,6 +271,8 @@ impl Federation {
                     let now = self.now();
                     vec![self.index.tick(now)]
                 }
+                // A change of one service does not wait for a list of a million.
+                () = tokio::task::yield_now(), if !self.backlog.is_empty() => Vec::new(),
             };
             self.publish(changes).await;
             self.ask_for_lists();
@@ -289,35 +306,49 @@ impl Federation {
         changes
     }
 
+    /// Compiles what these updates changed, but of long lists only what there is a turn for.
     async fn publish(&mut self, changes: Vec<Changes>) {
         let mut services = Vec::new();
         let mut synced = Vec::new();
         for change in changes {
-            services.extend(change.services);
-            synced.extend(change.synced);
+            if change.services.len() > PUBLISH_TURN {
+                self.publisher.reserve(change.services.len());
+                self.backlog.add(change.services, change.synced);
+            } else {
+                services.extend(change.services);
+                synced.extend(change.synced);
+            }
             if let Some(cluster) = change.refused {
                 self.refused(cluster);
             }
         }
         services.sort();
         services.dedup();
-        for (n, key) in services.into_iter().enumerate() {
-            let service = self.index.service(&key);
-            let notes = self.publisher.publish(&key, service.as_ref());
-            let new = self.notes.set(&key, notes);
-            self.say(&key, &new);
-            if n % PUBLISH_TURN == PUBLISH_TURN - 1 {
+        for (n, services) in services.chunks(PUBLISH_TURN).enumerate() {
+            if n > 0 {
                 tokio::task::yield_now().await;
             }
+            compile(&self.index, &mut self.publisher, &mut self.notes, services);
         }
-        // Only now: until its names are there, a cluster is one that could hold more of them.
-        for &cluster in &synced {
+        synced.extend(self.compile_backlog());
+        self.synced(&synced);
+    }
+
+    /// One turn. Gives the clusters that are synced with it.
+    fn compile_backlog(&mut self) -> Vec<ClusterId> {
+        compile(&self.index, &mut self.publisher, &mut self.notes, self.backlog.take(PUBLISH_TURN));
+        self.backlog.finished()
+    }
+
+    /// To be called when their names are in the table: until then, a cluster is one that could hold more of them.
+    fn synced(&mut self, clusters: &[ClusterId]) {
+        for &cluster in clusters {
             self.publisher.set_synced(cluster);
             let name = &self.publisher.config().cluster(cluster).name;
             let (services, slices) = self.index.counts(cluster);
             info!(cluster = %name, services, slices, "synced");
         }
-        self.show(&synced);
+        self.show(clusters);
     }
 
     fn refused(&mut self, cluster: ClusterId) {
@@ -329,12 +360,6 @@ impl Federation {
                 limit = config.limits.objects_per_cluster,
                 "the cluster has as many objects as limits.objectsPerCluster allows; new ones are left out"
             );
-        }
-    }
-
-    fn say(&self, key: &ServiceKey, notes: &[Note]) {
-        for note in notes {
-            warn!(reason = note.kind().label(), "{}", note.sentence(key, self.publisher.config()));
         }
     }
 
@@ -396,6 +421,21 @@ impl Federation {
         if !synced.is_empty() {
             self.seen.synced.notify_waiters();
         }
+    }
+}
+
+/// Puts services into the table as the index has them now.
+fn compile(index: &Index, publisher: &mut Publisher, notes: &mut Notes, services: &[ServiceKey]) {
+    index.services(services, |key, service| {
+        let said = publisher.publish(key, service);
+        let new = notes.set(key, said);
+        say(publisher.config(), key, &new);
+    });
+}
+
+fn say(config: &Config, key: &ServiceKey, notes: &[Note]) {
+    for note in notes {
+        warn!(reason = note.kind().label(), "{}", note.sentence(key, config));
     }
 }
 

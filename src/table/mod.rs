@@ -199,24 +199,18 @@ impl Publisher {
         Publisher { config, table, entries, shared, compiler: Compiler::default(), name: Vec::new() }
     }
 
-    /// Replaces everything at once: a table for `config` is filled with `services`, then swapped in. `synced` says
-    /// which of the new clusters need not be waited for.
+    /// Replaces everything at once: a table for `config`, which `fill` publishes all services in, is swapped in when it is
+    /// full. `synced` says which of the new clusters need not be waited for.
     pub fn replace(
         &mut self,
         config: Arc<Config>,
         zones: &[ZoneData],
-        services: impl Iterator<Item = Federated>,
+        fill: impl FnOnce(&mut Publisher),
         synced: impl Fn(ClusterId) -> bool,
-    ) -> Vec<(ServiceKey, Vec<Note>)> {
+    ) {
         let (table, names) = Table::new(&config, zones, self.table.seed);
         let mut next = Publisher::of(config, Arc::new(table), names, self.shared.clone());
-        let mut notes = Vec::new();
-        for service in services {
-            let said = next.publish(&service.key, Some(&service));
-            if !said.is_empty() {
-                notes.push((service.key, said));
-            }
-        }
+        fill(&mut next);
         for i in 0..next.config.clusters.len() {
             let id = ClusterId(i as u16);
             if synced(id) {
@@ -225,7 +219,6 @@ impl Publisher {
         }
         next.shared.store(next.table.clone());
         *self = next;
-        notes
     }
 
     /// Makes a service's answers what `service` says, in every zone; `None`: it is gone.

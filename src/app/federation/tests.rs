@@ -58,11 +58,19 @@ fn list(kind: Kind, names: impl Iterator<Item = String>) -> Update {
 
 impl Federation {
     /// What `run` does with one batch.
-    async fn batch(&mut self, cluster: u16, update: Update) {
+    async fn enter(&mut self, cluster: u16, update: Update) {
         let now = self.now();
         let changes = self.index.apply(ClusterId(cluster), update, now);
         self.publish(vec![changes]).await;
         self.ask_for_lists();
+    }
+
+    /// The same, until nothing is left to do.
+    async fn batch(&mut self, cluster: u16, update: Update) {
+        self.enter(cluster, update).await;
+        while !self.backlog.is_empty() {
+            self.publish(Vec::new()).await;
+        }
     }
 }
 
@@ -98,6 +106,27 @@ async fn only_a_cluster_that_has_synced_wakes_who_waits_for_it() {
     federation.batch(1, list(Kind::EndpointSlice, names(0))).await;
     assert!(synced.as_mut().enable(), "b has synced");
     assert!(seen.missing().is_empty());
+}
+
+#[tokio::test]
+async fn clusters_sync_one_after_the_other_when_their_services_are_compiled() {
+    let (mut federation, seen) = federation(&["a", "b", "c"]);
+    let (turns, none) = (list(Kind::Service, names(2 * PUBLISH_TURN + 10)), list(Kind::EndpointSlice, names(0)));
+    for cluster in 0..3 {
+        let services = if cluster < 2 { turns.clone() } else { list(Kind::Service, names(PUBLISH_TURN)) };
+        federation.batch(cluster, services).await;
+    }
+    // One turn for the first; then, of the second, what was compiled in that turn is to be compiled once more.
+    federation.enter(0, none.clone()).await;
+    assert_eq!(seen.missing(), ["a", "b", "c"]);
+    federation.enter(1, none.clone()).await;
+    assert_eq!(seen.missing(), ["a", "b", "c"]);
+    // What is done in one turn need not wait for the others.
+    federation.enter(2, none).await;
+    assert_eq!(seen.missing(), ["b"], "and the last ten of the first");
+    federation.publish(Vec::new()).await;
+    assert!(seen.missing().is_empty());
+    assert!(federation.backlog.is_empty());
 }
 
 #[tokio::test]
