@@ -267,9 +267,7 @@ impl Bench {
     fn publish(&mut self, mut keys: Vec<ServiceKey>) -> usize {
         keys.sort();
         keys.dedup();
-        for key in &keys {
-            self.publisher.publish(key, self.index.service(key).as_ref());
-        }
+        self.index.services(&keys, |key, service| drop(self.publisher.publish(key, service)));
         keys.len()
     }
 
@@ -289,11 +287,14 @@ impl Bench {
         }
         let index = Memory::now()?;
         let from = Cpu::now();
+        let keys = self.index.keys();
+        self.publisher.reserve(keys.len());
         let mut published = 0;
-        for key in self.index.keys() {
-            self.publisher.publish(&key, self.index.service(&key).as_ref());
+        self.index.services(&keys, |key, service| {
+            self.publisher.publish(key, service);
             published += 1;
-        }
+        });
+        drop(keys);
         let publish = from.elapsed();
         assert_eq!(published, world.services, "every service is published");
         for cluster in 0..world.clusters {
