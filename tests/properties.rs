@@ -163,6 +163,11 @@ proptest! {
     fn every_answer_is_what_the_oracle_says(federation in federations(), salt in any::<u32>()) {
         every_answer(&federation, salt)?;
     }
+}
+
+proptest! {
+    // Each is large.
+    #![proptest_config(Cases { cases: 12, max_shrink_time: 15_000, ..Cases::default() })]
 
     /// Services for which there is a short way, and such as just miss it.
     #[test]
