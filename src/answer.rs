@@ -92,7 +92,7 @@ struct Place {
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
-    /// Nothing but its answer's data is left to look at.
+    /// It may go the short way.
     short: bool,
 }
 

@@ -1,6 +1,7 @@
 //! The short way: plain queries for a service's own name, and for SRV those of its ports, in a zone whose static data cannot
-//! stand there, so that nothing but the service's entry decides. Most queries of most clients are of this kind. It says, octet for octet, what the long way
-//! says; whatever it cannot be sure of it leaves to that.
+//! stand there, so that nothing but the service's entry decides. Most queries of most clients are of this kind.
+//!
+//! It says, octet for octet, what the long way says, and leaves to that whatever it cannot be sure of. The tests ask both.
 
 use super::Rcode;
 use crate::table::{A_RECORD, NameHash, Random, Sight, Snapshot, ViewIndex, Zone};

@@ -41,8 +41,8 @@ const TAG_SHIFT: u32 = 48;
 const ADDRESS: usize = (1 << TAG_SHIFT) - 1;
 /// Of a slot whose entry was removed. No entry has this address.
 const GONE: usize = 1;
-/// The first octets of an entry that are worth fetching ahead: a service of three clusters has about 150.
-const FETCH_AHEAD: usize = 3;
+/// The first cache lines of an entry that are fetched ahead: what an answer takes from a service as most are.
+const FETCH_AHEAD: usize = 2;
 const CACHE_LINE: usize = 64;
 /// Entries that are fetched ahead while all are put into another array: each of them is a cache miss.
 const REHASH_AHEAD: usize = 8;

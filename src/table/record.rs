@@ -14,6 +14,16 @@
 //! port        flags and protocol (1), number (2), name length (1), name
 //! ```
 //!
+//! A service as most are ([`Record::is_uniform`]) is shorter, so that an answer needs a cache line or two of it:
+//!
+//! ```text
+//! head        as above
+//! weight      (2), of each candidate
+//! clusters    (2 each)
+//! addresses   ingress (4) and clusterIP (4) of each
+//! port list   of all
+//! ```
+//!
 //! Numbers are little endian, offsets count from the start of the entry.
 
 use std::net::IpAddr;
@@ -24,7 +34,8 @@ use crate::ranking::{Reach, Tier};
 
 /// Octets of a candidate.
 const CANDIDATE: usize = 17;
-/// Where in a candidate it stands where its addresses begin.
+/// Where in a candidate it stands where its port list and its addresses begin.
+const PORTS_AT: usize = 9;
 const ADDRESSES_AT: usize = 13;
 /// Most candidates of a uniform service.
 pub(super) const MOST_UNIFORM: usize = 8;
@@ -80,8 +91,8 @@ fn offset_at(octets: &[u8], at: usize) -> usize {
 pub struct Record<'a>(&'a [u8]);
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate<'a> {
-    fields: &'a [u8; CANDIDATE],
+pub(super) struct Candidate {
+    fields: [u8; CANDIDATE],
 }
 
 /// The ready pods of a headless share.
@@ -188,14 +199,13 @@ impl<'a> Record<'a> {
     }
 
     /// The clusters of a uniform record, and what each gives: the octets of its ingress address and then of its clusterIP,
-    /// as one number. The addresses stand together, since there is one list of ports, and it comes before them.
+    /// as one number.
     #[inline(always)]
     pub(super) fn uniform(self) -> impl Iterator<Item = (ClusterId, u64)> {
         debug_assert!(self.is_uniform());
-        let fields = self.fields();
-        let at = fields.first().map_or(0, |fields| u32_at(fields, ADDRESSES_AT)) as usize;
-        let pairs = self.0[at..].as_chunks().0;
-        fields.iter().zip(pairs).map(|(fields, &pair)| (ClusterId(u16_at(fields, 0)), u64::from_le_bytes(pair)))
+        let (clusters, rest) = self.0[name_end(self.0) + 2..].split_at(2 * self.len());
+        let clusters = clusters.as_chunks().0.iter().map(|&id| ClusterId(u16::from_le_bytes(id)));
+        clusters.zip(rest.as_chunks().0.iter().map(|&pair| u64::from_le_bytes(pair)))
     }
 
     #[inline]
@@ -204,14 +214,30 @@ impl<'a> Record<'a> {
     }
 
     #[inline]
-    fn fields(self) -> &'a [[u8; CANDIDATE]] {
-        let at = name_end(self.0);
-        self.0[at..at + self.len() * CANDIDATE].as_chunks().0
+    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate> + use<'a> {
+        (0..self.len()).map(move |n| self.candidate(n))
     }
 
     #[inline]
-    pub(super) fn candidates(self) -> impl Iterator<Item = Candidate<'a>> {
-        self.fields().iter().map(|fields| Candidate { fields })
+    fn candidate(self, n: usize) -> Candidate {
+        let at = name_end(self.0);
+        if self.is_uniform() {
+            return self.uniform_candidate(n);
+        }
+        let fields = self.0[at + n * CANDIDATE..].first_chunk().expect("an entry has as many as its head says");
+        Candidate { fields: *fields }
+    }
+
+    fn uniform_candidate(self, n: usize) -> Candidate {
+        let (at, count) = (name_end(self.0), self.len());
+        let addresses = at + 2 + 2 * count;
+        let mut fields = [0; CANDIDATE];
+        fields[..2].copy_from_slice(&self.0[at + 2 + 2 * n..][..2]);
+        fields[2..4].copy_from_slice(&self.0[at..at + 2]);
+        fields[4..9].copy_from_slice(&[flag::READY | flag::EXPOSED, 1, 0, 1, 0]);
+        fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count) as u32).to_le_bytes());
+        fields[ADDRESSES_AT..].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
+        Candidate { fields }
     }
 
     pub(super) fn ports(self, at: u32) -> Ports<'a> {
@@ -231,15 +257,15 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Candidate<'_> {
+impl Candidate {
     #[inline]
     pub fn cluster(self) -> ClusterId {
-        ClusterId(u16_at(self.fields, 0))
+        ClusterId(u16_at(&self.fields, 0))
     }
 
     #[inline]
     pub fn weight(self) -> u16 {
-        u16_at(self.fields, 2)
+        u16_at(&self.fields, 2)
     }
 
     /// Whether it exists for a view that has this to do with its cluster.
@@ -261,13 +287,13 @@ impl Candidate<'_> {
     /// Where its addresses begin.
     #[inline]
     pub fn addresses_at(self) -> u32 {
-        u32_at(self.fields, ADDRESSES_AT)
+        u32_at(&self.fields, ADDRESSES_AT)
     }
 
     /// Where its port list stands.
     #[inline]
     pub fn ports_at(self) -> u32 {
-        u32_at(self.fields, 9)
+        u32_at(&self.fields, PORTS_AT)
     }
 
     /// Counts of ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6, in the order in which they stand.
@@ -466,6 +492,8 @@ pub(super) struct Encoder {
     next: usize,
     /// Where the first few lists of ports stand: equal ones are stored once, and most are equal.
     port_lists: Vec<(usize, usize)>,
+    /// A record in its shorter form.
+    uniform: Vec<u8>,
 }
 
 impl Encoder {
@@ -500,8 +528,8 @@ impl Encoder {
         fields[..2].copy_from_slice(&parts.cluster.0.to_le_bytes());
         fields[2..4].copy_from_slice(&parts.weight.to_le_bytes());
         fields[4..9].copy_from_slice(&[flags, i4, i6, c4, c6]);
-        fields[9..13].copy_from_slice(&ports.to_le_bytes());
-        fields[13..].copy_from_slice(&at.to_le_bytes());
+        fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&ports.to_le_bytes());
+        fields[ADDRESSES_AT..].copy_from_slice(&at.to_le_bytes());
         self.next += 1;
     }
 
@@ -585,16 +613,34 @@ impl Encoder {
         debug_assert_eq!(self.next, self.candidates);
         let record = Record(&self.octets);
         let first = record.candidates().next().map(|c| (c.weight(), c.ports_at()));
-        let uniform = |c: Candidate<'_>| {
+        let uniform = |c: Candidate| {
             let plain = c.flags() == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
             plain && first == Some((c.weight(), c.ports_at()))
         };
         if shares_addresses {
             self.octets[1] = SERVICE_WITH_SHARED_ADDRESSES;
-        } else if self.candidates <= MOST_UNIFORM && record.candidates().all(uniform) {
-            self.octets[1] = UNIFORM_SERVICE;
+        } else if (1..=MOST_UNIFORM).contains(&self.candidates) && record.candidates().all(uniform) {
+            return self.uniform();
         }
         &self.octets
+    }
+
+    /// The shorter form of what was laid out.
+    fn uniform(&mut self) -> &[u8] {
+        let Encoder { octets, uniform: short, .. } = self;
+        let record = Record(octets);
+        let (start, count) = (name_end(octets), record.len());
+        let first = record.candidate(0);
+        // There is one port list, and nothing between the addresses.
+        let (ports, addresses) = (first.ports_at() as usize, first.addresses_at() as usize);
+        short.clear();
+        short.extend_from_slice(&octets[..start]);
+        short[1] = UNIFORM_SERVICE;
+        short.extend_from_slice(&first.weight().to_le_bytes());
+        record.candidates().for_each(|c| short.extend_from_slice(&c.cluster().0.to_le_bytes()));
+        short.extend_from_slice(&octets[addresses..addresses + 8 * count]);
+        short.extend_from_slice(&octets[ports..addresses]);
+        short
     }
 }
 
