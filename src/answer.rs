@@ -529,11 +529,11 @@ impl<'a> Lookup<'a, '_, '_> {
         let Lookup { table, zone, view, query, qtype, hash } = self;
         let depth = zone.label_count();
         let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
-            let namespace = table.has_namespace(query.name(), view);
+            let namespace = table.has_namespace(zone, query.prefix(depth), view);
             return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
         };
         let labels = depth + 2;
-        if let Some(record) = table.service(hash, query.suffix(labels))
+        if let Some(record) = table.service(hash, zone, query.part(labels, depth))
             && let Some(found) =
                 table.sight(record, zone, view).look_up(query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
         {
@@ -544,7 +544,7 @@ impl<'a> Lookup<'a, '_, '_> {
             }
         }
         // Only a wildcard needs to know whether the namespace is there.
-        let namespace = zone.has_wildcards() && table.has_namespace(query.suffix(depth + 1), view);
+        let namespace = zone.has_wildcards() && table.has_namespace(zone, query.part(depth + 1, depth), view);
         if namespace { Federated::Namespace } else { Federated::Nothing }
     }
 }
@@ -566,9 +566,9 @@ enum Federated<'a> {
 /// `None`: the name is no service's, nor below one's.
 #[inline]
 fn service_hash(table: &Snapshot<'_>, zone: &Zone, query: &Query) -> Option<NameHash> {
-    let labels = zone.label_count() + 2;
-    let has = zone.is_federation() && query.label_count() >= labels;
-    has.then(|| table.hash(query.suffix(labels)))
+    let depth = zone.label_count();
+    let has = zone.is_federation() && query.label_count() >= depth + 2;
+    has.then(|| table.hash(zone, query.part(depth + 2, depth)))
 }
 
 /// The first of the name's last `count` labels.

@@ -117,13 +117,21 @@ fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Result<(), NameError> {
 /// Whether two names in wire form and lower case are one: what `==` says, without its call.
 #[inline]
 pub fn is_same(a: &[u8], b: &[u8]) -> bool {
-    const BLOCK: usize = 16;
     if a.len() != b.len() {
         return false;
     }
-    let (Some(a_end), Some(b_end)) = (a.last_chunk::<BLOCK>(), b.last_chunk::<BLOCK>()) else { return a == b };
-    let blocks = || a.as_chunks::<BLOCK>().0.iter().zip(b.as_chunks::<BLOCK>().0);
-    a_end == b_end && blocks().all(|(a, b)| a == b)
+    // Blocks from both ends, which may overlap.
+    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<16>(), b.last_chunk::<16>()) {
+        let mut blocks = a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0);
+        return a_end == b_end && blocks.all(|(a, b)| a == b);
+    }
+    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        return a_end == b_end && a.first_chunk::<8>() == b.first_chunk();
+    }
+    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<4>(), b.last_chunk::<4>()) {
+        return a_end == b_end && a.first_chunk::<4>() == b.first_chunk();
+    }
+    a == b
 }
 
 /// `<service>.<namespace>.<zone>`, the key of the table.
@@ -212,6 +220,20 @@ impl fmt::Debug for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_the_same_in_every_octet() {
+        for length in 0..60 {
+            let name: Vec<u8> = (0..length).collect();
+            assert!(is_same(&name, &name.clone()));
+            for at in 0..name.len() {
+                let mut other = name.clone();
+                other[at] ^= 0x40;
+                assert!(!is_same(&name, &other), "{length} octets, another one at {at}");
+                assert!(!is_same(&name, &name[..at]));
+            }
+        }
+    }
 
     #[test]
     fn presentation_and_wire() {

@@ -33,6 +33,33 @@ fn no_address_yet() {
     check(C0, "new.ns AAAA", "NOERROR aa\n@nodata");
 }
 
+/// A service is in every federation zone, under each zone's own rules.
+#[test]
+fn zones_are_apart() {
+    let mut config = config(vec![cluster("c0", "r")]);
+    let mut other = zone("Other.Example.com");
+    (other.ttl, other.negative_ttl) = (60, 7);
+    config.zones.push(other);
+    let mut world = World::new(config, ZONE_FILE).synced();
+    world.publish(key("ns", "s"), vec![load_balancer(0, "10.0.0.1", &["104.0.0.1"])]);
+    let mut ask = |name: &str, rtype: u16| {
+        let answer = Ask::new(name, rtype).send(&mut world, EXTERNAL);
+        let records = answer.answers.iter().chain(&answer.authorities);
+        let records = records.map(|r| (r.name.to_string().to_ascii_lowercase(), r.ttl, r.data.to_string()));
+        (answer.metadata.response_code.to_string(), records.collect::<Vec<_>>())
+    };
+    for (zone, ttl, negative) in [("example.com", 30, 5), ("other.example.com", 60, 7)] {
+        let name = format!("s.ns.{zone}.");
+        assert_eq!(ask(&name, 1).1, [(name.clone(), ttl, "104.0.0.1".to_owned())]);
+        let port = format!("_client._tcp.{name}");
+        assert_eq!(ask(&port, 33).1, [(port.clone(), ttl, format!("0 100 2379 c0.{name}"))]);
+        let (rcode, soa) = ask(&format!("gone.ns.{zone}."), 1);
+        assert_eq!((&*rcode, &*soa[0].0, soa[0].1), ("Non-Existent Domain", &*format!("{zone}."), negative));
+        assert_eq!(ask(&format!("ns.{zone}."), 1).0, "No Error");
+        assert_eq!(ask(&format!("n.{zone}."), 1).0, "Non-Existent Domain");
+    }
+}
+
 /// Which families are answered, by what each cluster has. The last column: which clusters are ready.
 #[test]
 fn families() {

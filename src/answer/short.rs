@@ -58,8 +58,9 @@ impl Short<'_> {
         let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
         let most = most.min(buffer.len()) - opt;
         let room = buffer.get_mut(query.end..most)?;
-        let service = query.suffix_at(zone.label_count() + SERVICE_LABELS);
-        let Written { octets, rcode, counts } = match table.service(hash, &query.name()[service..]) {
+        let depth = zone.label_count();
+        let name = query.part(depth + SERVICE_LABELS, depth);
+        let Written { octets, rcode, counts } = match table.service(hash, zone, name) {
             Some(record) if query.qtype == rtype::A => {
                 let sight = table.sight(record, zone, view);
                 if !sight.is_uniform() {
@@ -68,7 +69,7 @@ impl Short<'_> {
                 let count = sight.write_uniform(room, random)?;
                 Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
-            Some(record) => self.other_type(&table.sight(record, zone, view), HEADER + service, room)?,
+            Some(record) => self.other_type(&table.sight(record, zone, view), room)?,
             None if all_heard && !zone.has_wildcards() => self.negative(Rcode::NxDomain, zone.nxdomain_ttl(), room)?,
             None => return None,
         };
@@ -90,15 +91,16 @@ impl Short<'_> {
         Some((end + opt, rcode))
     }
 
-    /// Not inlined, so that A's way has the registers for itself. `service`: where the service's name stands in the message.
+    /// Not inlined, so that A's way has the registers for itself.
     #[inline(never)]
-    fn other_type(self, sight: &Sight<'_>, service: usize, room: &mut [u8]) -> Option<Written> {
+    fn other_type(self, sight: &Sight<'_>, room: &mut [u8]) -> Option<Written> {
         if !sight.is_uniform() {
             return None;
         }
         if self.query.qtype != rtype::SRV {
             return self.negative(Rcode::NoData, self.zone.nodata_ttl(), room);
         }
+        let service = HEADER + self.query.suffix_at(self.zone.label_count() + SERVICE_LABELS);
         let [port, protocol] = self.query.first_labels();
         let port = sight.uniform_port(port, protocol)?;
         let (octets, count) = sight.write_uniform_targets(port, service, room)?;

@@ -130,7 +130,7 @@ impl Compiler {
     fn encode(&mut self, service: &Federated, names: &mut Names<'_>, clusters: &[Cluster]) {
         names.check_static(&[]);
         names.check_ports(service);
-        self.encoder.begin(names.owner, service.shares.len());
+        self.encoder.begin(names.zone.key(names.owner), service.shares.len());
         self.anywhere.clear();
         self.local.clear();
         let mut totals = Totals::default();

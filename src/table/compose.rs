@@ -30,6 +30,8 @@ pub struct Perspective<'a> {
     pub(super) members: &'a [Member],
     pub(super) policy: &'a Policy,
     pub(super) cut: Cut,
+    /// The zone's name in wire form.
+    pub(super) apex: &'a [u8],
 }
 
 /// A candidate that the view can see.

@@ -1,4 +1,4 @@
-//! Names → octets: a hash map with one writer and any number of readers, none of which waits.
+//! Names in zones → octets: a hash map with one writer and any number of readers, none of which waits.
 //!
 //! Open addressing with linear probing. A slot is one word, the pointer to an entry, whose unused upper 16 bits hold a part
 //! of the hash, so that a lookup reads one slot, as a rule, and then one entry, which is one allocation: a query pays two
@@ -47,15 +47,26 @@ const CACHE_LINE: usize = 64;
 /// Entries that are fetched ahead while all are put into another array: each of them is a cache miss.
 const REHASH_AHEAD: usize = 8;
 
-/// Where the name of an entry stands in its octets, which begin with the name's length; what the octets between are is not
-/// looked at here.
-pub(super) const NAME_AT: usize = 4;
+/// Where the zone and the name of an entry stand in its octets, which begin with the name's length; what the octets between
+/// are is not looked at here.
+const ZONE_AT: usize = 4;
+const NAME_AT: usize = 5;
+
+/// What an entry is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key<'a> {
+    /// The number of the zone.
+    pub zone: u8,
+    /// Labels in front of the zone's name, in wire form and lower case.
+    pub name: &'a [u8],
+}
 
 /// What an entry's octets begin with. `more` is anything.
-pub(super) fn put_head(octets: &mut Vec<u8>, name: &[u8], kind: u8, more: [u8; 2]) {
-    octets.extend_from_slice(&[name.len() as u8, kind]);
+pub(super) fn put_head(octets: &mut Vec<u8>, key: Key<'_>, kind: u8, more: [u8; 2]) {
+    octets.extend_from_slice(&[key.name.len() as u8, kind]);
     octets.extend_from_slice(&more);
-    octets.extend_from_slice(name);
+    octets.push(key.zone);
+    octets.extend_from_slice(key.name);
 }
 
 #[inline]
@@ -66,6 +77,11 @@ pub(super) fn name_end(octets: &[u8]) -> usize {
 #[inline]
 pub(super) fn name_of(octets: &[u8]) -> &[u8] {
     &octets[NAME_AT..name_end(octets)]
+}
+
+#[inline]
+pub(super) fn key_of(octets: &[u8]) -> Key<'_> {
+    Key { zone: octets[ZONE_AT], name: name_of(octets) }
 }
 
 struct Shared {
@@ -113,7 +129,7 @@ impl Slots {
         (0..self.cells.len()).map(move |n| &self.cells[(first + n) & mask])
     }
 
-    /// The slot and the octets of the entry with this name. `load` reads a slot.
+    /// The slot and the octets of the entry with this key. `load` reads a slot.
     ///
     /// # Safety
     ///
@@ -122,7 +138,7 @@ impl Slots {
     unsafe fn find<'s>(
         &'s self,
         hash: u64,
-        name: &[u8],
+        key: Key<'_>,
         load: impl Fn(&AtomicPtr<Head>) -> *mut Head,
     ) -> Option<(&'s AtomicPtr<Head>, &'s [u8])> {
         let mask = self.cells.len() - 1;
@@ -134,7 +150,7 @@ impl Slots {
             if tag_of(entry) == tag(hash) && entry.addr() > GONE {
                 // SAFETY: it is neither null nor GONE, so it came from `allocate`; the caller keeps it alive.
                 let octets = unsafe { octets_of(untagged(entry)) };
-                if is_same(name_of(octets), name) {
+                if octets[ZONE_AT] == key.zone && is_same(name_of(octets), key.name) {
                     return Some((cell, octets));
                 }
             }
@@ -212,7 +228,7 @@ impl Drop for Shared {
     }
 }
 
-pub(super) type HashName = dyn Fn(&[u8]) -> u64 + Send + Sync;
+pub(super) type HashKey = dyn Fn(Key<'_>) -> u64 + Send + Sync;
 
 /// Whether more than five eighths of the slots would be in use: linear probing is short up to there (1.8 slots for a name
 /// that is there, 4 for one that is not, both most often in one cache line).
@@ -227,14 +243,14 @@ pub(super) struct Map(Arc<Shared>);
 /// The one writer's side.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    hash: Box<HashName>,
+    hash: Box<HashKey>,
     /// Entries, and slots that are not free.
     live: usize,
     used: usize,
 }
 
-/// An empty map, to be read by names under this hash of them.
-pub(super) fn new(hash: Box<HashName>) -> (Map, Writer) {
+/// An empty map, to be read by keys under this hash of them.
+pub(super) fn new(hash: Box<HashKey>) -> (Map, Writer) {
     let slots = Box::into_raw(Box::new(Slots::new(LEAST_SLOTS)));
     let shared = Arc::new(Shared { slots: AtomicPtr::new(slots), collector: Collector::new() });
     (Map(Arc::clone(&shared)), Writer { shared, hash, live: 0, used: 0 })
@@ -260,11 +276,11 @@ impl Pinned<'_> {
         unsafe { &*self.guard.protect(&self.shared.slots, Ordering::Acquire) }
     }
 
-    /// The octets of the entry with this name.
+    /// The octets of the entry with this key.
     #[inline]
-    pub fn get(&self, hash: u64, name: &[u8]) -> Option<&[u8]> {
+    pub fn get(&self, hash: u64, key: Key<'_>) -> Option<&[u8]> {
         // SAFETY: the guard is older than the load of any entry, and lives as long as `self`.
-        let found = unsafe { self.slots().find(hash, name, |cell| self.guard.protect(cell, Ordering::Acquire)) };
+        let found = unsafe { self.slots().find(hash, key, |cell| self.guard.protect(cell, Ordering::Acquire)) };
         found.map(|(_, octets)| octets)
     }
 
@@ -319,17 +335,17 @@ impl Writer {
         prefetch(&raw const slots.cells[hash as usize & (slots.cells.len() - 1)]);
     }
 
-    pub fn get(&self, hash: u64, name: &[u8]) -> Option<&[u8]> {
-        self.find(hash, name).map(|(_, octets)| octets)
+    pub fn get(&self, hash: u64, key: Key<'_>) -> Option<&[u8]> {
+        self.find(hash, key).map(|(_, octets)| octets)
     }
 
-    /// Puts an entry in the place of that with the same name, if there is one. The name is in `octets`, see [`NAME_AT`];
-    /// `hash` is its hash.
+    /// Puts an entry in the place of that with the same key, if there is one. The key is in `octets`, see [`put_head`]; `hash`
+    /// is its hash.
     pub fn insert(&mut self, hash: u64, octets: &[u8]) {
-        let name = name_of(octets);
-        debug_assert_eq!(hash, (self.hash)(name));
+        let key = key_of(octets);
+        debug_assert_eq!(hash, (self.hash)(key));
         let entry = allocate(octets).as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT);
-        if let Some((cell, _)) = self.find(hash, name) {
+        if let Some((cell, _)) = self.find(hash, key) {
             let old = cell.swap(entry, Ordering::AcqRel);
             self.retire(old);
             return;
@@ -349,9 +365,9 @@ impl Writer {
         self.live += 1;
     }
 
-    /// False: there is no entry with this name.
-    pub fn remove(&mut self, hash: u64, name: &[u8]) -> bool {
-        let Some((cell, _)) = self.find(hash, name) else { return false };
+    /// False: there is no entry with this key.
+    pub fn remove(&mut self, hash: u64, key: Key<'_>) -> bool {
+        let Some((cell, _)) = self.find(hash, key) else { return false };
         let old = cell.swap(ptr::without_provenance_mut(GONE), Ordering::AcqRel);
         self.retire(old);
         self.live -= 1;
@@ -363,9 +379,9 @@ impl Writer {
         unsafe { &*self.shared.slots.load(Ordering::Relaxed) }
     }
 
-    fn find(&self, hash: u64, name: &[u8]) -> Option<(&AtomicPtr<Head>, &[u8])> {
+    fn find(&self, hash: u64, key: Key<'_>) -> Option<(&AtomicPtr<Head>, &[u8])> {
         // SAFETY: only this writer retires entries, by `&mut self`, and `self` is borrowed.
-        unsafe { self.slots().find(hash, name, |cell| cell.load(Ordering::Relaxed)) }
+        unsafe { self.slots().find(hash, key, |cell| cell.load(Ordering::Relaxed)) }
     }
 
     /// Makes sure that there is room for one more.
@@ -390,8 +406,8 @@ impl Writer {
                 prefetch(untagged(ahead));
             }
             // SAFETY: it is neither null nor GONE, so it came from `allocate`, and only this writer retires entries.
-            let name = name_of(unsafe { octets_of(untagged(entry)) });
-            let free = new.probe((self.hash)(name)).find(|cell| cell.load(Ordering::Relaxed).is_null());
+            let key = key_of(unsafe { octets_of(untagged(entry)) });
+            let free = new.probe((self.hash)(key)).find(|cell| cell.load(Ordering::Relaxed).is_null());
             free.expect("there are more slots than entries").store(entry, Ordering::Relaxed);
         }
         let new = Box::into_raw(Box::new(new));

@@ -1,8 +1,8 @@
 //! The table: names → what answers are made from. One [`Publisher`] writes, any number of [`Reader`]s read; a reader takes
 //! no lock, allocates nothing, and sees a service either as it was or as it is.
 //!
-//! A service is one entry under `S.N.Z` (`record.rs`); what stands to the left of that is found inside the entry
-//! (`compose.rs`). A namespace `N.Z` is an entry that lists nothing. What concerns a whole cluster or view stands beside the
+//! A service is one entry under its zone and `S.N` (`record.rs`); what stands to the left of that is found inside the entry
+//! (`compose.rs`). A namespace is an entry under its zone and `N` that lists nothing. What concerns a whole cluster or view stands beside the
 //! entries, once. A new configuration makes a new table, which is filled aside and then swapped in.
 
 mod compile;
@@ -30,12 +30,13 @@ pub use statics::{NegativeSoa, Node, Policy, Walk, Zone};
 
 use compile::Compiler;
 use compose::Perspective;
+use map::Key;
 use record::NAMESPACE;
 
 use crate::config::{Config, Namespaces};
 use crate::location::ClientTable;
 use crate::model::{ClusterId, Federated, Label, ServiceKey, View, ViewRule, is_label};
-use crate::names::{Name, write_service_name};
+use crate::names::write_service_name;
 use crate::ranking::{Reach, reach};
 use crate::wire::Query;
 use crate::zonefile::ZoneData;
@@ -79,16 +80,18 @@ struct Member {
     namespaces: Namespaces,
 }
 
-fn hash(state: &FixedState, name: &[u8]) -> u64 {
+/// The zones of one name differ in every bit of it.
+#[inline]
+fn hash(state: &FixedState, key: Key<'_>) -> u64 {
     let mut hasher = state.build_hasher();
-    hasher.write(name);
-    hasher.finish()
+    hasher.write(key.name);
+    hasher.finish() ^ u64::from(key.zone).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// The entry of a namespace: which views see a service in it.
-fn namespace_entry(name: &[u8], views: &ViewSet) -> Vec<u8> {
+fn namespace_entry(key: Key<'_>, views: &ViewSet) -> Vec<u8> {
     let mut octets = Vec::new();
-    map::put_head(&mut octets, name, NAMESPACE, [0; 2]);
+    map::put_head(&mut octets, key, NAMESPACE, [0; 2]);
     octets.extend(views.0.iter().flat_map(|word| word.to_le_bytes()));
     octets
 }
@@ -141,6 +144,9 @@ impl Table {
         let mut compiled: Vec<Zone> =
             config.zones.iter().zip(zones).map(|(zone, data)| Zone::new(zone, data, seed)).collect();
         compiled.sort_by_key(|zone| std::cmp::Reverse(zone.label_count()));
+        for (number, zone) in (0..=u8::MAX).zip(&mut compiled) {
+            zone.number = number;
+        }
         let clients = config.clusters.iter().enumerate();
         let clients = clients.map(|(i, cluster)| (ClusterId(i as u16), &cluster.client_cidrs[..]));
         let members = config.clusters.iter().map(|cluster| Member {
@@ -153,7 +159,7 @@ impl Table {
         let state = FixedState::with_seed(seed);
         let (names, writer) = map::new(Box::new({
             let state = state.clone();
-            move |name| hash(&state, name)
+            move |key| hash(&state, key)
         }));
         let table = Table {
             zones: compiled.into(),
@@ -195,7 +201,8 @@ impl Publisher {
     }
 
     fn of(config: Arc<Config>, table: Arc<Table>, names: map::Writer, shared: Arc<ArcSwap<Table>>) -> Publisher {
-        let entries = Entries { names, namespaces: HashMap::with_hasher(table.hash.clone()) };
+        let namespaces = table.zones.iter().map(|_| HashMap::with_hasher(table.hash.clone())).collect();
+        let entries = Entries { names, namespaces };
         Publisher { config, table, entries, shared, compiler: Compiler::default(), name: Vec::new() }
     }
 
@@ -231,13 +238,14 @@ impl Publisher {
                 notes.extend(service.map(|_| Note::LongName { zone: zone.apex.clone(), what: key.to_string() }));
                 continue;
             }
-            let hash = hash(&table.hash, name);
+            let key = zone.key(name);
+            let hash = hash(&table.hash, key);
             entries.names.prefetch(hash);
             match service.map(|service| compiler.compile(service, name, zone, config)) {
                 Some(Ok(compiled)) => {
                     let views = table.views_of(compiled.record);
                     if views.is_empty() {
-                        entries.remove(table, hash, name);
+                        entries.remove(table, hash, key);
                     } else {
                         notes.extend(compiled.notes);
                         entries.put(table, hash, compiled.record, &views);
@@ -245,9 +253,9 @@ impl Publisher {
                 }
                 Some(Err(note)) => {
                     notes.push(note);
-                    entries.remove(table, hash, name);
+                    entries.remove(table, hash, key);
                 }
-                None => entries.remove(table, hash, name),
+                None => entries.remove(table, hash, key),
             }
         }
         notes.sort();
@@ -282,44 +290,44 @@ impl Publisher {
 /// What is written to, with what the writer alone has to know of it.
 struct Entries {
     names: map::Writer,
-    /// `N.Z` → for each view, how many services it sees there.
-    namespaces: HashMap<Name, Vec<u32>, FixedState>,
+    /// For each zone, N → for each view, how many services it sees there.
+    namespaces: Vec<HashMap<Box<[u8]>, Vec<u32>, FixedState>>,
 }
 
 impl Entries {
     /// `after`: the views that see the service of this record.
     fn put(&mut self, table: &Table, hash: u64, record: &[u8], after: &ViewSet) {
-        let name = map::name_of(record);
-        let before = match self.names.get(hash, name) {
+        let key = map::key_of(record);
+        let before = match self.names.get(hash, key) {
             // A cluster that is listed again mostly says what it said before.
             Some(entry) if entry == record => return,
             Some(entry) => table.views_of(entry),
             None => ViewSet::default(),
         };
-        let namespace = parent(name);
+        let namespace = parent(key);
         // The namespace is there before its first service, and until after its last.
         self.count(table, namespace, after, &before, 1);
         self.names.insert(hash, record);
         self.count(table, namespace, &before, after, -1);
     }
 
-    fn remove(&mut self, table: &Table, hash: u64, name: &[u8]) {
-        let Some(entry) = self.names.get(hash, name).filter(|entry| Record::new(entry).is_some()) else { return };
+    fn remove(&mut self, table: &Table, hash: u64, key: Key<'_>) {
+        let Some(entry) = self.names.get(hash, key).filter(|entry| Record::new(entry).is_some()) else { return };
         let before = table.views_of(entry);
-        self.names.remove(hash, name);
-        self.count(table, parent(name), &before, &ViewSet::default(), -1);
+        self.names.remove(hash, key);
+        self.count(table, parent(key), &before, &ViewSet::default(), -1);
     }
 
     /// Adds `by` to the namespace's count in the views that are in `these` and not in `but`.
-    fn count(&mut self, table: &Table, namespace: &[u8], these: &ViewSet, but: &ViewSet, by: i32) {
+    fn count(&mut self, table: &Table, namespace: Key<'_>, these: &ViewSet, but: &ViewSet, by: i32) {
         if these.is_subset(but) {
             return;
         }
-        if !self.namespaces.contains_key(namespace) {
-            let name = Name::from_wire(namespace).expect("what is left of a name without its first label is one");
-            self.namespaces.insert(name, vec![0; table.views.len()]);
+        let zone = &mut self.namespaces[usize::from(namespace.zone)];
+        if !zone.contains_key(namespace.name) {
+            zone.insert(namespace.name.into(), vec![0; table.views.len()]);
         }
-        let counts = self.namespaces.get_mut(namespace).expect("it was put in if it was not there");
+        let counts = zone.get_mut(namespace.name).expect("it was put in if it was not there");
         let mut set = ViewSet::default();
         let mut changed = false;
         for (view, count) in counts.iter_mut().enumerate() {
@@ -333,7 +341,7 @@ impl Entries {
             }
         }
         if set.is_empty() {
-            self.namespaces.remove(namespace);
+            zone.remove(namespace.name);
             if changed {
                 self.names.remove(hash(&table.hash, namespace), namespace);
             }
@@ -343,9 +351,9 @@ impl Entries {
     }
 }
 
-/// The name in wire form without its first label, which it has.
-fn parent(name: &[u8]) -> &[u8] {
-    &name[1 + usize::from(name[0])..]
+/// The namespace of a service.
+fn parent(service: Key<'_>) -> Key<'_> {
+    Key { name: &service.name[1 + usize::from(service.name[0])..], ..service }
 }
 
 impl Table {
@@ -421,8 +429,9 @@ impl Snapshot<'_> {
     }
 
     #[inline]
-    pub fn hash(&self, name: &[u8]) -> NameHash {
-        NameHash(hash(&self.table.hash, name))
+    /// Of a name in this zone: the labels in front of the zone's own.
+    pub fn hash(&self, zone: &Zone, name: &[u8]) -> NameHash {
+        NameHash(hash(&self.table.hash, Key { zone: zone.number, name }))
     }
 
     /// A hint that a name will be looked up, to be given some queries ahead.
@@ -437,10 +446,10 @@ impl Snapshot<'_> {
         self.names.prefetch_entry(hash.0);
     }
 
-    /// The service `name`, which is `S.N.Z` in wire form; see [`Sight`].
+    /// The service `name`, which is `S.N` in wire form; see [`Sight`].
     #[inline]
-    pub fn service(&self, hash: NameHash, name: &[u8]) -> Option<Record<'_>> {
-        self.names.get(hash.0, name).and_then(Record::new)
+    pub fn service(&self, hash: NameHash, zone: &Zone, name: &[u8]) -> Option<Record<'_>> {
+        self.names.get(hash.0, Key { zone: zone.number, name }).and_then(Record::new)
     }
 
     /// A record as a view sees it.
@@ -449,13 +458,14 @@ impl Snapshot<'_> {
         let table = self.table;
         let policy = &zone.policy;
         let cut = if view == EXTERNAL { policy.external } else { policy.internal };
-        let perspective = Perspective { reach: &table.reach[view.0], members: &table.members, policy, cut };
+        let (reach, members, apex) = (&table.reach[view.0], &table.members, zone.apex.as_wire());
+        let perspective = Perspective { reach, members, policy, cut, apex };
         Sight::new(record, perspective)
     }
 
-    /// Whether the view sees a service in the namespace `name`, which is `N.Z` in wire form.
-    pub fn has_namespace(&self, name: &[u8], view: ViewIndex) -> bool {
-        let entry = self.names.get(self.hash(name).0, name);
+    /// Whether the view sees a service in the namespace `name`, which is a label with its length.
+    pub fn has_namespace(&self, zone: &Zone, name: &[u8], view: ViewIndex) -> bool {
+        let entry = self.names.get(self.hash(zone, name).0, Key { zone: zone.number, name });
         entry.and_then(namespace_views).is_some_and(|views| views.contains(view.0))
     }
 

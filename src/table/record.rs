@@ -4,7 +4,7 @@
 //! holds each address once, 150 octets or so for three clusters, and what concerns a whole cluster changes no record.
 //!
 //! ```text
-//! head        name length (1), kind (1), candidates (2), name
+//! head        name length (1), kind (1), candidates (2), zone (1), name
 //! candidate   cluster (2), weight (2), flags (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
 //!             where its port list begins (4), where its addresses begin (4)
 //! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
@@ -28,7 +28,7 @@
 
 use std::net::IpAddr;
 
-use super::map::{name_end, name_of, put_head};
+use super::map::{Key, name_end, name_of, put_head};
 use crate::model::{ClusterId, Label, Port, Protocol};
 use crate::ranking::{Reach, Tier};
 
@@ -179,7 +179,7 @@ impl<'a> Record<'a> {
         self.0
     }
 
-    /// `S.N.Z` in wire form.
+    /// `S.N`, the labels with their lengths.
     pub(super) fn name(self) -> &'a [u8] {
         name_of(self.0)
     }
@@ -497,11 +497,10 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// `name` in wire form.
-    pub fn begin(&mut self, name: &[u8], candidates: usize) {
+    pub fn begin(&mut self, key: Key<'_>, candidates: usize) {
         let count = u16::try_from(candidates).expect("Config::load limits clusters to 1,024");
         self.octets.clear();
-        put_head(&mut self.octets, name, SERVICE, count.to_le_bytes());
+        put_head(&mut self.octets, key, SERVICE, count.to_le_bytes());
         self.octets.resize(self.octets.len() + candidates * CANDIDATE, 0);
         self.candidates = candidates;
         self.next = 0;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use foldhash::quality::FixedState;
 
 use super::FIXED;
+use super::map::Key;
 use super::ready::{Builder, Group, RrSets, put_record};
 use crate::config::{self, Families, Schema};
 use crate::names::{Labels, Name, is_same};
@@ -24,6 +25,8 @@ pub struct Policy {
 }
 
 pub struct Zone {
+    /// Its position in the table's zones, of which there are at most 256.
+    pub(super) number: u8,
     pub(super) apex: Name,
     labels: usize,
     federation: bool,
@@ -146,6 +149,7 @@ impl Zone {
 
         let labels = config.name.label_count();
         let mut zone = Zone {
+            number: 0,
             apex: config.name.clone(),
             labels,
             federation,
@@ -205,6 +209,11 @@ impl Zone {
     #[inline]
     pub fn label_count(&self) -> usize {
         self.labels
+    }
+
+    /// Of a name in wire form that is below the apex.
+    pub(super) fn key<'n>(&self, name: &'n [u8]) -> Key<'n> {
+        Key { zone: self.number, name: &name[..name.len() - self.apex.as_wire().len()] }
     }
 
     /// Whether the name is the zone's apex or below it.

@@ -94,6 +94,12 @@ impl Query {
         &self.name[self.suffix_at(count)..self.length]
     }
 
+    /// The last `count` labels without the last `without` of them.
+    #[inline]
+    pub fn part(&self, count: usize, without: usize) -> &[u8] {
+        &self.name[self.suffix_at(count)..self.suffix_at(without)]
+    }
+
     /// What stands in front of the last `count` labels.
     #[inline]
     pub fn prefix(&self, count: usize) -> &[u8] {
@@ -314,6 +320,7 @@ mod tests {
         assert_eq!(q.label_count(), 3);
         assert_eq!(q.suffix(2), b"\x07example\x03com\x00");
         assert_eq!(q.prefix(2), b"\x03www");
+        assert_eq!((q.part(3, 1), q.part(2, 2)), (&b"\x03www\x07example"[..], &b""[..]));
         assert_eq!((q.suffix(0), q.prefix(3)), (&b"\x00"[..], &b""[..]));
         assert_eq!(q.end, m.len());
     }

@@ -168,13 +168,13 @@ impl<'a> Sight<'a> {
         owner: usize,
         scratch: &Scratch,
     ) -> bool {
-        let name = self.record.name();
+        let (name, apex) = (self.record.name(), self.perspective.apex);
         let ttl = self.perspective.policy.ttl;
         let owner = pointer_to(owner);
         let mut fixed = fixed(owner, rtype::SRV, ttl, 0);
         let (mut length, mut fits) = (0, true);
         self.targets(wanted, choice, scratch, |target| {
-            let rdata = 6 + target.prefix_length() + name.len();
+            let rdata = 6 + target.prefix_length() + name.len() + apex.len();
             length += FIXED + rdata;
             if length > MAX_SET {
                 return false;
@@ -190,7 +190,9 @@ impl<'a> Sight<'a> {
             head[14..16].copy_from_slice(&target.weight.to_be_bytes());
             head[16..18].copy_from_slice(&target.port.to_be_bytes());
             // A target is not compressed (RFC 2782).
-            target.put_prefix(rest).copy_from_slice(name);
+            let (service, zone) = target.put_prefix(rest).split_at_mut(name.len());
+            service.copy_from_slice(name);
+            zone.copy_from_slice(apex);
             true
         });
         fits

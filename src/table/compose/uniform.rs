@@ -88,7 +88,7 @@ impl Sight<'_> {
     pub fn write_uniform_targets(&self, port: u16, service: usize, out: &mut [u8]) -> Option<(usize, u16)> {
         let mut all = [Item::default(); MOST_UNIFORM];
         let count = self.rank_uniform(&mut all);
-        let (name, ttl) = (self.record.name(), self.perspective.policy.ttl);
+        let (name, apex, ttl) = (self.record.name(), self.perspective.apex, self.perspective.policy.ttl);
         let weight = self.record.candidates().next()?.weight();
         let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
         let room = out.len();
@@ -99,7 +99,7 @@ impl Sight<'_> {
                 (priority, tier) = (priority + 10, item.tier());
             }
             let label = self.cluster_name(item.cluster());
-            let rdata = 6 + 1 + label.len() + name.len();
+            let rdata = 6 + 1 + label.len() + name.len() + apex.len();
             head[10..].copy_from_slice(&(rdata as u16).to_be_bytes());
             let (record, others) = rest.split_at_mut_checked(FIXED + rdata)?;
             let (fixed, target) = record.split_first_chunk_mut::<{ FIXED + 7 }>()?;
@@ -108,10 +108,12 @@ impl Sight<'_> {
             fixed[14..16].copy_from_slice(&weight.to_be_bytes());
             fixed[16..18].copy_from_slice(&port.to_be_bytes());
             fixed[18] = label.len() as u8;
-            let (first, others_of_name) = target.split_at_mut(label.len());
-            first.copy_from_slice(label);
             // A target is not compressed (RFC 2782).
-            others_of_name.copy_from_slice(name);
+            let (cluster, target) = target.split_at_mut(label.len());
+            let (service, zone) = target.split_at_mut(name.len());
+            cluster.copy_from_slice(label);
+            service.copy_from_slice(name);
+            zone.copy_from_slice(apex);
             rest = others;
         }
         let head = fixed(pointer_to(service), rtype::A, ttl, 4);

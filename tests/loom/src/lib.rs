@@ -21,7 +21,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
-use map::{Map, Writer};
+use map::{Key, Map, Writer};
 
 /// Every name has the same place and tag, so that they stand in one another's way.
 const HASH: u64 = 1 << 48 | 1;
@@ -33,9 +33,13 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
+fn key(name: &str) -> Key<'_> {
+    Key { zone: 0, name: name.as_bytes() }
+}
+
 fn entry(name: &str, value: u8) -> Vec<u8> {
     let mut octets = Vec::new();
-    map::put_head(&mut octets, name.as_bytes(), 0, [0; 2]);
+    map::put_head(&mut octets, key(name), 0, [0; 2]);
     octets.extend_from_slice(&[value; 4]);
     octets
 }
@@ -46,7 +50,7 @@ fn put(writer: &mut Writer, name: &str, value: u8) {
 
 /// The value of a name; an entry is found as it was put, or not at all.
 fn get(map: &map::Pinned<'_>, name: &str) -> Option<u8> {
-    let octets = map.get(HASH, name.as_bytes())?;
+    let octets = map.get(HASH, key(name))?;
     let value = octets[octets.len() - 1];
     assert_eq!(octets, entry(name, value), "an entry is whole");
     Some(value)
@@ -81,7 +85,7 @@ fn a_name_that_stays_is_found_while_others_come_and_go() {
             assert_eq!(get(&map, "stays"), Some(2));
             assert_eq!(get(&map, "never"), None);
         });
-        writer.remove(HASH, b"gone");
+        writer.remove(HASH, key("gone"));
         // Into the slot of the one that is gone, in front of the one that stays.
         put(&mut writer, "new", 3);
         reader.join().unwrap();
@@ -152,12 +156,12 @@ fn what_two_readers_may_have_seen_outlives_both() {
         let readers = [map.clone(), map].map(|map| {
             thread::spawn(move || {
                 let map = map.enter();
-                let first = map.get(HASH, b"name").map(<[u8]>::to_vec);
+                let first = map.get(HASH, key("name")).map(<[u8]>::to_vec);
                 let _ = get(&map, "name");
                 first
             })
         });
-        writer.remove(HASH, b"name");
+        writer.remove(HASH, key("name"));
         for reader in readers {
             assert!(reader.join().unwrap().is_none_or(|octets| octets == entry("name", 1)));
         }
