@@ -169,11 +169,15 @@ impl Responder {
             View::External => ViewClass::External,
             View::Internal(_) => ViewClass::Internal,
         };
+        let mut record = None;
         if let (true, Transport::Udp, Some(zone), Some(hash)) =
             (*short && !self.long_way, client.transport, *zone, *hash)
         {
-            let short = Short { query, edns: request.edns, zone: table.zone_at(zone), view: view_index, hash };
-            if let Some((length, rcode)) = short.answer(table, buffer, &mut self.random) {
+            let short = Short { query, edns: request.edns, zone: table.zone_at(zone), view: view_index };
+            // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
+            let all_heard = !table.awaits_any();
+            record = table.service(hash, short.zone, short.name());
+            if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
                 return Reply::Send { length, outcome: Outcome { rcode, view: class, truncated: false } };
             }
         }
@@ -190,6 +194,7 @@ impl Responder {
             random: &mut self.random,
             zone: *zone,
             hash: hash.take(),
+            record,
             stream,
         };
         let rcode = answering.reply(request, query);
@@ -208,6 +213,8 @@ struct Answering<'a, 't> {
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question; not of what an alias leads to.
     hash: Option<NameHash>,
+    /// What was found there already.
+    record: Option<Record<'a>>,
     stream: bool,
 }
 
@@ -311,7 +318,8 @@ impl<'t> Answering<'_, 't> {
         for link in 0..MAX_CHAIN {
             owners[link] = owner;
             let before = self.writer.position();
-            let lookup = Lookup { table, zone, view: self.view, query, qtype, hash: self.hash.take() };
+            let (hash, record) = (self.hash.take(), self.record.take());
+            let lookup = Lookup { table, zone, view: self.view, query, qtype, hash, record };
             match lookup.step(self.scratch) {
                 Step::Service { record, set, labels } => {
                     let sight = table.sight(record, zone, self.view);
@@ -476,6 +484,8 @@ struct Lookup<'a, 't, 'q> {
     qtype: u16,
     /// Of the service's name, where it is known already.
     hash: Option<NameHash>,
+    /// What stands there, where that is known already.
+    record: Option<Record<'a>>,
 }
 
 impl<'a> Lookup<'a, '_, '_> {
@@ -526,14 +536,14 @@ impl<'a> Lookup<'a, '_, '_> {
 
     /// The part of a federation's zone that the clusters fill.
     fn federated(self, scratch: &mut Scratch) -> Federated<'a> {
-        let Lookup { table, zone, view, query, qtype, hash } = self;
+        let Lookup { table, zone, view, query, qtype, hash, record } = self;
         let depth = zone.label_count();
         let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
             let namespace = table.has_namespace(zone, query.prefix(depth), view);
             return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
         };
         let labels = depth + 2;
-        if let Some(record) = table.service(hash, zone, query.part(labels, depth))
+        if let Some(record) = record.or_else(|| table.service(hash, zone, query.part(labels, depth)))
             && let Some(found) =
                 table.sight(record, zone, view).look_up(query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
         {

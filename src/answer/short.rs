@@ -4,7 +4,7 @@
 //! It says, octet for octet, what the long way says, and leaves to that whatever it cannot be sure of. The tests ask both.
 
 use super::Rcode;
-use crate::table::{A_RECORD, NameHash, Random, Sight, Snapshot, ViewIndex, Zone};
+use crate::table::{A_RECORD, Random, Record, Sight, Snapshot, ViewIndex, Zone};
 use crate::wire::{self, Edns, HEADER, MAX_UDP, MIN_UDP, Query, Request, class, pointer_to, rtype};
 
 /// OPT without options.
@@ -35,7 +35,6 @@ pub(super) struct Short<'a> {
     pub edns: Option<Edns>,
     pub zone: &'a Zone,
     pub view: ViewIndex,
-    pub hash: NameHash,
 }
 
 /// What stands behind the question but for OPT.
@@ -46,21 +45,33 @@ struct Written {
     counts: [u16; 3],
 }
 
-impl Short<'_> {
+impl<'a> Short<'a> {
+    /// `S.N` of the service.
+    #[inline]
+    pub fn name(&self) -> &'a [u8] {
+        let depth = self.zone.label_count();
+        self.query.part(depth + SERVICE_LABELS, depth)
+    }
+
     /// Writes the answer over the query, which [`is_short`] and came by UDP; returns its length. `None`: the long way is to
     /// decide, whatever stands behind the question now.
+    ///
+    /// `record`: what the table has under the name. `all_heard`: what it does not have, no cluster can have.
     #[inline]
-    pub fn answer(self, table: &Snapshot<'_>, buffer: &mut [u8], random: &mut Random) -> Option<(usize, Rcode)> {
-        let Short { query, edns, zone, view, hash } = self;
-        // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
-        let all_heard = !table.awaits_any();
+    pub fn answer(
+        self,
+        table: &Snapshot<'_>,
+        record: Option<Record<'_>>,
+        all_heard: bool,
+        buffer: &mut [u8],
+        random: &mut Random,
+    ) -> Option<(usize, Rcode)> {
+        let Short { query, edns, zone, view } = self;
         let opt = if edns.is_some() { OPT } else { 0 };
         let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
         let most = most.min(buffer.len()) - opt;
         let room = buffer.get_mut(query.end..most)?;
-        let depth = zone.label_count();
-        let name = query.part(depth + SERVICE_LABELS, depth);
-        let Written { octets, rcode, counts } = match table.service(hash, zone, name) {
+        let Written { octets, rcode, counts } = match record {
             Some(record) if query.qtype == rtype::A => {
                 let sight = table.sight(record, zone, view);
                 if !sight.is_uniform() {
