@@ -142,6 +142,16 @@ impl Cluster {
         self.api().check()
     }
 
+    /// Where etcd speaks its own protocol and the JSON form of it.
+    pub fn etcd_address(&self) -> SocketAddr {
+        local(self.etcd_port)
+    }
+
+    /// The process ids of the API server and of etcd.
+    pub fn processes(&self) -> [u32; 2] {
+        [self.api().id(), self._etcd.id()]
+    }
+
     /// The kubeconfig that Signpost is to use.
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfig_of(User::Reader)

@@ -167,6 +167,11 @@ impl Signpost {
         self.process.check()
     }
 
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The end of what it has logged.
     pub fn log(&self) -> String {
         self.process.log()
