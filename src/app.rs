@@ -26,8 +26,8 @@ use crate::source::{self, Feed, Message};
 use crate::table::{Publisher, Reader};
 use crate::zonefile::{self, ZoneData, ZoneFileError};
 
-use federation::{Federation, Gauges, Member};
-pub use federation::{Seen, UPDATE_QUEUE, new_index};
+use federation::Gauges;
+pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index};
 
 /// Where the addresses stand in the configuration.
 const LISTENERS: &str = "listeners";

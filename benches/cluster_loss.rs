@@ -1,0 +1,436 @@
+//! A cluster with many services goes while queries are asked: how long until all answers are right, and what the clients
+//! notice.
+//!
+//! The daemon's own task that writes, its queue and one UDP worker, in this process; what the cluster's API says is made
+//! before the clock starts. `cargo bench --bench cluster_loss`; `-- --help` lists the options.
+
+#[path = "support/addresses.rs"]
+mod addresses;
+#[path = "support/load.rs"]
+mod load;
+#[path = "../tests/support/mod.rs"]
+mod support;
+#[path = "support/usage.rs"]
+#[allow(dead_code, reason = "each benchmark uses its own part of this")]
+mod usage;
+#[path = "support/world.rs"]
+mod world;
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signpost::answer::{Client, Reply, Responder, Transport};
+use signpost::app::{Federation, Member, Seen, UPDATE_QUEUE};
+use signpost::config::{Listener, Source};
+use signpost::index::{Kind, Object, Update};
+use signpost::metrics::Metrics;
+use signpost::model::{ClusterId, View, ViewRule};
+use signpost::net::connections::Connections;
+use signpost::net::{self, udp};
+use signpost::source::Message;
+use signpost::table::{Publisher, Random, Reader};
+use signpost::zonefile;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use load::{Plan, Questions, Tally};
+use support::{ZONE, ZONE_FILE};
+use usage::percentile;
+use world::World;
+
+/// The cluster that goes.
+const LOST: u16 = 0;
+const ENDPOINTS: u8 = 3;
+/// Twice what the publisher takes from its queue before it compiles: once the last so many are right, all are.
+const LAST: usize = 512;
+/// Between two looks whether the last answer is right: what the times are exact to.
+const LOOK: Duration = Duration::from_millis(1);
+/// A change that is not in all answers by then never will be.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// The runtime's threads, on which the publisher runs.
+const WRITERS: &str = "publisher";
+
+const HELP: &str = "\
+  --quick        10000 services, one round of 1 s, no loss of Services
+  --services N   of each cluster; 100000, at most 1000000
+  --clusters N   2 to 8; 3
+  --rate N       queries a second; 20000
+  --seconds N    of the quiet phase in each round; 5, at most 60
+  --rounds N     in which the endpoints go and come back; 3";
+
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    world: World,
+    rate: u32,
+    time: Duration,
+    rounds: u32,
+    /// Whether the Services go too, which the mass-loss rule makes a matter of 30 s.
+    services: bool,
+}
+
+impl Options {
+    fn read(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
+        let world = World { services: 100_000, clusters: 3, endpoints: ENDPOINTS };
+        let mut options = Options { world, rate: 20_000, time: Duration::from_secs(5), rounds: 3, services: true };
+        while let Some(word) = words.next() {
+            let mut number = |least: u32, most: u32| {
+                let text = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+                let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
+                number.ok_or_else(|| format!("{word} {text} is no number from {least} to {most}"))
+            };
+            match word.as_str() {
+                // cargo says so to every benchmark.
+                "--bench" => {}
+                "--quick" => {
+                    (options.world.services, options.rounds, options.services) = (10_000, 1, false);
+                    options.time = Duration::from_secs(1);
+                }
+                "--services" => options.world.services = number(1, 1_000_000)?,
+                "--clusters" => options.world.clusters = number(2, 8)? as u16,
+                "--rate" => options.rate = number(1, 1_000_000)?,
+                "--seconds" => options.time = Duration::from_secs(number(1, 60)?.into()),
+                "--rounds" => options.rounds = number(1, 1_000)?,
+                other => return Err(format!("{other} is no option; there are:\n{HELP}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = Options::read(std::env::args().skip(1)).map_err(Into::into).and_then(|options| bench(&options));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cluster_loss: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
+    let world = options.world;
+    println!(
+        "{}\n{} services in each of {} clusters, {ENDPOINTS} endpoints a slice; {} queries/s, from a core of their own. One \
+         UDP worker has another core; the task that writes runs where the kernel puts it.\n\
+         Latency from the moment at which a query was to be sent.",
+        usage::machine(),
+        world.services,
+        world.clusters,
+        options.rate,
+    );
+    let rig = Rig::start(world)?;
+    let start = Instant::now();
+    for cluster in 0..world.clusters {
+        for kind in Kind::ALL {
+            rig.tell(cluster, world.list(cluster, kind, 0..world.services))?;
+        }
+    }
+    rig.wait_until_right(start, true)?;
+
+    println!(
+        "{:46} {:>9} {:>7} {:>8} {:>8} {:>8} {:>8} {:>6} {:>7} {:>8}",
+        "", "right, ms", "CPU, ms", "q/s", "p50 ms", "p99 ms", "max ms", "lost", "÷ quiet", "÷ beside"
+    );
+    let mut ratios = Vec::new();
+    for _ in 0..options.rounds {
+        let quiet = rig.load(options, || thread::sleep(options.time))?;
+        let beside = rig.load(options, || burn(options.time))?;
+        let slices: Vec<Update> = rig.slices(false);
+        let (change, tally) = rig.measure(options, slices, false)?;
+        let row = Row { quiet: &quiet, beside: &beside };
+        row.print("quiet", None, &quiet);
+        row.print("beside a thread that only computes", None, &beside);
+        row.print("all endpoints go, one by one", Some(change), &tally);
+        ratios.push(percentile(&tally.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
+        let (change, tally) = rig.measure(options, rig.slices(true), true)?;
+        row.print("all endpoints are ready again, one by one", Some(change), &tally);
+        if options.services && ratios.len() == options.rounds as usize {
+            let (change, tally) = rig.lose_services(options)?;
+            row.print("all Services go, by a list that confirms it", Some(change), &tally);
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "Query p99 while the endpoints go / quiet: {:.2} (median; target 2 at most). Target for all answers: 1000 ms.",
+        ratios[ratios.len() / 2]
+    );
+    Ok(())
+}
+
+struct Row<'a> {
+    quiet: &'a Tally,
+    beside: &'a Tally,
+}
+
+impl Row<'_> {
+    fn print(&self, what: &str, change: Option<Change>, tally: &Tally) {
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| percentile(&tally.latencies, share));
+        let milliseconds = |time: Duration| format!("{:.0}", time.as_secs_f64() * 1000.0);
+        let [right, cpu] = change.map_or(Default::default(), |change| [change.right, change.cpu].map(milliseconds));
+        let [quiet, beside] = [self.quiet, self.beside].map(|other| p99 / percentile(&other.latencies, 0.99));
+        let (rate, lost) = (tally.rate(), tally.lost);
+        println!(
+            "{what:46} {right:>9} {cpu:>7} {rate:8.0} {p50:8.3} {p99:8.3} {max:8.3} {lost:6} {quiet:7.2} {beside:8.2}"
+        );
+    }
+}
+
+/// What a change took.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    /// From the first word of it until all answers were right.
+    right: Duration,
+    /// Of the threads that the publisher runs on, meanwhile.
+    cpu: Duration,
+}
+
+/// Takes a core, as the task that writes does, and touches nothing that it touches.
+fn burn(time: Duration) {
+    let (end, mut random) = (Instant::now() + time, Random::new(3));
+    while Instant::now() < end {
+        (0..1_000).for_each(|_| {
+            std::hint::black_box(random.draw());
+        });
+    }
+}
+
+/// The daemon without its sources.
+struct Rig {
+    world: World,
+    runtime: Runtime,
+    updates: mpsc::Sender<Message>,
+    lost: Member,
+    reader: Reader,
+    server: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Rig {
+    fn start(world: World) -> Result<Rig, Box<dyn Error>> {
+        let clusters = (0..world.clusters).map(|i| {
+            let source = Source::Kubeconfig { file: "kubeconfig".into(), context: None };
+            let cluster = support::cluster(&format!("cluster-{i}"), &format!("region-{i}"));
+            signpost::config::Cluster { source, ..cluster }
+        });
+        let mut config = support::config(clusters.collect());
+        config.listeners.truncate(1);
+        config.limits.objects_per_cluster = world.services;
+        config.limits.udp_receive_buffer = 4 << 20;
+        let listener = Listener { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ..config.listeners[0] };
+        let config = Arc::new(config);
+        let zone = zonefile::parse(ZONE_FILE, &config.zones[0].name, "loss.zone".as_ref())
+            .map_err(|problem| problem.to_string())?;
+
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name(WRITERS).enable_all().build()?;
+        let (started, stop) = (Instant::now(), CancellationToken::new());
+        let (publisher, reader) = Publisher::new(config.clone(), &[zone], 1);
+        let members: Vec<Member> = (0..world.clusters).map(|_| Member::new(started)).collect();
+        let lost = members[usize::from(LOST)].clone();
+        let federation = Federation::new(started, publisher, members, Arc::new(Seen::default()), 1);
+        let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
+        runtime.spawn(federation.run(queue, stop.clone()));
+        let server = runtime.block_on(async {
+            let bound = net::bind(&listener, &config.limits, "listeners")?;
+            let address = bound.address();
+            let mut serving = bound.serve(reader.clone(), Connections::new(1, 1), Metrics::new(), stop.clone());
+            // Ends with the listener.
+            tokio::spawn(async move { while serving.ended().await.is_some() {} });
+            Ok::<_, net::BindError>(address)
+        })?;
+        Ok(Rig { world, runtime, updates, lost, reader, server, stop })
+    }
+
+    fn tell(&self, cluster: u16, update: Update) -> Result<(), Box<dyn Error>> {
+        self.runtime
+            .block_on(self.updates.send((ClusterId(cluster), update)))
+            .map_err(|_| "the publisher has ended".into())
+    }
+
+    /// What the watch says when all endpoints of the lost cluster change.
+    fn slices(&self, ready: bool) -> Vec<Update> {
+        let slice = |number| Update::Apply(Object::Slice(self.world.slice(LOST, number, ready, 0)));
+        (0..self.world.services).map(slice).collect()
+    }
+
+    /// Asks while `during` runs. Its end is the end of the load.
+    fn load<T>(&self, options: &Options, during: impl FnOnce() -> T) -> Result<Tally, Box<dyn Error>> {
+        self.load_with(options, during).map(|(_, tally)| tally)
+    }
+
+    fn load_with<T>(&self, options: &Options, during: impl FnOnce() -> T) -> Result<(T, Tally), Box<dyn Error>> {
+        let done = AtomicBool::new(false);
+        let plan = Plan { rate: Some(options.rate.into()), train: 1, time: DEADLINE, rests: false };
+        let (result, tally) = thread::scope(|scope| {
+            let load = scope.spawn(|| {
+                udp::allowed_cores().last().copied().into_iter().for_each(udp::pin_to);
+                load::run(self.server, plan, &mut Asked::new(self.world), &done)
+            });
+            let result = during();
+            done.store(true, Ordering::Relaxed);
+            (result, load.join().expect("the reason is in the panic above"))
+        });
+        let tally = tally?;
+        match tally.complaint {
+            Some(first) => Err(format!("{} wrong answers; the first: {first}", tally.wrong).into()),
+            None => Ok((result, tally)),
+        }
+    }
+
+    /// Says all of this, one by one, and waits until all answers are right; returns what that took.
+    fn measure(&self, options: &Options, said: Vec<Update>, is_there: bool) -> Result<(Change, Tally), Box<dyn Error>> {
+        let (change, tally) = self.load_with(options, || {
+            let writing = || usage::cpu_of_threads(std::process::id(), WRITERS).map_err(|error| error.to_string());
+            let (before, start) = (writing()?, Instant::now());
+            let updates = self.updates.clone();
+            self.runtime.spawn(async move {
+                for update in said {
+                    // Whoever waits for the answers sees that they do not come.
+                    let _ = updates.send((ClusterId(LOST), update)).await;
+                }
+            });
+            let right = self.wait_until_right(start, is_there).map_err(|error| error.to_string())?;
+            Ok::<_, String>(Change { right, cpu: writing()?.saturating_sub(before) })
+        })?;
+        Ok((change?, tally))
+    }
+
+    /// A list without Services is held until another one, 30 s later, confirms it. Measured from there.
+    fn lose_services(&self, options: &Options) -> Result<(Change, Tally), Box<dyn Error>> {
+        let empty = || Update::Reset { kind: Kind::Service, objects: Vec::new(), keep: Vec::new() };
+        self.tell(LOST, empty())?;
+        let asked = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, self.lost.relist.notified()).await });
+        asked.map_err(|_| "nobody asked for a list that confirms the loss")?;
+        if let Some(number) = (0..self.world.services).find(|&number| !self.checker().is_right(number, true)) {
+            return Err(format!("service {number} went without confirmation").into());
+        }
+        self.measure(options, vec![empty()], false)
+    }
+
+    fn checker(&self) -> Checker {
+        Checker {
+            world: self.world,
+            reader: self.reader.clone(),
+            responder: Responder::new(2),
+            query: Vec::new(),
+            buffer: vec![0; 2048],
+        }
+    }
+
+    /// Waits until each service is answered with or without the lost cluster; returns the time since `start`.
+    fn wait_until_right(&self, start: Instant, is_there: bool) -> Result<Duration, Box<dyn Error>> {
+        let mut checker = self.checker();
+        // In the order in which the publisher comes to them: one by one as said, a list by name.
+        let as_said: Vec<u32> = (0..self.world.services).collect();
+        let mut by_name = as_said.clone();
+        by_name.sort_by_cached_key(|number| self.world.key(*number));
+        let last: Vec<u32> =
+            [&as_said, &by_name].into_iter().flat_map(|order| order.iter().rev().take(LAST).copied()).collect();
+        loop {
+            if last.iter().all(|&number| checker.is_right(number, is_there)) {
+                let time = start.elapsed();
+                // Else the last ones were not the last.
+                if as_said.iter().all(|&number| checker.is_right(number, is_there)) {
+                    return Ok(time);
+                }
+            }
+            if start.elapsed() > DEADLINE {
+                return Err(format!("some answers are still not right {DEADLINE:?} after the change").into());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Asks the table itself.
+struct Checker {
+    world: World,
+    reader: Reader,
+    responder: Responder,
+    query: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Checker {
+    /// Whether the answer is the addresses of all clusters, with or without the lost one.
+    fn is_right(&mut self, number: u32, is_there: bool) -> bool {
+        self.query.clear();
+        write_query(self.world, number, 0, &mut self.query);
+        let length = self.query.len();
+        self.buffer[..length].copy_from_slice(&self.query);
+        let view = ViewRule::Fixed(View::External);
+        let client =
+            Client { address: IpAddr::from(Ipv4Addr::LOCALHOST), view, transport: Transport::Udp, keepalive: 0 };
+        let Checker { reader, responder, buffer, .. } = self;
+        let Reply::Send { length, .. } = reader.with(|table| responder.answer(table, client, buffer, length)) else {
+            return false;
+        };
+        let expected = usize::from(self.world.clusters) - usize::from(!is_there);
+        match addresses::of(&self.query, &self.buffer[..length]) {
+            None => false,
+            Some(addresses) => {
+                let addresses: Vec<Ipv4Addr> = addresses.collect();
+                let of_lost = self.world.ingress(LOST, number);
+                addresses.len() == expected && addresses.contains(&of_lost) == is_there
+            }
+        }
+    }
+}
+
+fn write_query(world: World, number: u32, id: u16, out: &mut Vec<u8>) {
+    out.extend_from_slice(&id.to_be_bytes());
+    out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in [world.name(number).as_str(), &world.namespace(number)].into_iter().chain(ZONE.split('.')) {
+        out.push(label.len() as u8);
+        out.extend_from_slice(label.as_bytes());
+    }
+    out.extend_from_slice(&[0, 0, 1, 0, 1]);
+}
+
+/// Queries for A of services drawn by chance. An answer has the addresses of all clusters, or lacks the lost one's.
+struct Asked {
+    world: World,
+    random: Random,
+    /// The query that was sent last with each id.
+    queries: Vec<(u32, Vec<u8>)>,
+}
+
+impl Asked {
+    fn new(world: World) -> Asked {
+        Asked { world, random: Random::new(1), queries: vec![(0, Vec::new()); 1 << 16] }
+    }
+}
+
+impl Questions for Asked {
+    fn write(&mut self, id: u16, train: &mut Vec<u8>) {
+        let (number, query) = &mut self.queries[usize::from(id)];
+        *number = self.random.below(self.world.services);
+        query.clear();
+        write_query(self.world, *number, id, query);
+        train.extend_from_slice(query);
+    }
+
+    fn check(&mut self, answer: &[u8]) -> Result<(), String> {
+        let (number, query) = &self.queries[usize::from(u16::from_be_bytes([answer[0], answer[1]]))];
+        let world = self.world;
+        let wrong = || format!("{:x?} to the query for service {number}", &answer[..answer.len().min(12)]);
+        let got: Vec<Ipv4Addr> = addresses::of(query, answer).ok_or_else(wrong)?.collect();
+        let others = (0..world.clusters).filter(|cluster| *cluster != LOST);
+        let others_are_there = others.clone().all(|cluster| got.contains(&world.ingress(cluster, *number)));
+        let rest = got.len() - others.count().min(got.len());
+        let right = others_are_there && (rest == 0 || rest == 1 && got.contains(&world.ingress(LOST, *number)));
+        if right { Ok(()) } else { Err(format!("{got:?} for service {number}")) }
+    }
+}
