@@ -10,6 +10,8 @@ mod addresses;
 mod load;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "support/trains.rs"]
+mod trains;
 #[path = "support/usage.rs"]
 #[allow(dead_code, reason = "each benchmark uses its own part of this")]
 mod usage;

@@ -16,6 +16,8 @@ mod load;
 mod one_by_one;
 mod rate;
 mod resolver;
+#[path = "../support/trains.rs"]
+mod trains;
 #[path = "../support/usage.rs"]
 #[allow(dead_code, reason = "each benchmark uses its own part of this")]
 mod usage;

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use signpost::net::udp::{self, Batch, Wait};
 use signpost::table::Random;
-use socket2::{MsgHdr, SockAddr, SockRef};
+use socket2::SockAddr;
 
 use super::questions::{Mix, TAG_MASK, check, write_train};
+use super::trains;
 
 /// Queries that one system call sends: as many as the server receives with one.
 const TRAIN: usize = 32;
@@ -23,8 +24,6 @@ const LOST_AFTER: Duration = Duration::from_secs(3);
 const STALLED: Duration = Duration::from_millis(100);
 /// Octets.
 const RECEIVE_BUFFER: u32 = 4 << 20;
-/// SOL_UDP and UDP_SEGMENT of udp(7): the kernel cuts what is sent into datagrams of one size.
-const SEGMENT: (i32, i32) = (17, 103);
 
 /// Set by a signal: whoever runs long looks at it.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -159,11 +158,8 @@ impl Lane {
         random: &mut Random,
     ) -> io::Result<()> {
         let tag = self.first_tag.wrapping_add(self.trains.len() as u16) & TAG_MASK;
-        let length = write_train(mix, TRAIN, tag, train, random);
-        let control = segment_control(length as u16);
-        let buffers = [io::IoSlice::new(train)];
-        let message = MsgHdr::new().with_addr(target).with_control(&control).with_buffers(&buffers);
-        SockRef::from(&self.socket).sendmsg(&message, 0)?;
+        write_train(mix, TRAIN, tag, train, random);
+        trains::send(&self.socket, target, train, TRAIN)?;
         self.trains.push_back(Train { due, unanswered: TRAIN as u64 });
         Ok(())
     }
@@ -229,14 +225,4 @@ impl Lane {
         self.trains.pop_front();
         self.first_tag = self.first_tag.wrapping_add(1) & TAG_MASK;
     }
-}
-
-/// One control message as cmsg(3) lays it out on 64-bit Linux: length, level, type, data, padding.
-fn segment_control(length: u16) -> [u8; 24] {
-    let mut control = [0; 24];
-    control[..8].copy_from_slice(&18_u64.to_ne_bytes());
-    control[8..12].copy_from_slice(&SEGMENT.0.to_ne_bytes());
-    control[12..16].copy_from_slice(&SEGMENT.1.to_ne_bytes());
-    control[16..18].copy_from_slice(&length.to_ne_bytes());
-    control
 }

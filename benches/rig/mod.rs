@@ -7,6 +7,8 @@ mod peers;
 mod questions;
 mod report;
 mod servers;
+#[path = "../support/trains.rs"]
+mod trains;
 mod witness;
 mod workers;
 mod world;

@@ -115,7 +115,7 @@ pub fn ingress(cluster: u32, number: u32) -> Ipv4Addr {
 }
 
 /// Puts `count` equally long queries into `train`, all with this tag in their ids; returns the length of one.
-pub fn write_train(mix: Mix, count: usize, tag: u16, train: &mut Vec<u8>, random: &mut Random) -> usize {
+pub fn write_train(mix: Mix, count: usize, tag: u16, train: &mut Vec<u8>, random: &mut Random) {
     train.clear();
     // Those of the other mixes are long, so that lengths are equal.
     let long = match mix {
@@ -129,7 +129,6 @@ pub fn write_train(mix: Mix, count: usize, tag: u16, train: &mut Vec<u8>, random
             mix_case(&mut train[start..], random);
         }
     }
-    train.len() / count
 }
 
 /// Of a question: neither a label's length nor the type nor the class is a letter.

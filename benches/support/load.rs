@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use signpost::net::udp::{self, Batch, Wait};
-use socket2::{MsgHdr, SockAddr, SockRef};
+use socket2::SockAddr;
+
+use crate::trains;
 
 /// An answer that is not there by then is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
@@ -17,8 +19,6 @@ const LOST_AFTER: Duration = Duration::from_secs(2);
 const RECEIVE_BUFFER: u32 = 4 << 20;
 /// Queries on their way when the server is saturated.
 const WINDOW: usize = 256;
-/// SOL_UDP and UDP_SEGMENT of udp(7): the kernel cuts what is sent into datagrams of one size.
-const SEGMENT: (i32, i32) = (17, 103);
 
 /// What is asked, and what a right answer is.
 pub trait Questions {
@@ -102,7 +102,7 @@ pub fn run(server: SocketAddr, plan: Plan, questions: &mut dyn Questions, stop: 
         let first = flight.launch(intended, plan.train);
         train.clear();
         (0..plan.train).for_each(|place| questions.write(first.wrapping_add(place as u16), &mut train));
-        send(&socket, &target, &train, plan.train)?;
+        trains::send(&socket, &target, &train, plan.train)?;
         tally.sent += plan.train as u64;
         if let Some(rate) = plan.rate {
             tally.lateness.push(now - due);
@@ -116,15 +116,6 @@ fn rest(plan: Plan, at_most: Duration) {
     if plan.rests && !at_most.is_zero() {
         thread::sleep(at_most.min(Duration::from_millis(1)));
     }
-}
-
-fn send(socket: &udp::Socket, target: &SockAddr, train: &[u8], count: usize) -> io::Result<()> {
-    let control = segment_control((train.len() / count) as u16);
-    let buffers = [io::IoSlice::new(train)];
-    let message = MsgHdr::new().with_addr(target).with_buffers(&buffers);
-    let message = if count > 1 { message.with_control(&control) } else { message };
-    SockRef::from(socket).sendmsg(&message, 0)?;
-    Ok(())
 }
 
 /// Takes all that is there.
@@ -208,14 +199,4 @@ impl Flight {
             self.first = self.first.wrapping_add(1);
         }
     }
-}
-
-/// One control message as cmsg(3) lays it out on 64-bit Linux: length, level, type, data, padding.
-fn segment_control(length: u16) -> [u8; 24] {
-    let mut control = [0; 24];
-    control[..8].copy_from_slice(&18_u64.to_ne_bytes());
-    control[8..12].copy_from_slice(&SEGMENT.0.to_ne_bytes());
-    control[12..16].copy_from_slice(&SEGMENT.1.to_ne_bytes());
-    control[16..18].copy_from_slice(&length.to_ne_bytes());
-    control
 }
