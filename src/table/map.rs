@@ -121,12 +121,21 @@ impl Slots {
         Slots { cells: (0..count).map(|_| AtomicPtr::new(ptr::null_mut())).collect() }
     }
 
-    /// The slots from the one that a hash names, once around.
+    /// Where the slot stands that a hash names.
     #[inline]
+    fn first(&self, hash: u64) -> usize {
+        hash as usize & (self.cells.len() - 1)
+    }
+
+    /// The slots from that one on, once around.
     fn probe(&self, hash: u64) -> impl Iterator<Item = &AtomicPtr<Head>> {
-        let mask = self.cells.len() - 1;
-        let first = hash as usize & mask;
-        (0..self.cells.len()).map(move |n| &self.cells[(first + n) & mask])
+        let (before, after) = self.cells.split_at(self.first(hash));
+        after.iter().chain(before)
+    }
+
+    /// Asks the processor for that slot.
+    fn prefetch(&self, hash: u64) {
+        prefetch(&raw const self.cells[self.first(hash)]);
     }
 
     /// The slot and the octets of the entry with this key. `load` reads a slot.
@@ -142,7 +151,7 @@ impl Slots {
         load: impl Fn(&AtomicPtr<Head>) -> *mut Head,
     ) -> Option<(&'s AtomicPtr<Head>, &'s [u8])> {
         let mask = self.cells.len() - 1;
-        let mut place = hash as usize & mask;
+        let mut place = self.first(hash);
         // There is a free slot, since not all are ever in use.
         loop {
             let cell = &self.cells[place];
@@ -286,14 +295,13 @@ impl Pinned<'_> {
 
     /// Asks the processor for the slot that [`get`](Pinned::get) reads first.
     pub fn prefetch_slot(&self, hash: u64) {
-        let slots = self.slots();
-        prefetch(&raw const slots.cells[hash as usize & (slots.cells.len() - 1)]);
+        self.slots().prefetch(hash);
     }
 
     /// Asks the processor for the entry in that slot.
     pub fn prefetch_entry(&self, hash: u64) {
         let slots = self.slots();
-        let cell = &slots.cells[hash as usize & (slots.cells.len() - 1)];
+        let cell = &slots.cells[slots.first(hash)];
         let entry = self.guard.protect(cell, Ordering::Acquire);
         if tag_of(entry) == tag(hash) {
             let entry = untagged(entry).cast::<u8>();
@@ -331,8 +339,7 @@ impl Writer {
 
     /// A hint that an entry with this hash will be looked up or put in.
     pub fn prefetch(&self, hash: u64) {
-        let slots = self.slots();
-        prefetch(&raw const slots.cells[hash as usize & (slots.cells.len() - 1)]);
+        self.slots().prefetch(hash);
     }
 
     pub fn get(&self, hash: u64, key: Key<'_>) -> Option<&[u8]> {

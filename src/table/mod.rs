@@ -2,8 +2,8 @@
 //! no lock, allocates nothing, and sees a service either as it was or as it is.
 //!
 //! A service is one entry under its zone and `S.N` (`record.rs`); what stands to the left of that is found inside the entry
-//! (`compose.rs`). A namespace is an entry under its zone and `N` that lists nothing. What concerns a whole cluster or view stands beside the
-//! entries, once. A new configuration makes a new table, which is filled aside and then swapped in.
+//! (`compose.rs`). A namespace is an entry under its zone and `N` that lists nothing. What concerns a whole cluster or view
+//! stands beside the entries, once. A new configuration makes a new table, which is filled aside and then swapped in.
 
 mod compile;
 mod compose;
@@ -428,8 +428,8 @@ impl Snapshot<'_> {
         &self.table.zones[index.0]
     }
 
-    #[inline]
     /// Of a name in this zone: the labels in front of the zone's own.
+    #[inline]
     pub fn hash(&self, zone: &Zone, name: &[u8]) -> NameHash {
         NameHash(hash(&self.table.hash, Key { zone: zone.number, name }))
     }

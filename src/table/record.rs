@@ -1,7 +1,7 @@
 //! A service in one zone, as the octets of one map entry: what its clusters give, once, whoever asks.
 //!
 //! Order and choice are not in here: they depend on the client and are made for each answer (`compose.rs`). So a record
-//! holds each address once, 150 octets or so for three clusters, and what concerns a whole cluster changes no record.
+//! holds each address once, 100 to 150 octets for three clusters, and what concerns a whole cluster changes no record.
 //!
 //! ```text
 //! head        name length (1), kind (1), candidates (2), zone (1), name
