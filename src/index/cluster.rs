@@ -312,19 +312,22 @@ impl Cluster {
             service_keys(self.entries.iter().filter(|entry| !listed.contains(&entry.labels())), 0)
         };
         let gone = self.service_losses.list(missing, self.service_count, edit.now);
-        self.entries.reserve(services.len().saturating_sub(self.entries.len()));
-        let (mut services, mut keys) = (services.into_iter(), Vec::new());
-        while !services.as_slice().is_empty() {
-            let next = services.as_slice().iter().take(WARMED_AT_ONCE);
-            keys.clear();
-            keys.extend(next.map(|service| Key::of(&service.key)));
-            self.entries.warm(&keys);
-            for service in services.by_ref().take(WARMED_AT_ONCE) {
-                self.apply_service(&service, edit);
-            }
-        }
+        let key = |service: &Service| Key::of(&service.key);
+        self.apply_all(services, key, |cluster, service| cluster.apply_service(&service, edit));
         for key in gone {
             self.remove_service(&key, edit);
+        }
+    }
+
+    /// Applies a list's objects, each to the entry with its key.
+    fn apply_all<T>(&mut self, objects: Vec<T>, key: impl Fn(&T) -> Key, mut apply: impl FnMut(&mut Cluster, T)) {
+        self.entries.reserve(objects.len().saturating_sub(self.entries.len()));
+        let (mut objects, mut keys) = (objects.into_iter(), Vec::new());
+        while !objects.as_slice().is_empty() {
+            keys.clear();
+            keys.extend(objects.as_slice().iter().take(WARMED_AT_ONCE).map(&key));
+            self.entries.warm(&keys);
+            objects.by_ref().take(WARMED_AT_ONCE).for_each(|object| apply(self, object));
         }
     }
 
@@ -403,17 +406,8 @@ impl Cluster {
             self.slices_without(&listed)
         };
         let gone = self.slice_losses.list(missing, self.slice_count, edit.now);
-        self.entries.reserve(slices.len().saturating_sub(self.entries.len()));
-        let (mut slices, mut keys) = (slices.into_iter(), Vec::new());
-        while !slices.as_slice().is_empty() {
-            let next = slices.as_slice().iter().take(WARMED_AT_ONCE);
-            keys.clear();
-            keys.extend(next.map(|slice| Key::of_labels(&slice.namespace, &slice.service)));
-            self.entries.warm(&keys);
-            for slice in slices.by_ref().take(WARMED_AT_ONCE) {
-                self.apply_slice(slice, edit);
-            }
-        }
+        let key = |slice: &Slice| Key::of_labels(&slice.namespace, &slice.service);
+        self.apply_all(slices, key, |cluster, slice| cluster.apply_slice(slice, edit));
         for key in gone {
             self.remove_slice(&key, edit);
         }
