@@ -21,6 +21,7 @@ pub use uniform::A_RECORD;
 
 /// Most records of a run that is drawn by weight; a longer one is drawn as if all weighed the same.
 const MAX_WEIGHED: usize = 255;
+
 /// Whose answers, by the rules of which zone.
 #[derive(Clone, Copy)]
 pub struct Perspective<'a> {
@@ -280,15 +281,14 @@ impl<'a> Sight<'a> {
     fn collect(&self, v4: bool, of: Owner, scratch: &mut Scratch) -> usize {
         scratch.items.clear();
         let cut = self.perspective.cut;
-        let span = match of {
+        let (span, whole) = match of {
             Owner::Service if scratch.plain => return Sight::collect_plain(v4, cut, scratch),
             Owner::Service => return self.collect_bands(v4, cut, scratch),
-            Owner::Cluster(at) => scratch.seen[usize::from(at)].addresses.of(v4),
-            Owner::Host(at) => self.record.host(at as usize).addresses().of(v4),
-        };
-        let whole = match of {
-            Owner::Service | Owner::Host(_) => true,
-            Owner::Cluster(at) => scratch.seen[usize::from(at)].pods.is_some(),
+            Owner::Cluster(at) => {
+                let seen = &scratch.seen[usize::from(at)];
+                (seen.addresses.of(v4), seen.pods.is_some())
+            }
+            Owner::Host(at) => (self.record.host(at as usize).addresses().of(v4), true),
         };
         let most = most_addresses(v4);
         scratch.items.extend(span.addresses(v4).take(most).map(|at| Item { at, weight: 1, run: 0 }));
@@ -320,6 +320,8 @@ impl<'a> Sight<'a> {
         let most = most_addresses(v4);
         let whole = seen.iter().any(|s| s.pods.is_some() && choice.takes(&s.standing));
         let merge = self.record.shares_addresses();
+        // In every mode. An address of a later row may still add its weight to one that is in the answer.
+        let enough = if whole { most } else { usize::from(cut.most) };
         let (mut run, mut best) = (0, 0);
         for tier in summary.tiers() {
             let band = || in_tier(seen, tier, choice);
@@ -327,6 +329,9 @@ impl<'a> Sight<'a> {
             // The pods of a headless share are one run: none of them is a cluster's second choice.
             let one_run = band().any(|s| s.pods.is_some());
             for row in 0..depth {
+                if !merge && items.len() >= enough {
+                    break;
+                }
                 for s in band() {
                     let span = s.addresses.of(v4);
                     if row >= span.count {
@@ -347,7 +352,7 @@ impl<'a> Sight<'a> {
                 best = items.len();
             }
             // No later band is in the answer.
-            if best > 0 && items.len() >= cut.addresses(best, whole) && !merge {
+            if !merge && best > 0 && items.len() >= cut.addresses(best, whole) {
                 break;
             }
         }

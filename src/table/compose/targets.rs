@@ -1,4 +1,6 @@
 //! SRV records and the addresses beside them (RFC 2782).
+//!
+//! What the short way (`uniform.rs`) writes too is always inlined: as calls, it made its answers a fifth dearer.
 
 use super::super::ready::fixed;
 use super::super::record::{Host, PortEntry, address_size, flag};
@@ -46,28 +48,48 @@ impl Wanted<'_> {
 /// One SRV record.
 struct Target<'a, 's> {
     seen: &'s Seen,
-    host: Option<Host<'a>>,
-    cluster: &'a [u8],
-    priority: u16,
-    weight: u16,
-    port: u16,
+    name: Prefix<'a>,
+    numbers: Numbers,
 }
 
-impl Target<'_, '_> {
-    /// Octets of the labels in front of `S.N.Z`.
-    fn prefix_length(&self) -> usize {
+/// Priority, weight and port.
+pub(super) type Numbers = [u16; 3];
+
+/// The labels of a target in front of `S.N.Z`.
+#[derive(Clone, Copy)]
+pub(super) struct Prefix<'a> {
+    pub host: Option<Host<'a>>,
+    pub cluster: &'a [u8],
+}
+
+impl Prefix<'_> {
+    /// Octets.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
         self.host.map_or(0, |host| 1 + host.label().len()) + 1 + self.cluster.len()
     }
 
-    fn put_prefix<'o>(&self, out: &'o mut [u8]) -> &'o mut [u8] {
+    /// Returns what is left.
+    #[inline(always)]
+    fn put<'o>(&self, out: &'o mut [u8]) -> &'o mut [u8] {
         let out = match self.host {
             Some(host) => put_label(out, host.label()),
             None => out,
         };
         put_label(out, self.cluster)
     }
+
+    /// Writes a record whose owner is this name, with a pointer behind the labels. Returns what is left.
+    #[inline(always)]
+    pub fn put_address<'o>(&self, out: &'o mut [u8], fixed: &[u8; FIXED], address: &[u8]) -> &'o mut [u8] {
+        let (block, rest) = self.put(out).split_at_mut(FIXED + address.len());
+        block[..FIXED].copy_from_slice(fixed);
+        block[FIXED..].copy_from_slice(address);
+        rest
+    }
 }
 
+#[inline(always)]
 fn put_label<'o>(out: &'o mut [u8], label: &[u8]) -> &'o mut [u8] {
     let (length, rest) = out.split_first_mut().expect("there is room for the labels");
     *length = label.len() as u8;
@@ -133,9 +155,13 @@ impl<'a> Sight<'a> {
                 if seen.has(flag::LONG) {
                     continue;
                 }
-                let (cluster, weight) = (self.cluster_name(seen.cluster), seen.weight);
+                let cluster = self.cluster_name(seen.cluster);
                 let mut tell = |host, port: &PortEntry<'_>| {
-                    each(&Target { seen, host, cluster, priority, weight, port: port.number })
+                    each(&Target {
+                        seen,
+                        name: Prefix { host, cluster },
+                        numbers: [priority, seen.weight, port.number],
+                    })
                 };
                 let go_on = match (seen.pods, &wanted) {
                     (None, Wanted::Named { port, list: Some(list) }) if seen.ports == *list => tell(None, port),
@@ -168,34 +194,48 @@ impl<'a> Sight<'a> {
         owner: usize,
         scratch: &Scratch,
     ) -> bool {
-        let (name, apex) = (self.record.name(), self.perspective.apex);
-        let ttl = self.perspective.policy.ttl;
-        let owner = pointer_to(owner);
-        let mut fixed = fixed(owner, rtype::SRV, ttl, 0);
+        let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.perspective.policy.ttl, 0);
         let (mut length, mut fits) = (0, true);
         self.targets(wanted, choice, scratch, |target| {
-            let rdata = 6 + target.prefix_length() + name.len() + apex.len();
-            length += FIXED + rdata;
+            let size = self.target_size(&target.name);
+            length += size;
             if length > MAX_SET {
                 return false;
             }
-            let Some(record) = writer.reserve_records(Section::Answer, FIXED + rdata, 1) else {
-                fits = false;
-                return false;
-            };
-            let (head, rest) = record.split_at_mut(FIXED + 6);
-            fixed[10..].copy_from_slice(&(rdata as u16).to_be_bytes());
-            head[..FIXED].copy_from_slice(&fixed);
-            head[12..14].copy_from_slice(&target.priority.to_be_bytes());
-            head[14..16].copy_from_slice(&target.weight.to_be_bytes());
-            head[16..18].copy_from_slice(&target.port.to_be_bytes());
-            // A target is not compressed (RFC 2782).
-            let (service, zone) = target.put_prefix(rest).split_at_mut(name.len());
-            service.copy_from_slice(name);
-            zone.copy_from_slice(apex);
-            true
+            match writer.reserve_records(Section::Answer, size, 1) {
+                Some(record) => self.put_target(record, &mut fixed, &target.name, target.numbers),
+                None => fits = false,
+            }
+            fits
         });
         fits
+    }
+
+    /// Octets of an SRV record.
+    #[inline(always)]
+    pub(super) fn target_size(&self, name: &Prefix<'_>) -> usize {
+        FIXED + 6 + name.len() + self.record.name().len() + self.perspective.apex.len()
+    }
+
+    /// Fills an SRV record of [that size](Sight::target_size). `fixed`: what it begins with, but for its length.
+    #[inline(always)]
+    pub(super) fn put_target(
+        &self,
+        record: &mut [u8],
+        fixed: &mut [u8; FIXED],
+        name: &Prefix<'_>,
+        [priority, weight, port]: Numbers,
+    ) {
+        fixed[10..].copy_from_slice(&((record.len() - FIXED) as u16).to_be_bytes());
+        let (head, target) = record.split_at_mut(FIXED + 6);
+        head[..FIXED].copy_from_slice(fixed);
+        head[12..14].copy_from_slice(&priority.to_be_bytes());
+        head[14..16].copy_from_slice(&weight.to_be_bytes());
+        head[16..18].copy_from_slice(&port.to_be_bytes());
+        // A target is not compressed (RFC 2782).
+        let (service, zone) = name.put(target).split_at_mut(self.record.name().len());
+        service.copy_from_slice(self.record.name());
+        zone.copy_from_slice(self.perspective.apex);
     }
 
     /// The addresses of an SRV set's targets, set by set while there is room (RFC 2782); what does not fit is left out.
@@ -209,18 +249,17 @@ impl<'a> Sight<'a> {
         // The targets of one host or cluster come one after the other.
         let mut before = None;
         self.targets(wanted, choice, scratch, |target| {
-            let here = (target.seen.cluster, target.host.map(|host| host.at));
+            let here = (target.seen.cluster, target.name.host.map(|host| host.at));
             if before.replace(here) == Some(here) {
                 return true;
             }
-            let (addresses, is_static) = match target.host {
+            let (addresses, is_static) = match target.name.host {
                 Some(host) => (host.addresses(), host.has(flag::STATIC)),
                 None => (target.seen.addresses, target.seen.has(flag::STATIC)),
             };
             if is_static {
                 return true;
             }
-            let prefix = target.prefix_length();
             for v4 in [true, false] {
                 let (size, rtype) = (address_size(v4), if v4 { rtype::A } else { rtype::AAAA });
                 let span = addresses.of(v4);
@@ -228,17 +267,13 @@ impl<'a> Sight<'a> {
                 if count == 0 {
                     continue;
                 }
-                let length = count * (prefix + FIXED + size);
+                let length = count * (target.name.len() + FIXED + size);
                 let Some(mut out) = writer.reserve_records(Section::Additional, length, count as u16) else {
                     return false;
                 };
                 let fixed = fixed(name, rtype, ttl, size as u16);
                 for at in span.addresses(v4).take(count) {
-                    out = target.put_prefix(out);
-                    let (block, rest) = out.split_at_mut(FIXED + size);
-                    block[..FIXED].copy_from_slice(&fixed);
-                    block[FIXED..].copy_from_slice(&octets[at as usize..][..size]);
-                    out = rest;
+                    out = target.name.put_address(out, &fixed, &octets[at as usize..][..size]);
                 }
             }
             true

@@ -6,6 +6,7 @@ use super::super::random::{Draws, Random};
 use super::super::ready::fixed;
 use super::super::record::MOST_UNIFORM;
 use super::Sight;
+use super::targets::Prefix;
 use crate::model::ClusterId;
 use crate::ranking::Tier;
 use crate::wire::{QUESTION_POINTER, pointer_to, rtype};
@@ -88,44 +89,28 @@ impl Sight<'_> {
     pub fn write_uniform_targets(&self, port: u16, service: usize, out: &mut [u8]) -> Option<(usize, u16)> {
         let mut all = [Item::default(); MOST_UNIFORM];
         let count = self.rank_uniform(&mut all);
-        let (name, apex, ttl) = (self.record.name(), self.perspective.apex, self.perspective.policy.ttl);
+        let all = &all[..count];
         let weight = self.record.candidates().next()?.weight();
-        let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
+        let ttl = self.perspective.policy.ttl;
+        let name = |item: &Item| Prefix { host: None, cluster: self.cluster_name(item.cluster()) };
         let room = out.len();
         let mut rest = out;
-        let (mut priority, mut tier) = (0u16, all[0].tier());
-        for item in &all[..count] {
+        let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
+        let (mut priority, mut tier) = (0, all[0].tier());
+        for item in all {
             if item.tier() != tier {
                 (priority, tier) = (priority + 10, item.tier());
             }
-            let label = self.cluster_name(item.cluster());
-            let rdata = 6 + 1 + label.len() + name.len() + apex.len();
-            head[10..].copy_from_slice(&(rdata as u16).to_be_bytes());
-            let (record, others) = rest.split_at_mut_checked(FIXED + rdata)?;
-            let (fixed, target) = record.split_first_chunk_mut::<{ FIXED + 7 }>()?;
-            fixed[..FIXED].copy_from_slice(&head);
-            fixed[12..14].copy_from_slice(&priority.to_be_bytes());
-            fixed[14..16].copy_from_slice(&weight.to_be_bytes());
-            fixed[16..18].copy_from_slice(&port.to_be_bytes());
-            fixed[18] = label.len() as u8;
-            // A target is not compressed (RFC 2782).
-            let (cluster, target) = target.split_at_mut(label.len());
-            let (service, zone) = target.split_at_mut(name.len());
-            cluster.copy_from_slice(label);
-            service.copy_from_slice(name);
-            zone.copy_from_slice(apex);
+            let name = name(item);
+            let (record, others) = rest.split_at_mut_checked(self.target_size(&name))?;
+            self.put_target(record, &mut head, &name, [priority, weight, port]);
             rest = others;
         }
         let head = fixed(pointer_to(service), rtype::A, ttl, 4);
-        for item in &all[..count] {
-            let label = self.cluster_name(item.cluster());
-            let (record, others) = rest.split_at_mut_checked(1 + label.len() + A_RECORD)?;
-            let (owner, record) = record.split_at_mut(1 + label.len());
-            owner[0] = label.len() as u8;
-            owner[1..].copy_from_slice(label);
-            let record = record.first_chunk_mut::<A_RECORD>()?;
-            record[..FIXED].copy_from_slice(&head);
-            record[FIXED..].copy_from_slice(&item.address().to_le_bytes());
+        for item in all {
+            let name = name(item);
+            let (record, others) = rest.split_at_mut_checked(name.len() + A_RECORD)?;
+            name.put_address(record, &head, &item.address().to_le_bytes());
             rest = others;
         }
         Some((room - rest.len(), count as u16))
