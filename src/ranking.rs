@@ -13,18 +13,46 @@ use crate::model::{ClusterId, Share, View};
 /// The weight of a cluster that says nothing of it. Only ratios count.
 pub const DEFAULT_WEIGHT: u16 = 100;
 
-/// How near a candidate is to the client; the order of the variants is the order of the bands.
+/// How near a candidate is to the client: the lower, the nearer. Below [`Tier::COUNT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tier {
-    OwnCluster,
-    SameAvailabilityZone,
-    SameRegion,
-    /// Also every candidate of a client whose place is unknown.
-    Rest,
-}
+pub struct Tier(u8);
 
 impl Tier {
-    pub const ALL: [Tier; 4] = [Tier::OwnCluster, Tier::SameAvailabilityZone, Tier::SameRegion, Tier::Rest];
+    pub const COUNT: u8 = 64;
+    pub const OWN_CLUSTER: Tier = Tier(0);
+    pub const SAME_AVAILABILITY_ZONE: Tier = Tier(1);
+    pub const SAME_REGION: Tier = Tier(2);
+    /// Other regions, and behind it those that are farther. Also every candidate of a client whose place is unknown.
+    pub const ELSEWHERE: Tier = Tier(3);
+
+    /// The farthest one, if there are not so many.
+    pub fn new(number: u8) -> Tier {
+        Tier(number.min(Tier::COUNT - 1))
+    }
+
+    #[inline]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// What membership and SRV priority go by; the order of the values is the order of the bands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Band(u8);
+
+impl Band {
+    pub const COUNT: u8 = 2 * Tier::COUNT;
+
+    /// Those that are overloaded come behind all others.
+    #[inline]
+    pub fn new(tier: Tier, overloaded: bool) -> Band {
+        Band(tier.0 | if overloaded { Tier::COUNT } else { 0 })
+    }
+
+    #[inline]
+    pub fn number(self) -> u8 {
+        self.0
+    }
 }
 
 /// What a view has to do with a cluster, whatever the service.
@@ -38,7 +66,7 @@ pub struct Reach {
 /// A candidate as one view sees it, as far as choice and order depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    pub tier: Tier,
+    pub band: Band,
     /// By its own cluster's word. Pods are listed by their own readiness, so that a candidate that is pods is ready.
     pub ready: bool,
     pub ipv4: bool,
@@ -83,8 +111,8 @@ pub struct Summary {
     /// A candidate that has an address has none of the family.
     lacking: BothFamilies,
     ready: BothFamilies,
-    /// One bit for each tier in which a candidate has an address.
-    tiers: u8,
+    /// One bit for each band in which a candidate has an address.
+    bands: u128,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,18 +131,18 @@ impl Summary {
             self.lacking.ipv6 |= !candidate.ipv6;
             self.ready.ipv4 |= candidate.ipv4 & candidate.ready;
             self.ready.ipv6 |= candidate.ipv6 & candidate.ready;
-            self.tiers |= 1 << candidate.tier as u8;
+            self.bands |= 1 << candidate.band.number();
         }
     }
 
     /// Those in which a candidate has an address, the best first.
     #[inline]
-    pub fn tiers(self) -> impl Iterator<Item = Tier> {
-        let mut left = self.tiers;
+    pub fn bands(self) -> impl Iterator<Item = Band> {
+        let mut left = self.bands;
         std::iter::from_fn(move || {
-            let tier = *Tier::ALL.get(left.trailing_zeros() as usize)?;
-            left &= left - 1;
-            Some(tier)
+            let next = left.trailing_zeros() as u8;
+            left &= left.wrapping_sub(1);
+            (next < Band::COUNT).then_some(Band(next))
         })
     }
 
@@ -165,12 +193,12 @@ impl Cut {
 /// What each cluster is to a view, in the order of `clusters`.
 pub fn reach(view: View, clusters: &[Cluster]) -> impl Iterator<Item = Reach> {
     (0..clusters.len()).map(move |n| match view {
-        View::External => Reach { tier: Tier::Rest, pods: false },
+        View::External => Reach { tier: Tier::ELSEWHERE, pods: false },
         View::Internal(own) => {
             let (here, there) = (&clusters[own.index()], &clusters[n]);
             let network = here.network.is_some() && here.network == there.network;
             let tier = tier(own, ClusterId(n as u16), clusters);
-            Reach { tier, pods: network || tier == Tier::OwnCluster }
+            Reach { tier, pods: network || tier == Tier::OWN_CLUSTER }
         }
     })
 }
@@ -178,13 +206,13 @@ pub fn reach(view: View, clusters: &[Cluster]) -> impl Iterator<Item = Reach> {
 fn tier(own: ClusterId, other: ClusterId, clusters: &[Cluster]) -> Tier {
     let (here, there) = (&clusters[own.index()], &clusters[other.index()]);
     if own == other {
-        Tier::OwnCluster
+        Tier::OWN_CLUSTER
     } else if here.region.is_none() || here.region != there.region {
-        Tier::Rest
+        Tier::ELSEWHERE
     } else if here.availability_zones.iter().any(|az| there.availability_zones.contains(az)) {
-        Tier::SameAvailabilityZone
+        Tier::SAME_AVAILABILITY_ZONE
     } else {
-        Tier::SameRegion
+        Tier::SAME_REGION
     }
 }
 
@@ -236,7 +264,7 @@ mod tests {
     /// `r` ready, `4` IPv4, `6` IPv6.
     fn candidates(list: &[&'static str]) -> Vec<Named> {
         let standing = |text: &'static str| Standing {
-            tier: Tier::Rest,
+            band: Band::new(Tier::ELSEWHERE, false),
             ready: text.contains('r'),
             ipv4: text.contains('4'),
             ipv6: text.contains('6'),
@@ -305,12 +333,22 @@ mod tests {
     }
 
     #[test]
-    fn tiers_are_those_with_an_address() {
+    fn bands_are_those_with_an_address() {
+        let band = |tier, overloaded| Band::new(Tier::new(tier), overloaded);
         let mut summary = Summary::default();
-        let standing = |tier, ipv4| Standing { tier, ready: false, ipv4, ipv6: false };
-        summary.add(&standing(Tier::Rest, true));
-        summary.add(&standing(Tier::SameRegion, false));
-        summary.add(&standing(Tier::OwnCluster, true));
-        assert_eq!(summary.tiers().collect::<Vec<_>>(), [Tier::OwnCluster, Tier::Rest]);
+        assert_eq!(summary.bands().next(), None);
+        for (band, ipv4) in [
+            (band(3, false), true),
+            (band(2, false), false),
+            (band(0, true), true),
+            (band(63, false), true),
+            (band(200, true), true),
+            (band(0, false), true),
+        ] {
+            summary.add(&Standing { band, ready: false, ipv4, ipv6: false });
+        }
+        let expected =
+            [(0, false), (3, false), (63, false), (0, true), (63, true)].map(|(tier, over)| band(tier, over));
+        assert_eq!(summary.bands().collect::<Vec<_>>(), expected);
     }
 }

@@ -13,7 +13,7 @@ use super::{FIXED, Member, Policy, most_addresses};
 use crate::config::MAX_CLUSTERS;
 use crate::model::{ClusterId, Protocol};
 use crate::names::Labels;
-use crate::ranking::{Choice, Cut, Reach, Standing, Summary, Tier};
+use crate::ranking::{Band, Choice, Cut, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
 use targets::{PortsAt, Wanted};
@@ -169,13 +169,13 @@ impl<'a> Sight<'a> {
                 self.record.pods(at.get()).addresses()
             } else if reach.pods && candidate.has(flag::HEADLESS) {
                 Addresses::default()
-            } else if reach.tier == Tier::OwnCluster {
+            } else if reach.tier == Tier::OWN_CLUSTER {
                 candidate.cluster_ips()
             } else {
                 candidate.ingress()
             };
             let standing = Standing {
-                tier: reach.tier,
+                band: Band::new(reach.tier, false),
                 ready: pods.is_some() || candidate.has(flag::READY),
                 ipv4: addresses.v4.count > 0,
                 ipv6: addresses.v6.count > 0,
@@ -301,9 +301,9 @@ impl<'a> Sight<'a> {
         let Scratch { seen, summary, items, .. } = scratch;
         let choice = summary.choice(v4);
         let mut best = 0;
-        for tier in summary.tiers() {
-            for s in in_tier(seen, tier, choice).filter(|s| s.standing.has_family(v4)) {
-                items.push(Item { at: s.addresses.of(v4).at, weight: s.weight, run: tier as u16 });
+        for band in summary.bands() {
+            for s in in_band(seen, band, choice).filter(|s| s.standing.has_family(v4)) {
+                items.push(Item { at: s.addresses.of(v4).at, weight: s.weight, run: u16::from(band.number()) });
             }
             if best == 0 {
                 best = items.len();
@@ -323,8 +323,8 @@ impl<'a> Sight<'a> {
         // In every mode. An address of a later row may still add its weight to one that is in the answer.
         let enough = if whole { most } else { usize::from(cut.most) };
         let (mut run, mut best) = (0, 0);
-        for tier in summary.tiers() {
-            let band = || in_tier(seen, tier, choice);
+        for band in summary.bands() {
+            let band = || in_band(seen, band, choice);
             let depth = band().map(|s| s.addresses.of(v4).count).max().unwrap_or(0);
             // The pods of a headless share are one run: none of them is a cluster's second choice.
             let one_run = band().any(|s| s.pods.is_some());
@@ -388,8 +388,8 @@ impl<'a> Sight<'a> {
     }
 }
 
-fn in_tier(seen: &[Seen], tier: Tier, choice: Choice) -> impl Iterator<Item = &Seen> {
-    seen.iter().filter(move |s| s.standing.tier == tier && choice.takes(&s.standing))
+fn in_band(seen: &[Seen], band: Band, choice: Choice) -> impl Iterator<Item = &Seen> {
+    seen.iter().filter(move |s| s.standing.band == band && choice.takes(&s.standing))
 }
 
 /// The set of one type among the addresses of a cluster or a host.

@@ -271,7 +271,7 @@ impl Candidate {
     /// Whether it exists for a view that has this to do with its cluster.
     #[inline]
     pub fn is_seen_from(self, reach: Reach) -> bool {
-        reach.tier == Tier::OwnCluster || reach.pods && self.has(flag::HEADLESS) || self.has(flag::EXPOSED)
+        reach.tier == Tier::OWN_CLUSTER || reach.pods && self.has(flag::HEADLESS) || self.has(flag::EXPOSED)
     }
 
     #[inline]

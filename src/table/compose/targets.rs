@@ -5,7 +5,7 @@
 use super::super::ready::fixed;
 use super::super::record::{Host, PortEntry, address_size, flag};
 use super::super::{FIXED, MAX_EXTRA, MAX_SET};
-use super::{Found, Kind, Scratch, Seen, Set, Sight, in_tier};
+use super::{Found, Kind, Scratch, Seen, Set, Sight, in_band};
 use crate::model::Protocol;
 use crate::ranking::Choice;
 use crate::wire::response::Section;
@@ -147,9 +147,9 @@ impl<'a> Sight<'a> {
         mut each: impl FnMut(&Target<'a, '_>) -> bool,
     ) {
         let mut priority = 0;
-        for tier in scratch.summary.tiers() {
+        for band in scratch.summary.bands() {
             let mut empty = true;
-            for seen in in_tier(&scratch.seen, tier, choice) {
+            for seen in in_band(&scratch.seen, band, choice) {
                 empty = false;
                 // A name that is too long for a cluster is too long for its hosts.
                 if seen.has(flag::LONG) {

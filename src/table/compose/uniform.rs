@@ -29,7 +29,7 @@ impl Sight<'_> {
             let tier = self.perspective.reach[cluster.index()].tier;
             // The ingress address comes before the clusterIP.
             let [ingress, cluster_ip] = [addresses as u32, (addresses >> 32) as u32];
-            *item = Item::new(tier, cluster, if tier == Tier::OwnCluster { cluster_ip } else { ingress });
+            *item = Item::new(tier, cluster, if tier == Tier::OWN_CLUSTER { cluster_ip } else { ingress });
             ordered &= last <= item.tier();
             last = item.tier();
             count += 1;
@@ -125,7 +125,7 @@ impl Item {
     /// `address`: its octets, little endian.
     #[inline]
     fn new(tier: Tier, cluster: ClusterId, address: u32) -> Item {
-        Item((tier as u64) << 48 | u64::from(cluster.0) << 32 | u64::from(address))
+        Item(u64::from(tier.number()) << 48 | u64::from(cluster.0) << 32 | u64::from(address))
     }
 
     #[inline]
