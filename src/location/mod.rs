@@ -1,11 +1,26 @@
-//! Where a client is: its address → the cluster it is in; and which addresses are only good in some places.
+//! Where a client is: its address → the cluster it is in, or the order in which it wants the clusters; and which addresses are
+//! only good in some places.
 
+mod distance;
+mod geography;
+mod layers;
+mod mmdb;
+mod places;
+mod prefixes;
+mod regions;
 mod special;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+pub use distance::{Coordinates, CoordinatesError};
+pub use geography::{Geography, OrderingId, Site, Spot, World, tiers};
+pub use layers::overlaid;
+pub use mmdb::{DatabaseError, Known, read_database};
+pub use places::{PlaceFault, PlaceLine, parse_places};
+pub use prefixes::{PrefixMap, SUBNET_BITS};
+pub use regions::coordinates;
 pub use special::is_special_purpose;
 
 use crate::model::ClusterId;
