@@ -373,8 +373,12 @@ impl Checker {
         let length = self.query.len();
         self.buffer[..length].copy_from_slice(&self.query);
         let view = ViewRule::Fixed(View::External);
-        let client =
-            Client { address: IpAddr::from(Ipv4Addr::LOCALHOST), view, transport: Transport::Udp, keepalive: 0 };
+        let client = Client {
+            address: IpAddr::from(Ipv4Addr::LOCALHOST),
+            audience: view.into(),
+            transport: Transport::Udp,
+            keepalive: 0,
+        };
         let Checker { reader, responder, buffer, .. } = self;
         let Reply::Send { length, .. } = reader.with(|table| responder.answer(table, client, buffer, length)) else {
             return false;

@@ -424,7 +424,7 @@ impl Bench {
         let mut responder = Responder::for_batches(1, QUERY_BATCH);
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let view = ViewRule::Fixed(View::External);
-        let client = Client { address, view, transport: Transport::Udp, keepalive: 0 };
+        let client = Client { address, audience: view.into(), transport: Transport::Udp, keepalive: 0 };
         let mut buffers = vec![[0_u8; 2048]; QUERY_BATCH];
         let mut lengths = [0; QUERY_BATCH];
         let mut spent = Duration::ZERO;

@@ -4,11 +4,10 @@ mod short;
 
 use std::net::IpAddr;
 
-use crate::model::{View, ViewRule, is_label};
+use crate::model::{Audience, View, is_label};
 use crate::names::{Labels, MAX_NAME};
 use crate::table::{
-    Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, ViewIndex, Walk, Zone,
-    ZoneIndex,
+    Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, Vantage, Walk, Zone, ZoneIndex,
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
@@ -21,8 +20,8 @@ const MAX_CHAIN: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
     pub address: IpAddr,
-    /// The rule of the listening socket.
-    pub view: ViewRule,
+    /// Of the listening socket.
+    pub audience: Audience,
     pub transport: Transport,
     /// How long a connection may be idle, in units of 100 ms (RFC 7828); nothing to do with UDP.
     pub keepalive: u16,
@@ -162,9 +161,18 @@ impl Responder {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
         };
-        let speaks_for_others = request.edns.and_then(|edns| edns.subnet_source).is_some_and(|source| source > 0);
-        let view = table.view(client.view, client.address, speaks_for_others);
-        let view_index = table.view_index(view);
+        let subnet = request.edns.and_then(|edns| edns.subnet);
+        let elsewhere = subnet.and_then(|subnet| subnet.address());
+        let view = table.view(client.audience.view, client.address, elsewhere.is_some());
+        let mut edns = request.edns;
+        let believed = match &mut edns {
+            Some(edns) if !client.audience.client_subnet => {
+                edns.subnet = None;
+                None
+            }
+            _ => elsewhere,
+        };
+        let vantage = table.vantage(view, client.address, believed);
         let class = match view {
             View::External => ViewClass::External,
             View::Internal(_) => ViewClass::Internal,
@@ -173,7 +181,7 @@ impl Responder {
         if let (true, Transport::Udp, Some(zone), Some(hash)) =
             (*short && !self.long_way, client.transport, *zone, *hash)
         {
-            let short = Short { query, edns: request.edns, zone: table.zone_at(zone), view: view_index };
+            let short = Short { query, edns, zone: table.zone_at(zone), vantage };
             // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
             let all_heard = !table.awaits_any();
             record = table.service(hash, short.zone, short.name());
@@ -185,10 +193,10 @@ impl Responder {
             Transport::Udp => (false, None),
             Transport::Tcp => (true, Some(client.keepalive)),
         };
-        let options = Options { edns: request.edns, server: table.server(), keepalive };
+        let options = Options { edns, server: table.server(), keepalive };
         let mut answering = Answering {
             table,
-            view: view_index,
+            vantage,
             writer: Writer::new(buffer, query.end, stream, options),
             scratch: &mut self.scratch,
             random: &mut self.random,
@@ -206,7 +214,7 @@ impl Responder {
 /// One answer in the making.
 struct Answering<'a, 't> {
     table: &'a Snapshot<'t>,
-    view: ViewIndex,
+    vantage: Vantage<'a>,
     writer: Writer<'a>,
     scratch: &'a mut Scratch,
     random: &'a mut Random,
@@ -319,10 +327,13 @@ impl<'t> Answering<'_, 't> {
             owners[link] = owner;
             let before = self.writer.position();
             let (hash, record) = (self.hash.take(), self.record.take());
-            let lookup = Lookup { table, zone, view: self.view, query, qtype, hash, record };
+            let lookup = Lookup { table, zone, vantage: self.vantage, query, qtype, hash, record };
             match lookup.step(self.scratch) {
                 Step::Service { record, set, labels } => {
-                    let sight = table.sight(record, zone, self.view);
+                    let sight = table.sight(record, zone, self.vantage);
+                    if set.goes_by_place() {
+                        self.writer.narrow_scope(self.vantage.scope());
+                    }
                     if !sight.write(set, &mut self.writer, owner, self.scratch, self.random) {
                         self.writer.truncate();
                     } else if owner == HEADER {
@@ -479,7 +490,7 @@ impl<'t> Answering<'_, 't> {
 struct Lookup<'a, 't, 'q> {
     table: &'a Snapshot<'t>,
     zone: &'a Zone,
-    view: ViewIndex,
+    vantage: Vantage<'a>,
     query: &'q Query,
     qtype: u16,
     /// Of the service's name, where it is known already.
@@ -536,16 +547,16 @@ impl<'a> Lookup<'a, '_, '_> {
 
     /// The part of a federation's zone that the clusters fill.
     fn federated(self, scratch: &mut Scratch) -> Federated<'a> {
-        let Lookup { table, zone, view, query, qtype, hash, record } = self;
+        let Lookup { table, zone, vantage, query, qtype, hash, record } = self;
         let depth = zone.label_count();
         let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
-            let namespace = table.has_namespace(zone, query.prefix(depth), view);
+            let namespace = table.has_namespace(zone, query.prefix(depth), vantage);
             return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
         };
         let labels = depth + 2;
         if let Some(record) = record.or_else(|| table.service(hash, zone, query.part(labels, depth)))
             && let Some(found) =
-                table.sight(record, zone, view).look_up(query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
+                table.sight(record, zone, vantage).look_up(query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
         {
             match found {
                 Found::Set(set) => return Federated::Is(Step::Service { record, set, labels }),
@@ -554,7 +565,7 @@ impl<'a> Lookup<'a, '_, '_> {
             }
         }
         // Only a wildcard needs to know whether the namespace is there.
-        let namespace = zone.has_wildcards() && table.has_namespace(zone, query.part(depth + 1, depth), view);
+        let namespace = zone.has_wildcards() && table.has_namespace(zone, query.part(depth + 1, depth), vantage);
         if namespace { Federated::Namespace } else { Federated::Nothing }
     }
 }

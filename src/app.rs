@@ -2,6 +2,7 @@
 //! being told to stops the process with its name.
 
 mod federation;
+mod places;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -23,11 +24,12 @@ use crate::net::connections::Connections;
 use crate::net::{self, BindError, Bound, Ended, Serving};
 use crate::source::manifests::Memory;
 use crate::source::{self, Feed, Message};
-use crate::table::{Publisher, Reader};
+use crate::table::{Atlas, Publisher, Reader};
 use crate::zonefile::{self, ZoneData, ZoneFileError};
 
 use federation::Gauges;
 pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index};
+pub use places::{PlacesProblem, Reading as PlacesReading, read as read_places};
 
 /// Where the addresses stand in the configuration.
 const LISTENERS: &str = "listeners";
@@ -43,6 +45,8 @@ pub enum AppError {
     ZoneFile(ZoneFileError),
     #[error("{0}")]
     Delegation(String),
+    #[error("{0}")]
+    Places(PlacesProblem),
     #[error("{0}")]
     Source(source::kube::SourceError),
     #[error("{0}")]
@@ -62,6 +66,9 @@ pub struct Loaded {
     pub config: Arc<Config>,
     /// In the order of `config.zones`.
     pub zones: Vec<ZoneData>,
+    /// What is known of where clients are. A broken file is no reason not to start.
+    pub atlas: Atlas,
+    pub places: PlacesReading,
 }
 
 impl Loaded {
@@ -73,13 +80,15 @@ impl Loaded {
         if let Some(problem) = zonefile::check_delegations(&zones, &[]).first() {
             return Err(AppError::Delegation(problem.to_string()));
         }
-        Ok(Loaded { config: Arc::new(config), zones })
+        let (atlas, places) = read_places(&config);
+        Ok(Loaded { config: Arc::new(config), zones, atlas, places })
     }
 
     fn warn(&self) {
         for warning in self.zones.iter().flat_map(|zone| &zone.warnings) {
             warn!("{warning}");
         }
+        self.places.warn();
     }
 }
 
@@ -139,6 +148,7 @@ struct Daemon {
     seen: Arc<Seen>,
     sources: Sources,
     publishing: Publishing,
+    places: Following,
     connections: Connections,
     serving: HashMap<Listener, Working>,
     admin: Option<Admin>,
@@ -174,12 +184,32 @@ struct Admin {
     task: JoinHandle<std::io::Result<()>>,
 }
 
+/// Whoever looks after the files with places.
+struct Following {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Following {
+    fn start(follower: places::Follower) -> Following {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(follower.run(stop.clone()));
+        Following { stop, task }
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        // It ends at once: what it reads goes on aside and is forgotten.
+        let _ = (&mut self.task).await;
+    }
+}
+
 impl Daemon {
     async fn start(path: PathBuf) -> Result<Daemon, AppError> {
         let started = Instant::now();
         let loaded = Loaded::load(&path)?;
         loaded.warn();
-        let Loaded { config, zones } = loaded;
+        let Loaded { config, zones, atlas, places } = loaded;
         let prepared = prepare(&config, |_| true).await?;
         // A port that is taken is said at once, not after the clusters were waited for.
         for listener in &config.listeners {
@@ -205,7 +235,9 @@ impl Daemon {
         };
         let connections = Connections::new(config.limits.tcp_connections, config.limits.tcp_connections_per_client);
         let seed = getrandom::u64().map_err(AppError::Random)?;
-        let (publisher, reader) = Publisher::new(config.clone(), &zones, seed);
+        let (mut publisher, reader) = Publisher::new(config.clone(), &zones, seed);
+        publisher.set_atlas(atlas);
+        let follower = places::Follower::new(config.clone(), places, publisher.cartographer(), metrics.clone());
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
         let federation = Federation::new(started, publisher, members, seen.clone(), seed);
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
@@ -222,6 +254,7 @@ impl Daemon {
             seen,
             sources,
             publishing: Publishing::start(federation, queue),
+            places: Following::start(follower),
             connections,
             serving: HashMap::new(),
             admin,
@@ -261,7 +294,7 @@ impl Daemon {
                 }
                 () = patience => {}
                 () = synced, if waiting.is_some() => {}
-                task = ended(&mut self.sources, &mut self.publishing, &mut self.serving, &mut self.admin) => {
+                task = ended(&mut self.sources, &mut self.publishing, &mut self.places, &mut self.serving, &mut self.admin) => {
                     return Err(AppError::TaskEnded { task });
                 }
             }
@@ -285,7 +318,7 @@ impl Daemon {
     }
 
     fn serve(&mut self, listener: Listener, bound: Bound) {
-        info!(address = %bound.address(), view = %view_text(listener.view, &self.config), "serving");
+        info!(address = %bound.address(), view = %view_text(listener.audience.view, &self.config), "serving");
         let stop = CancellationToken::new();
         let serving = bound.serve(self.reader.clone(), self.connections.clone(), self.metrics.clone(), stop.clone());
         self.serving.insert(listener, Working { stop, serving });
@@ -309,7 +342,11 @@ impl Daemon {
 
     /// Everything about a new configuration that can fail.
     async fn prepare_reload(&self) -> Result<Reloading, AppError> {
-        let loaded = Loaded::load(&self.path)?;
+        let mut loaded = Loaded::load(&self.path)?;
+        // What the files said before is worth more than nothing.
+        if let Some(problem) = loaded.places.broken() {
+            return Err(AppError::Places(problem));
+        }
         let sources = prepare(&loaded.config, |id| !self.keeps_source(&loaded.config, id)).await?;
         // Ports of ours are free once their listeners have stopped; of others it is known only by trying.
         let ports: Vec<u16> = self.serving.keys().map(|listener| listener.address.port()).collect();
@@ -332,7 +369,7 @@ impl Daemon {
 
     /// Whether a listener can go on as it is: the same address, and a view of the same cluster at the same position.
     fn keeps_listener(&self, config: &Config, listener: &Listener) -> bool {
-        let name = |config: &Config| match listener.view {
+        let name = |config: &Config| match listener.audience.view {
             ViewRule::Fixed(View::Internal(id)) => config.clusters.get(id.index()).map(|cluster| cluster.name.clone()),
             ViewRule::Fixed(View::External) | ViewRule::BySource => None,
         };
@@ -344,7 +381,7 @@ impl Daemon {
     async fn apply(&mut self, reloading: Reloading) -> Result<(), AppError> {
         let Reloading { loaded, sources, bound } = reloading;
         loaded.warn();
-        let Loaded { config, zones } = loaded;
+        let Loaded { config, zones, atlas, places } = loaded;
         if config.admin != self.config.admin {
             warn!("a new admin address is used from the next start on");
         }
@@ -360,7 +397,11 @@ impl Daemon {
             self.sources.ids().filter(|&id| !config.has(id) || !self.keeps_source(&config, id)).collect();
         self.sources.stop(&changed).await?;
         let (mut federation, queue) = self.publishing.end().await?;
-        federation.reconfigure(config.clone(), &zones);
+        // An atlas is for one configuration's clusters.
+        self.places.stop().await;
+        let cartographer = federation.reconfigure(config.clone(), &zones, atlas);
+        let follower = places::Follower::new(config.clone(), places, cartographer, self.metrics.clone());
+        self.places = Following::start(follower);
         self.sources.start(sources, &config, federation.members());
         self.publishing = Publishing::start(federation, queue);
         self.config = config.clone();
@@ -389,6 +430,7 @@ impl Daemon {
         if tokio::time::timeout(STOP_PATIENCE, self.publishing.end()).await.is_err() {
             warn!("the publisher did not end in time");
         }
+        self.places.stop().await;
         if let Some(admin) = self.admin.take() {
             admin.stop.cancel();
             if tokio::time::timeout(STOP_PATIENCE, admin.task).await.is_err() {
@@ -425,6 +467,7 @@ fn source_limits(limits: &Limits) -> (u64, u32, u32) {
 async fn ended(
     sources: &mut Sources,
     publishing: &mut Publishing,
+    places: &mut Following,
     serving: &mut HashMap<Listener, Working>,
     admin: &mut Option<Admin>,
 ) -> String {
@@ -450,6 +493,7 @@ async fn ended(
     tokio::select! {
         name = sources.ended() => name,
         _ = &mut publishing.task => "the publisher".to_owned(),
+        _ = &mut places.task => "places".to_owned(),
         name = sockets => name,
         name = admin => name,
     }

@@ -16,6 +16,8 @@ pub struct Metrics {
     udp: Mutex<UdpTotals>,
     streams: StreamCounters,
     reloads: Counts<RELOADS>,
+    places: Mutex<PlacesSample>,
+    places_reloads: Counts<RELOADS>,
     federation: Mutex<Option<Box<dyn FederationGauges>>>,
 }
 
@@ -100,6 +102,18 @@ pub struct ClusterSample {
     pub objects_skipped: Vec<(&'static str, u64)>,
     /// Deletions held back by the mass-loss rule, by kind.
     pub held_deletions: Vec<(&'static str, u64)>,
+}
+
+/// What is known of where clients are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlacesSample {
+    pub prefixes: u64,
+    /// Different orders of the clusters.
+    pub orders: u64,
+    pub octets: u64,
+    /// Lines and prefixes that are not used.
+    pub left_out: u64,
+    pub broken_files: u64,
 }
 
 /// A closed set of label values, each with its place in an array of counters.
@@ -300,6 +314,8 @@ impl Metrics {
             udp: Mutex::default(),
             streams: StreamCounters::default(),
             reloads: Counts::default(),
+            places: Mutex::default(),
+            places_reloads: Counts::default(),
             federation: Mutex::new(None),
         })
     }
@@ -317,6 +333,15 @@ impl Metrics {
 
     pub fn reloaded(&self, result: Reload) {
         self.reloads.at(result).fetch_add(1, Relaxed);
+    }
+
+    /// The files that say where clients are were read again.
+    pub fn places_reloaded(&self, result: Reload) {
+        self.places_reloads.at(result).fetch_add(1, Relaxed);
+    }
+
+    pub fn set_places(&self, places: PlacesSample) {
+        *lock(&self.places) = places;
     }
 
     /// Where the gauges of names and clusters come from; replaces the former source, as a reload does.
@@ -343,6 +368,7 @@ impl Metrics {
             "result",
             [labelled::<Reload, _>(&self.reloads)],
         )?;
+        self.put_places(&page)?;
         let build =
             IntGaugeVec::new(Opts::new("signpost_build_info", "Always 1; the labels tell the build."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -384,6 +410,27 @@ impl Metrics {
         )?;
         page.counter("signpost_udp_send_errors_total", "Answers that the kernel did not take.", &udp.send_errors)?;
         page.counter("signpost_udp_receive_errors_total", "Failed receive calls.", &udp.receive_errors)
+    }
+
+    fn put_places(&self, page: &Page) -> Result<(), prometheus::Error> {
+        let PlacesSample { prefixes, orders, octets, left_out, broken_files } = *lock(&self.places);
+        for (name, help, value) in [
+            ("signpost_places_prefixes", "Prefixes of which it is known where they are.", prefixes),
+            ("signpost_places_orders", "Different orders of the clusters, by where clients are.", orders),
+            ("signpost_places_bytes", "Memory that prefixes and orders take.", octets),
+            ("signpost_places_left_out", "Lines and prefixes of places that are not used.", left_out),
+            ("signpost_places_broken_files", "Files with places that could not be read.", broken_files),
+        ] {
+            let gauge = IntGauge::new(name, help)?;
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            page.0.register(Box::new(gauge))?;
+        }
+        page.counters(
+            "signpost_places_reload_total",
+            "Files with places that changed and were read again.",
+            "result",
+            [labelled::<Reload, _>(&self.places_reloads)],
+        )
     }
 
     fn put_streams(&self, page: &Page) -> Result<(), prometheus::Error> {

@@ -281,6 +281,21 @@ pub enum ViewRule {
     BySource,
 }
 
+/// Whom a listening socket serves, and what it believes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Audience {
+    pub view: ViewRule,
+    /// The client subnet (RFC 7871) of a query for the external view says where its client is.
+    pub client_subnet: bool,
+}
+
+impl From<ViewRule> for Audience {
+    /// Whoever speaks for others at most changes which of the addresses that everybody may see comes first.
+    fn from(view: ViewRule) -> Audience {
+        Audience { view, client_subnet: !matches!(view, ViewRule::Fixed(View::Internal(_))) }
+    }
+}
+
 /// A cloud's region, or whatever the operator calls one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Region(pub Arc<str>);

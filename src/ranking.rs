@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Cluster, Families, Mode};
-use crate::location::is_special_purpose;
+use crate::config::{Cluster, Config, Families, Mode};
+use crate::location::{Site, Spot, World, is_special_purpose, tiers};
 use crate::model::{ClusterId, Share, View};
 
 /// The weight of a cluster that says nothing of it. Only ratios count.
@@ -190,30 +190,36 @@ impl Cut {
     }
 }
 
-/// What each cluster is to a view, in the order of `clusters`.
-pub fn reach(view: View, clusters: &[Cluster]) -> impl Iterator<Item = Reach> {
-    (0..clusters.len()).map(move |n| match view {
-        View::External => Reach { tier: Tier::ELSEWHERE, pods: false },
-        View::Internal(own) => {
-            let (here, there) = (&clusters[own.index()], &clusters[n]);
-            let network = here.network.is_some() && here.network == there.network;
-            let tier = tier(own, ClusterId(n as u16), clusters);
-            Reach { tier, pods: network || tier == Tier::OWN_CLUSTER }
-        }
-    })
+/// The clusters as far as distance goes by them.
+pub fn sites(clusters: &[Cluster]) -> Vec<Site<'_>> {
+    fn site(cluster: &Cluster) -> Site<'_> {
+        Site { region: cluster.region.as_ref(), availability_zones: &cluster.availability_zones }
+    }
+    clusters.iter().map(site).collect()
 }
 
-fn tier(own: ClusterId, other: ClusterId, clusters: &[Cluster]) -> Tier {
-    let (here, there) = (&clusters[own.index()], &clusters[other.index()]);
-    if own == other {
-        Tier::OWN_CLUSTER
-    } else if here.region.is_none() || here.region != there.region {
-        Tier::ELSEWHERE
-    } else if here.availability_zones.iter().any(|az| there.availability_zones.contains(az)) {
-        Tier::SAME_AVAILABILITY_ZONE
-    } else {
-        Tier::SAME_REGION
-    }
+/// What the configuration says of distances.
+pub fn world(config: &Config) -> World<'_> {
+    World { coordinates: &config.location.regions, distances: &config.location.distances }
+}
+
+/// What each cluster is to a view, by cluster. To clients outside: if nothing is known of their place.
+pub fn reach(view: View, config: &Config) -> Box<[Reach]> {
+    let clusters = &config.clusters;
+    let View::Internal(own) = view else {
+        return clusters.iter().map(|_| Reach { tier: Tier::ELSEWHERE, pods: false }).collect();
+    };
+    let here = config.cluster(own);
+    let spot =
+        Spot { region: here.region.clone(), availability_zones: here.availability_zones.clone(), coordinates: None };
+    let tiers = tiers(&spot, &sites(clusters), &world(config));
+    let reach = |((id, there), tier): ((ClusterId, &Cluster), &u8)| {
+        let is_own = id == own;
+        let network = here.network.is_some() && here.network == there.network;
+        let tier = if is_own { Tier::OWN_CLUSTER } else { Tier::new(*tier) };
+        Reach { tier, pods: network || is_own }
+    };
+    config.numbered().zip(&tiers).map(reach).collect()
 }
 
 /// A share's ingress addresses by the origin rule: globally routable, or declared by the operator.

@@ -134,7 +134,12 @@ impl Worker {
             reader.with(|table| {
                 for (query, transport, rcode) in queries {
                     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                    let client = Client { address, view: ViewRule::Fixed(view), transport: *transport, keepalive: 100 };
+                    let client = Client {
+                        address,
+                        audience: ViewRule::Fixed(view).into(),
+                        transport: *transport,
+                        keepalive: 100,
+                    };
                     buffer[..query.len()].copy_from_slice(query);
                     match responder.answer(table, client, buffer, query.len()) {
                         // The headless service is there for its own cluster only.
@@ -233,7 +238,7 @@ fn a_udp_worker_allocates_nothing() {
         let (address, mut sockets) = udp::bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 20).unwrap();
         let socket = sockets.remove(0);
         let counters = metrics.udp_worker();
-        let (worker, stopper) = udp::Worker::new(socket, ViewRule::Fixed(view), reader.clone(), 1, counters);
+        let (worker, stopper) = udp::Worker::new(socket, ViewRule::Fixed(view).into(), reader.clone(), 1, counters);
         let before = WATCHED_ALLOCATIONS.load(Ordering::Relaxed);
         let thread = thread::spawn(move || {
             WATCHED.set(true);

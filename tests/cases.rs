@@ -42,6 +42,9 @@ struct World {
     /// Keys of the zone example.com beside its name, schema and file, in YAML's flow style.
     #[serde(default)]
     zone: String,
+    /// What stands under `location` in the configuration, in YAML's flow style.
+    #[serde(default)]
+    location: String,
     /// Records added to its zone file.
     #[serde(default)]
     records: String,
@@ -75,9 +78,15 @@ struct Case {
     /// `external`, a cluster's name, or the client's address on a listener that goes by it.
     #[serde(default = "external")]
     view: String,
+    /// The client's address, where the listener fixes the view.
+    #[serde(default = "localhost")]
+    from: IpAddr,
     /// Client subnet that comes with the query.
     #[serde(default)]
     subnet: Option<String>,
+    /// For how many bits of it the answer holds; 0 if nothing is said.
+    #[serde(default)]
+    scope: u8,
     #[serde(default = "no_error")]
     rcode: String,
     /// Records as `owner ttl type data`, `--` between bands. Inside a band any order is right.
@@ -100,6 +109,10 @@ struct Case {
 
 fn external() -> String {
     "external".to_owned()
+}
+
+fn localhost() -> IpAddr {
+    [127, 0, 0, 1].into()
 }
 
 fn no_error() -> String {
@@ -160,12 +173,15 @@ impl World {
             writeln!(config, "- {{name: {0}, manifests: {0}, {1}}}", member.name, member.config)
                 .expect("a String takes all");
         }
+        writeln!(config, "location: {{{}}}", self.location).expect("a String takes all");
         write("signpost.yaml", &config);
         Loaded::load(&directory.join("signpost.yaml")).unwrap_or_else(|e| panic!("{}: {e}\n{config}", self.world))
     }
 
     fn run(&self, loaded: &Loaded, from: From) -> Running {
         let config = &loaded.config;
+        let (atlas, places) = signpost::app::read_places(config);
+        assert!(places.problems.is_empty(), "{}: {:?}", self.world, places.problems);
         let mut index = new_index(config);
         for (id, member) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {
             match from {
@@ -176,6 +192,7 @@ impl World {
         // Services that wait for their slices have waited: what is expected here is what stays.
         index.tick(Moment(SETTLED));
         let (mut publisher, reader) = Publisher::new(config.clone(), &loaded.zones, 1);
+        publisher.set_atlas(atlas);
         for key in index.keys() {
             publisher.publish(&key, index.service(&key).as_ref());
         }
@@ -255,17 +272,17 @@ impl Case {
     }
 
     fn client(&self, config: &Config, transport: Transport) -> Client {
-        let any: IpAddr = [127, 0, 0, 1].into();
         let named = config.clusters.iter().position(|cluster| cluster.name.as_str() == self.view);
         let (address, view) = match (self.view.as_str(), named) {
-            ("external", _) => (any, ViewRule::Fixed(View::External)),
-            (_, Some(n)) => (any, ViewRule::Fixed(View::Internal(ClusterId(n as u16)))),
+            ("external", _) => (self.from, ViewRule::Fixed(View::External)),
+            (_, Some(n)) => (self.from, ViewRule::Fixed(View::Internal(ClusterId(n as u16)))),
             (address, None) => (address.parse().expect("a view or an address"), ViewRule::BySource),
         };
-        Client { address, view, transport, keepalive: 100 }
+        Client { address, audience: view.into(), transport, keepalive: 100 }
     }
 
-    fn wanted(&self, transport: Transport) -> Seen {
+    fn wanted(&self, client: Client) -> Seen {
+        let transport = client.transport;
         let lines = |text: &str| text.lines().map(normal).filter(|line| !line.is_empty()).collect::<Vec<_>>();
         let cut = self.truncated && transport == Transport::Udp;
         let sorted = |text: &str| if cut { Vec::new() } else { sort(lines(text)) };
@@ -276,6 +293,7 @@ impl Case {
             authoritative: !self.not_authoritative,
             truncated: cut,
             error: self.error,
+            scope: self.subnet.as_ref().filter(|_| client.audience.client_subnet).map(|_| self.scope),
             answer: if cut { Vec::new() } else { bands.collect() },
             authority: sorted(&self.authority),
             additional: sorted(&self.additional),
@@ -299,6 +317,8 @@ struct Seen {
     authoritative: bool,
     truncated: bool,
     error: Option<u16>,
+    /// Of a client subnet that is given back.
+    scope: Option<u8>,
     /// By bands: those of the expected answer, as far as the sizes go.
     answer: Vec<Vec<String>>,
     authority: Vec<String>,
@@ -319,11 +339,16 @@ impl Seen {
             Some(EdnsOption::Unknown(_, data)) => Some(u16::from_be_bytes([data[0], data[1]])),
             _ => None,
         });
+        let scope = message.edns.as_ref().and_then(|opt| match opt.option(EdnsCode::Subnet) {
+            Some(EdnsOption::Subnet(subnet)) => Some(subnet.scope_prefix()),
+            _ => None,
+        });
         Seen {
             rcode: rcode(message.metadata.response_code).to_owned(),
             authoritative: message.metadata.authoritative,
             truncated: message.metadata.truncation,
             error,
+            scope,
             answer,
             authority: sort(message.authorities.iter().map(text).collect()),
             additional: sort(message.additionals.iter().map(text).collect()),
@@ -331,8 +356,8 @@ impl Seen {
     }
 
     fn lines(&self) -> Vec<String> {
-        let mut lines =
-            vec![format!("{} aa={} tc={} error={:?}", self.rcode, self.authoritative, self.truncated, self.error)];
+        let Seen { rcode, authoritative, truncated, error, scope, .. } = self;
+        let mut lines = vec![format!("{rcode} aa={authoritative} tc={truncated} error={error:?} scope={scope:?}")];
         for band in &self.answer {
             lines.push("answer band:".to_owned());
             lines.extend(band.iter().cloned());
@@ -395,8 +420,8 @@ fn difference(wanted: &Seen, got: &Seen) -> String {
 
 fn check(case: &Case, running: &mut Running, transport: Transport) -> Result<(), String> {
     let query = case.query();
-    let wanted = case.wanted(transport);
     let client = case.client(&running.config, transport);
+    let wanted = case.wanted(client);
     for _ in 0..ASKED {
         let mut buffer = vec![0; 65_535];
         buffer[..query.len()].copy_from_slice(&query);

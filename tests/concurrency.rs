@@ -49,7 +49,7 @@ impl Watcher {
         self.buffer[..query.len()].copy_from_slice(&query);
         let client = Client {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            view: ViewRule::Fixed(View::External),
+            audience: ViewRule::Fixed(View::External).into(),
             transport: Transport::Udp,
             keepalive: 0,
         };

@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use signpost::config::{Config, Export, Families, Identity, Limits, Mode, Namespaces, Schema, Source};
+use signpost::config::{
+    Config, Database, Export, Families, Identity, Limits, Location, Mode, Namespaces, Places, Schema, Source,
+};
+use signpost::location::Coordinates;
 use signpost::model::{AvailabilityZone, ClusterId, Region, View, ViewRule};
 
 /// A directory with what the cases name: a zone file, manifests, a kubeconfig.
@@ -17,7 +20,7 @@ impl World {
         for directory in ["m1", "m2", "m3"] {
             fs::create_dir(dir.path().join(directory)).expect("a new directory");
         }
-        for file in ["z.zone", "kubeconfig"] {
+        for file in ["z.zone", "kubeconfig", "x.places", "x.mmdb"] {
             fs::write(dir.path().join(file), "").expect("a new file");
         }
         World(dir)
@@ -175,6 +178,12 @@ clusters:
 listeners:
   - {addresses: [\"0.0.0.0:53\", \"[::]:53\"], view: bySource}
   - {addresses: [\"127.0.0.1:5300\"], view: {internal: c2}}
+  - {addresses: [\"127.0.0.1:5301\"], clientSubnet: false}
+location:
+  regions: [{name: lab, latitude: 1.5, longitude: -2}]
+  distances: [{between: [r1, lab], kilometers: 7}]
+  places: [{region: lab, availabilityZone: lab-a, cidrs: [192.0.2.0/24]}, {file: x.places}]
+  databases: [{file: x.mmdb, autonomousSystems: {\"64500\": r1}, countries: {US: lab}, continents: {EU: r1}}]
 admin: off
 identity: {version: '1', server: ns1}
 limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 1500ms, tcpIdleInternal: 2m, syncWait: 0s,
@@ -202,9 +211,38 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
     assert_eq!([c1.export, c2.export, c3.export], [Export::Annotated, Export::All, Export::LoadBalancer]);
     assert_eq!(c3.namespaces, Namespaces::All);
 
-    let listeners: Vec<_> = config.listeners.iter().map(|l| (l.address.to_string(), l.view)).collect();
+    let region = |name: &str| Region(name.into());
+    let expected = Location {
+        regions: [(region("lab"), Coordinates::new(1.5, -2.0).unwrap())].into(),
+        distances: [((region("lab"), region("r1")), 7)].into(),
+        places: vec![
+            Places::Inline {
+                region: region("lab"),
+                availability_zone: Some(AvailabilityZone("lab-a".into())),
+                cidrs: vec!["192.0.2.0/24".parse().unwrap()],
+            },
+            Places::File(dir.join("x.places")),
+        ],
+        databases: vec![Database {
+            file: dir.join("x.mmdb"),
+            autonomous_systems: [(64_500, region("r1"))].into(),
+            countries: [("US".to_owned(), region("lab"))].into(),
+            continents: [("EU".to_owned(), region("r1"))].into(),
+        }],
+    };
+    assert_eq!(config.location, expected);
+
+    let subnets: Vec<bool> = config.listeners.iter().map(|l| l.audience.client_subnet).collect();
+    assert_eq!(subnets, [true, true, false, false]);
+    let listeners: Vec<_> = config.listeners.iter().map(|l| (l.address.to_string(), l.audience.view)).collect();
     let internal = ViewRule::Fixed(View::Internal(ClusterId(1)));
-    let expected = [("0.0.0.0:53", ViewRule::BySource), ("[::]:53", ViewRule::BySource), ("127.0.0.1:5300", internal)];
+    let outside = ViewRule::Fixed(View::External);
+    let expected = [
+        ("0.0.0.0:53", ViewRule::BySource),
+        ("[::]:53", ViewRule::BySource),
+        ("127.0.0.1:5300", internal),
+        ("127.0.0.1:5301", outside),
+    ];
     assert_eq!(listeners, expected.map(|(address, view)| (address.to_owned(), view)));
     // By source: clusters 0 and 2 have client CIDRs; fixed: cluster 1.
     let views = [0, 1, 2].map(|id| View::Internal(ClusterId(id)));
@@ -249,7 +287,10 @@ clusters:
 listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
 "
     ));
-    assert_eq!(reference, Config { path: reference.path.clone(), ..minimal });
+    // Nothing is known of places if nothing is said.
+    let Config { path, location, .. } = reference.clone();
+    assert_eq!(minimal.location, Location::default());
+    assert_eq!(reference, Config { path, location, ..minimal });
 }
 
 /// The parser itself tells which keys it knows: an unknown one is refused with the list of the others.
@@ -267,6 +308,10 @@ fn the_reference_shows_every_key() {
         ("/admin", "admin: {_: 1}\n"),
         ("/identity", "identity: {_: 1}\n"),
         ("/limits", "limits: {_: 1}\n"),
+        ("/location", "location: {_: 1}\n"),
+        ("/location/regions/0", "location: {regions: [{_: 1}]}\n"),
+        ("/location/distances/0", "location: {distances: [{_: 1}]}\n"),
+        ("/location/databases/0", "location: {databases: [{_: 1}]}\n"),
     ];
     let mut count = 0;
     for (place, yaml) in places {
@@ -278,7 +323,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 44, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 59, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]
@@ -286,7 +331,7 @@ fn the_demo_is_the_2015_example() {
     let demo = load(&shipped("demo.yaml"));
     assert_eq!(demo.zones.len(), 1);
     assert_eq!((demo.zones[0].name.to_string().as_str(), demo.zones[0].ttl), ("my-federation.my-domain.com.", 180));
-    let listeners: Vec<_> = demo.listeners.iter().map(|l| (l.address.to_string(), l.view)).collect();
+    let listeners: Vec<_> = demo.listeners.iter().map(|l| (l.address.to_string(), l.audience.view)).collect();
     let (external, internal) = (View::External, View::Internal(ClusterId(0)));
     let expected = [
         ("127.0.0.1:8053", external),

@@ -166,7 +166,7 @@ fn a_million_mutated_packets() {
         let view = ViewRule::Fixed(views[n % views.len()]);
         for (transport, buffer) in [(Transport::Udp, &mut datagram), (TCP, &mut stream)] {
             buffer[..packet.len()].copy_from_slice(&packet);
-            let client = Client { address, view, transport, keepalive: 100 };
+            let client = Client { address, audience: view.into(), transport, keepalive: 100 };
             let silent = packet.len() < 12 || packet[2] & 0x80 != 0;
             match world.reader.with(|table| responder.answer(table, client, buffer, packet.len())) {
                 Reply::Send { length, .. } => {
@@ -231,7 +231,7 @@ fn work_is_paid_for() {
     let mut buffer = vec![0u8; 65_535];
     let client = Client {
         address: "127.0.0.1".parse().unwrap(),
-        view: ViewRule::Fixed(View::External),
+        audience: ViewRule::Fixed(View::External).into(),
         transport: TCP,
         keepalive: 100,
     };

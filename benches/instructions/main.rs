@@ -78,7 +78,7 @@ fn child(kind: &Kind, batches: usize) {
     let mut slots = vec![[0u8; 2048]; BATCH];
     let client = Client {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        view: ViewRule::Fixed(view),
+        audience: ViewRule::Fixed(view).into(),
         transport: Transport::Udp,
         keepalive: 0,
     };

@@ -4,10 +4,10 @@
 //! It says, octet for octet, what the long way says, and leaves to that whatever it cannot be sure of. The tests ask both.
 
 use super::Rcode;
-use crate::table::{A_RECORD, Random, Record, Sight, Snapshot, ViewIndex, Zone};
+use crate::table::{A_RECORD, Random, Record, Sight, Snapshot, Vantage, Zone};
 use crate::wire::{self, Edns, HEADER, MAX_UDP, MIN_UDP, Query, Request, class, pointer_to, rtype};
 
-/// OPT without options.
+/// OPT without options; the last octet is that of its length that these change.
 const OPT: usize = 11;
 /// Labels of a service in front of its zone's, and of a port in front of these.
 const SERVICE_LABELS: usize = 2;
@@ -16,7 +16,7 @@ const PORT_LABELS: usize = 2;
 /// Whether a query is of this kind. `zone` is the closest above its name.
 #[inline]
 pub(super) fn is_short(request: &Request, query: &Query, zone: &Zone) -> bool {
-    // What EDNS adds is an OPT record without options.
+    // What EDNS adds is an OPT record with a client subnet at most.
     let edns = request.edns.is_none_or(|edns| edns.version == 0 && !edns.nsid);
     let labels = match query.qtype {
         // These are no data (RFC 6895 section 3.1), or are found by another name.
@@ -34,7 +34,7 @@ pub(super) struct Short<'a> {
     pub query: &'a Query,
     pub edns: Option<Edns>,
     pub zone: &'a Zone,
-    pub view: ViewIndex,
+    pub vantage: Vantage<'a>,
 }
 
 /// What stands behind the question but for OPT.
@@ -66,21 +66,22 @@ impl<'a> Short<'a> {
         buffer: &mut [u8],
         random: &mut Random,
     ) -> Option<(usize, Rcode)> {
-        let Short { query, edns, zone, view } = self;
-        let opt = if edns.is_some() { OPT } else { 0 };
+        let Short { query, edns, zone, vantage } = self;
+        let subnet = edns.and_then(|edns| edns.subnet);
+        let opt = if edns.is_some() { OPT + subnet.map_or(0, |subnet| subnet.octet_count()) } else { 0 };
         let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
         let most = most.min(buffer.len()) - opt;
         let room = buffer.get_mut(query.end..most)?;
         let Written { octets, rcode, counts } = match record {
             Some(record) if query.qtype == rtype::A => {
-                let sight = table.sight(record, zone, view);
+                let sight = table.sight(record, zone, vantage);
                 if !sight.is_uniform() {
                     return None;
                 }
                 let count = sight.write_uniform(room, random)?;
                 Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
-            Some(record) => self.other_type(&table.sight(record, zone, view), room)?,
+            Some(record) => self.other_type(&table.sight(record, zone, vantage), room)?,
             None if all_heard && !zone.has_wildcards() => self.negative(Rcode::NxDomain, zone.nxdomain_ttl(), room)?,
             None => return None,
         };
@@ -91,6 +92,12 @@ impl<'a> Short<'a> {
             let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
             let opt: [u8; OPT] = [0, 0, rtype::OPT as u8, high, low, 0, 0, dnssec_ok, 0, 0, 0];
             buffer[end..end + OPT].copy_from_slice(&opt);
+            if let Some(subnet) = subnet {
+                let scope = if answers > 0 { vantage.scope() } else { 0 };
+                let option = subnet.octet_count();
+                buffer[end + OPT - 1] = option as u8;
+                subnet.write(&mut buffer[end + OPT..end + OPT + option], scope);
+            }
         }
         let header = &mut buffer[..HEADER];
         // As `Writer::finish` does, with AA.

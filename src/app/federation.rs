@@ -18,7 +18,7 @@ use crate::metrics::{ClusterSample, FederationGauges};
 use crate::model::{ClusterId, Moment, ServiceKey};
 use crate::source::Message;
 use crate::source::status::{ErrorReason, Reason, Status};
-use crate::table::{Note, Publisher};
+use crate::table::{Atlas, Cartographer, Note, Publisher};
 use crate::zonefile::ZoneData;
 
 use backlog::Backlog;
@@ -197,7 +197,7 @@ impl Federation {
     }
 
     /// Goes over to another configuration. A cluster keeps all that was heard of it while it may still say it.
-    pub fn reconfigure(&mut self, config: Arc<Config>, zones: &[ZoneData]) {
+    pub fn reconfigure(&mut self, config: Arc<Config>, zones: &[ZoneData], atlas: Atlas) -> Cartographer {
         // It would name clusters by their old numbers.
         debug_assert!(self.backlog.is_empty(), "`run` ends with nothing left to compile");
         let mut index = new_index(&config).seeded(self.seed);
@@ -225,6 +225,7 @@ impl Federation {
         let before = std::mem::take(&mut self.notes);
         let notes = &mut self.notes;
         let fill = |table: &mut Publisher| {
+            table.set_atlas(atlas);
             table.reserve(keys.len());
             index.services(&keys, |key, service| {
                 let said = table.publish(key, service);
@@ -236,6 +237,7 @@ impl Federation {
         };
         self.publisher.replace(config, zones, fill, |id| index.is_synced(id));
         self.show_clusters();
+        self.publisher.cartographer()
     }
 
     /// Publishes until `stop`; gives itself back, so that another configuration can go on with what it knows.

@@ -35,6 +35,10 @@ pub fn check(path: &Path, out: &mut impl Write) -> io::Result<Verdict> {
     let config = &config;
     let mut problems = 0;
     let (zones, broken) = zones(config, &mut problems, out)?;
+    for problem in &app::read_places(config).1.problems {
+        writeln!(out, "problem: {problem}")?;
+        problems += 1;
+    }
     let mut index = app::new_index(config);
     for (i, cluster) in config.clusters.iter().enumerate() {
         let id = ClusterId(i as u16);

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::MAX_FILE;
 use super::special::Never;
+use crate::location::CoordinatesError;
 use crate::model::LabelError;
 use crate::names::NameError;
 
@@ -160,6 +161,20 @@ pub enum Fault {
     )]
     Global(IpNet),
 
+    // Places.
+    #[error("{0}")]
+    Coordinates(CoordinatesError),
+    #[error("two different regions are needed")]
+    Between,
+    #[error("`region` with `cidrs`, or `file` alone is needed")]
+    PlaceShape,
+    #[error("nobody says where the region {name:?} is: give it coordinates in location.regions; {}", expected_words(.known))]
+    UnknownRegion { name: String, known: Words },
+    #[error(
+        "{0:?} is no code: two capital letters, of ISO 3166-1 for countries, AF, AN, AS, EU, NA, OC or SA for continents"
+    )]
+    Code(String),
+
     // Listeners.
     #[error("at least one listener is needed")]
     NoListeners,
@@ -175,6 +190,8 @@ pub enum Fault {
     AddressOverlap { address: SocketAddr, other: SocketAddr, key: String },
     #[error("there is no cluster {name:?}; {}", expected_words(.known))]
     UnknownCluster { name: String, known: Words },
+    #[error("a client subnet says nothing of clients that are all inside one cluster")]
+    SubnetInside,
     #[error("`bySource` needs `clientCidrs` at one cluster or more; without them, write `external`")]
     NoClientCidrs,
 }

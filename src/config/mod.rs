@@ -4,6 +4,7 @@
 //! ([`ConfigErrors`]): the first one that keeps the file from being understood, else all of them.
 
 mod error;
+mod location;
 mod raw;
 mod resolve;
 mod special;
@@ -18,8 +19,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::error::{ConfigErrors, Fault, Place, Problem, Words};
+pub use self::location::{Database, Location, Places};
 pub use self::special::Never;
-use crate::model::{AvailabilityZone, ClusterId, Label, Network, Region, View, ViewRule};
+use crate::model::{Audience, AvailabilityZone, ClusterId, Label, Network, Region, View, ViewRule};
 use crate::names::Name;
 
 /// Octets of a configuration file: 1,024 clusters with 20 lines each are 600 kB.
@@ -37,6 +39,14 @@ pub const MAX_CIDRS: usize = 256;
 pub const MAX_AVAILABILITY_ZONES: usize = 64;
 /// Namespaces in one list.
 pub const MAX_NAMESPACES: usize = 1024;
+/// Regions with coordinates of their own: more than all clouds have together.
+pub const MAX_REGIONS: usize = 4096;
+/// Each pair of a hundred regions.
+pub const MAX_DISTANCES: usize = 10_000;
+/// Lists of CIDRs, and CIDRs in one that stands in the configuration; a file may have more.
+pub const MAX_PLACES: usize = 1024;
+pub const MAX_PLACE_CIDRS: usize = 4096;
+pub const MAX_DATABASES: usize = 16;
 
 /// What will be run. Nothing in here is undecided: every default is filled in, every name resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +61,7 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     pub identity: Identity,
     pub limits: Limits,
+    pub location: Location,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,7 +186,7 @@ impl Namespaces {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Listener {
     pub address: SocketAddr,
-    pub view: ViewRule,
+    pub audience: Audience,
 }
 
 /// What the CHAOS class tells; `None` is REFUSED.
@@ -235,7 +246,7 @@ impl Config {
     pub fn views(&self) -> Vec<View> {
         let mut views = BTreeSet::from([View::External]);
         for listener in &self.listeners {
-            match listener.view {
+            match listener.audience.view {
                 ViewRule::Fixed(view) => {
                     views.insert(view);
                 }

@@ -1,6 +1,7 @@
 //! The configuration as written. Every key that may be left out is an `Option`, and `null` is the same as leaving it
 //! out; every value knows its place in the file. Nothing in here has a default or has been checked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer};
@@ -21,6 +22,49 @@ pub(super) struct RawConfig {
     pub admin: Option<RawAdmin>,
     pub identity: Option<RawIdentity>,
     pub limits: Option<RawLimits>,
+    pub location: Option<RawLocation>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawLocation {
+    pub regions: Option<At<Vec<RawRegion>>>,
+    pub distances: Option<At<Vec<RawDistance>>>,
+    pub places: Option<At<Vec<RawPlace>>>,
+    pub databases: Option<At<Vec<RawDatabase>>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawRegion {
+    pub name: At<String>,
+    pub latitude: At<f64>,
+    pub longitude: At<f64>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawDistance {
+    pub between: At<Vec<At<String>>>,
+    pub kilometers: At<u64>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawPlace {
+    pub region: Option<At<String>>,
+    pub availability_zone: Option<At<String>>,
+    pub cidrs: Option<At<Vec<At<String>>>>,
+    pub file: Option<At<String>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawDatabase {
+    pub file: At<String>,
+    pub countries: Option<BTreeMap<String, At<String>>>,
+    pub continents: Option<BTreeMap<String, At<String>>>,
+    pub autonomous_systems: Option<BTreeMap<u32, At<String>>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -97,6 +141,7 @@ pub(super) enum RawExport {
 pub(super) struct RawListener {
     pub addresses: At<Vec<At<String>>>,
     pub view: Option<At<RawView>>,
+    pub client_subnet: Option<At<bool>>,
 }
 
 /// `external`, `bySource`, or `{internal: CLUSTER}`.

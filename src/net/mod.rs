@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::Transport;
 use crate::config::{Limits, Listener};
 use crate::metrics::Metrics;
+use crate::model::Audience;
 use crate::net::connections::Connections;
 use crate::net::tcp::{Desks, StreamTiming};
 use crate::table::Reader;
@@ -110,7 +111,7 @@ fn bind_once(listener: &Listener, limits: &Limits, key: &str) -> Result<Bound, B
     let (address, udp) = udp::bind(listener.address, limits.udp_workers, limits.udp_receive_buffer)
         .map_err(failed(listener.address, Transport::Udp))?;
     let tcp = bind_tcp(address).map_err(failed(address, Transport::Tcp))?;
-    let timing = StreamTiming::new(listener.view, limits);
+    let timing = StreamTiming::new(listener.audience.view, limits);
     Ok(Bound { listener: Listener { address, ..*listener }, udp, tcp, timing })
 }
 
@@ -149,7 +150,7 @@ impl Bound {
         stop: CancellationToken,
     ) -> Serving {
         let Bound { listener, udp, tcp, timing } = self;
-        let Listener { address, view } = listener;
+        let Listener { address, audience } = listener;
         let mut tasks = JoinSet::new();
         let cores = udp::allowed_cores();
         // With fewer cores than workers, the scheduler shares them out better than fixed places do.
@@ -158,7 +159,7 @@ impl Bound {
             let start = WorkerStart {
                 name: format!("udp {address} worker {number}"),
                 socket,
-                view,
+                audience,
                 reader: reader.clone(),
                 metrics: Arc::clone(&metrics),
                 core: cores.get(number).copied().filter(|_| pinned),
@@ -167,7 +168,7 @@ impl Bound {
         }
         let name = format!("tcp {address}");
         tasks.spawn(async move {
-            let error = serve_tcp(tcp, view, timing, reader, connections, metrics, stop).await.err();
+            let error = serve_tcp(tcp, audience, timing, reader, connections, metrics, stop).await.err();
             Ended { name, error: error.map(|e| e.to_string()) }
         });
         Serving { address, tasks }
@@ -176,7 +177,7 @@ impl Bound {
 
 async fn serve_tcp(
     listener: std::net::TcpListener,
-    view: crate::model::ViewRule,
+    audience: Audience,
     timing: StreamTiming,
     reader: Reader,
     connections: Connections,
@@ -185,7 +186,7 @@ async fn serve_tcp(
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let desks = Desks::new(reader, random_seed()?);
-    tcp::serve(listener, tcp::Service { view, timing, connections, metrics, desks }, stop).await;
+    tcp::serve(listener, tcp::Service { audience, timing, connections, metrics, desks }, stop).await;
     Ok(())
 }
 
@@ -197,7 +198,7 @@ fn random_seed() -> io::Result<u64> {
 struct WorkerStart {
     name: String,
     socket: udp::Socket,
-    view: crate::model::ViewRule,
+    audience: Audience,
     reader: Reader,
     metrics: Arc<Metrics>,
     core: Option<usize>,
@@ -215,7 +216,8 @@ impl WorkerStart {
 
     fn start_thread(self) -> io::Result<(thread::JoinHandle<()>, oneshot::Receiver<io::Result<()>>, udp::Stopper)> {
         let seed = random_seed()?;
-        let (worker, stopper) = udp::Worker::new(self.socket, self.view, self.reader, seed, self.metrics.udp_worker());
+        let (worker, stopper) =
+            udp::Worker::new(self.socket, self.audience, self.reader, seed, self.metrics.udp_worker());
         let (sender, ended) = oneshot::channel();
         let core = self.core;
         let thread = thread::Builder::new().name("udp".into()).spawn(move || {

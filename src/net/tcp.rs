@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{Client, Reply, Responder, Transport};
 use crate::config::Limits;
 use crate::metrics::{Closing, Metrics};
-use crate::model::{View, ViewRule};
+use crate::model::{Audience, View, ViewRule};
 use crate::net::connections::{ClientKey, Connections, Ticket};
 use crate::table::Reader;
 
@@ -53,7 +53,7 @@ impl StreamTiming {
 
 /// What one TCP listener serves with.
 pub struct Service {
-    pub view: ViewRule,
+    pub audience: Audience,
     pub timing: StreamTiming,
     pub connections: Connections,
     pub metrics: Arc<Metrics>,
@@ -157,7 +157,8 @@ fn open(
     peer: SocketAddr,
     stop: &CancellationToken,
 ) {
-    let key = if is_internal(service.view) { ClientKey::Address(peer.ip()) } else { ClientKey::prefix(peer.ip()) };
+    let key =
+        if is_internal(service.audience.view) { ClientKey::Address(peer.ip()) } else { ClientKey::prefix(peer.ip()) };
     let Some(ticket) = service.connections.admit(key) else {
         service.metrics.streams().turned_away();
         return;
@@ -173,7 +174,7 @@ fn open(
         let connection = Connection {
             stream,
             ticket,
-            client: Client { address: peer.ip(), view: service.view, transport: Transport::Tcp, keepalive },
+            client: Client { address: peer.ip(), audience: service.audience, transport: Transport::Tcp, keepalive },
             service,
             stop,
             input: Vec::new(),

@@ -37,6 +37,7 @@ pub(super) fn empty_table() -> Reader {
         admin: None,
         identity: crate::config::Identity::default(),
         limits: limits(),
+        location: crate::config::Location::default(),
     };
     Publisher::new(Arc::new(config), &[], 0).1
 }
@@ -57,7 +58,7 @@ fn limits() -> Limits {
 }
 
 fn bound(address: &str, view: ViewRule) -> Bound {
-    bind(&Listener { address: address.parse().unwrap(), view }, &limits(), "listeners[0]").unwrap()
+    bind(&Listener { address: address.parse().unwrap(), audience: view.into() }, &limits(), "listeners[0]").unwrap()
 }
 
 struct Server {
@@ -264,7 +265,7 @@ async fn an_aborted_task_takes_its_thread_along() {
     ask_udp(&client(server.address), 1);
     drop(server.serving);
     // The workers have gone when their sockets have: then the address is free.
-    let listener = Listener { address: server.address, view: EXTERNAL };
+    let listener = Listener { address: server.address, audience: EXTERNAL.into() };
     let waiting = async {
         while bind(&listener, &limits(), "listeners[0]").is_err() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -277,7 +278,7 @@ async fn an_aborted_task_takes_its_thread_along() {
 async fn a_panic_of_a_worker_is_told() {
     let (_, sockets) = udp::bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 16).unwrap();
     let socket = sockets.into_iter().next().unwrap();
-    let (_, stopper) = udp::Worker::new(socket, EXTERNAL, empty_table(), 0, Metrics::new().udp_worker());
+    let (_, stopper) = udp::Worker::new(socket, EXTERNAL.into(), empty_table(), 0, Metrics::new().udp_worker());
     let (sender, ended) = oneshot::channel();
     let thread = thread::spawn(move || {
         let _sender: oneshot::Sender<io::Result<()>> = sender;
@@ -501,7 +502,7 @@ async fn a_peer_that_never_reads_is_closed_and_others_do_not_wait() {
 
 #[track_caller]
 fn assert_bind_error(listener: SocketAddr, sentence: &str) {
-    match bind(&Listener { address: listener, view: EXTERNAL }, &limits(), "listeners[0]") {
+    match bind(&Listener { address: listener, audience: EXTERNAL.into() }, &limits(), "listeners[0]") {
         Ok(_) => panic!("{listener} was bound"),
         Err(error) => assert_eq!(error.to_string(), sentence),
     }
@@ -518,7 +519,7 @@ fn a_taken_port_is_told_and_never_shared() {
     drop(udp);
     assert_bind_error(address, &sentence("tcp"));
     drop(tcp);
-    let again = bind(&Listener { address, view: EXTERNAL }, &limits(), "listeners[0]").unwrap();
+    let again = bind(&Listener { address, audience: EXTERNAL.into() }, &limits(), "listeners[0]").unwrap();
     assert_eq!(again.address(), address);
 }
 

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Type};
 
 use crate::answer::{Client, Reply, Responder, Transport};
 use crate::metrics::{DatagramDrop, UdpCounters};
-use crate::model::ViewRule;
+use crate::model::Audience;
 use crate::table::Reader;
 
 /// Datagrams for each system call. Beyond 32 the calls' share of a query's cost no longer falls measurably.
@@ -145,7 +145,7 @@ pub trait Handler {
 
 /// Answers from the table.
 pub struct Answers {
-    view: ViewRule,
+    audience: Audience,
     reader: Reader,
     responder: Responder,
     counters: UdpCounters,
@@ -159,8 +159,15 @@ pub struct Worker<H = Answers> {
 }
 
 impl Worker {
-    pub fn new(socket: Socket, view: ViewRule, reader: Reader, seed: u64, counters: UdpCounters) -> (Worker, Stopper) {
-        Worker::with_handler(socket, Answers { view, reader, responder: Responder::for_batches(seed, BATCH), counters })
+    pub fn new(
+        socket: Socket,
+        audience: Audience,
+        reader: Reader,
+        seed: u64,
+        counters: UdpCounters,
+    ) -> (Worker, Stopper) {
+        let responder = Responder::for_batches(seed, BATCH);
+        Worker::with_handler(socket, Answers { audience, reader, responder, counters })
     }
 }
 
@@ -227,7 +234,7 @@ impl<H: Handler> Worker<H> {
 
 impl Handler for Answers {
     fn handle(&mut self, batch: &mut Batch) {
-        let Answers { view, reader, responder, counters } = self;
+        let Answers { audience, reader, responder, counters } = self;
         // Left before the send: a reader must not hold up the publisher while it waits for the kernel.
         reader.with(|table| {
             for place in 0..batch.received {
@@ -245,7 +252,7 @@ impl Handler for Answers {
                         continue;
                     }
                 };
-                let client = Client { address: source, view: *view, transport: Transport::Udp, keepalive: 0 };
+                let client = Client { address: source, audience: *audience, transport: Transport::Udp, keepalive: 0 };
                 match responder.answer_read(place, table, client, query.buffer) {
                     Reply::Send { length, outcome } => {
                         counters.answered(outcome);
@@ -728,7 +735,8 @@ mod tests {
         let (_, mut sockets) = bind_some(1);
         let metrics = Metrics::new();
         let reader = crate::net::tests::empty_table();
-        let (worker, stopper) = Worker::new(sockets.remove(0), ViewRule::BySource, reader, 0, metrics.udp_worker());
+        let (worker, stopper) =
+            Worker::new(sockets.remove(0), crate::model::ViewRule::BySource.into(), reader, 0, metrics.udp_worker());
         let waiting = thread::spawn(move || {
             let mut batch = Batch::new(false);
             let received = batch.receive(&worker.socket, Wait::ForOne);

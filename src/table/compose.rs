@@ -112,6 +112,16 @@ pub enum Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Set(Kind);
 
+impl Set {
+    /// Whether its order, or what is in it, goes by where the client is.
+    pub fn goes_by_place(self) -> bool {
+        match self.0 {
+            Kind::Addresses { of, .. } => of == Owner::Service,
+            Kind::Targets { .. } => true,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Addresses {

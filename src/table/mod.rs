@@ -5,6 +5,7 @@
 //! (`compose.rs`). A namespace is an entry under its zone and `N` that lists nothing. What concerns a whole cluster or view
 //! stands beside the entries, once. A new configuration makes a new table, which is filled aside and then swapped in.
 
+mod atlas;
 mod compile;
 mod compose;
 mod map;
@@ -15,12 +16,14 @@ mod statics;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
 
+pub use atlas::{Atlas, Cartographer, Layer};
 pub use compile::{Note, NoteKind};
 pub use compose::{A_RECORD, Found, Scratch, Set, Sight};
 pub use random::Random;
@@ -67,6 +70,8 @@ pub struct Table {
     /// For each view, what each cluster is to it.
     reach: Box<[Box<[Reach]>]>,
     clients: ClientTable,
+    /// Of clients outside. Replaced as a whole when what is known of places changes.
+    atlas: ArcSwap<Atlas>,
     members: Box<[Member]>,
     unsynced: AtomicUsize,
     version: Option<Box<[u8]>>,
@@ -131,9 +136,26 @@ impl ViewSet {
     }
 }
 
+/// Where answers are looked at from: a view, and for clients outside their place.
+#[derive(Debug, Clone, Copy)]
+pub struct Vantage<'a> {
+    view: ViewIndex,
+    /// By cluster.
+    reach: &'a [Reach],
+    scope: u8,
+}
+
+impl Vantage<'_> {
+    /// For how many bits of the client's subnet what is ordered by place is the same (RFC 7871 section 7.2.1).
+    #[inline]
+    pub fn scope(&self) -> u8 {
+        self.scope
+    }
+}
+
 /// The position of a view in the table's views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ViewIndex(usize);
+struct ViewIndex(usize);
 
 /// It is always there, and the first in order.
 const EXTERNAL: ViewIndex = ViewIndex(0);
@@ -166,7 +188,8 @@ impl Table {
             names,
             hash: state,
             seed,
-            reach: views.iter().map(|&view| reach(view, &config.clusters).collect()).collect(),
+            reach: views.iter().map(|&view| reach(view, config)).collect(),
+            atlas: ArcSwap::from_pointee(Atlas::new(config, Layer::new(), Vec::new())),
             internal: (0..config.clusters.len()).map(internal).collect(),
             views: views.into(),
             clients: ClientTable::new(clients).expect("Config::load refuses overlapping client CIDRs"),
@@ -277,6 +300,16 @@ impl Publisher {
         self.entries.names.reserve(services * zones);
     }
 
+    /// Replaces what is known of places. `atlas` is for the clusters of this publisher's configuration.
+    pub fn set_atlas(&mut self, atlas: Atlas) {
+        self.table.atlas.store(Arc::new(atlas));
+    }
+
+    /// For whoever learns of new places later, until [`replace`](Publisher::replace).
+    pub fn cartographer(&self) -> Cartographer {
+        Cartographer(self.shared.clone())
+    }
+
     pub fn config(&self) -> &Arc<Config> {
         &self.config
     }
@@ -384,13 +417,15 @@ impl Reader {
     /// not wait for anything.
     pub fn with<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> T) -> T {
         let table = self.shared.load();
-        read(&Snapshot { names: table.names.enter(), table: &table })
+        let atlas = table.atlas.load();
+        read(&Snapshot { names: table.names.enter(), table: &table, atlas: &atlas })
     }
 }
 
 /// What is published now: a service that changes while this is read is seen as it was or as it is.
 pub struct Snapshot<'a> {
     table: &'a Table,
+    atlas: &'a Atlas,
     names: map::Pinned<'a>,
 }
 
@@ -452,21 +487,20 @@ impl Snapshot<'_> {
         self.names.get(hash.0, Key { zone: zone.number, name }).and_then(Record::new)
     }
 
-    /// A record as a view sees it.
+    /// A record as it is seen from there.
     #[inline]
-    pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, view: ViewIndex) -> Sight<'s> {
-        let table = self.table;
+    pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, vantage: Vantage<'s>) -> Sight<'s> {
         let policy = &zone.policy;
-        let cut = if view == EXTERNAL { policy.external } else { policy.internal };
-        let (reach, members, apex) = (&table.reach[view.0], &table.members, zone.apex.as_wire());
+        let cut = if vantage.view == EXTERNAL { policy.external } else { policy.internal };
+        let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
         let perspective = Perspective { reach, members, policy, cut, apex };
         Sight::new(record, perspective)
     }
 
     /// Whether the view sees a service in the namespace `name`, which is a label with its length.
-    pub fn has_namespace(&self, zone: &Zone, name: &[u8], view: ViewIndex) -> bool {
+    pub fn has_namespace(&self, zone: &Zone, name: &[u8], vantage: Vantage<'_>) -> bool {
         let entry = self.names.get(self.hash(zone, name).0, Key { zone: zone.number, name });
-        entry.and_then(namespace_views).is_some_and(|views| views.contains(view.0))
+        entry.and_then(namespace_views).is_some_and(|views| views.contains(vantage.view.0))
     }
 
     /// Whether there is a cluster that was not heard yet; see [`awaits`](Snapshot::awaits).
@@ -488,7 +522,7 @@ impl Snapshot<'_> {
 
     /// The view of a client. A query that speaks for others, by a client subnet, is external where the address decides.
     #[inline]
-    pub fn view(&self, rule: ViewRule, client: std::net::IpAddr, speaks_for_others: bool) -> View {
+    pub fn view(&self, rule: ViewRule, client: IpAddr, speaks_for_others: bool) -> View {
         match rule {
             ViewRule::Fixed(view) => view,
             ViewRule::BySource if speaks_for_others => View::External,
@@ -496,13 +530,21 @@ impl Snapshot<'_> {
         }
     }
 
+    /// Where the client at `address` looks at answers from. `elsewhere`: it asks for somebody whose subnet begins there.
     /// The views of all listeners are in the table.
     #[inline]
-    pub fn view_index(&self, view: View) -> ViewIndex {
-        match view {
-            View::External => EXTERNAL,
-            View::Internal(cluster) => self.table.internal.get(cluster.index()).copied().unwrap_or(EXTERNAL),
-        }
+    pub fn vantage(&self, view: View, address: IpAddr, elsewhere: Option<IpAddr>) -> Vantage<'_> {
+        let (view, reach, scope) = match view {
+            View::External => {
+                let (reach, scope) = self.atlas.look_up(address, elsewhere);
+                (EXTERNAL, reach, scope)
+            }
+            View::Internal(cluster) => {
+                let view = self.table.internal.get(cluster.index()).copied().unwrap_or(EXTERNAL);
+                (view, &*self.table.reach[view.0], 0)
+            }
+        };
+        Vantage { view, reach, scope }
     }
 
     pub fn version(&self) -> Option<&[u8]> {

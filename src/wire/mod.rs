@@ -3,7 +3,7 @@
 pub mod query;
 pub mod response;
 
-pub use query::{Drop, Edns, Fault, Query, Request, parse};
+pub use query::{Drop, Edns, Fault, Query, Request, Subnet, parse};
 pub use response::Writer;
 
 /// RFC 1035 section 4.1.1.

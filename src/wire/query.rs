@@ -1,10 +1,16 @@
 //! A query's octets → what was asked. Work and memory are bounded by the length of the message.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::{HEADER, option, read_u16, rtype};
 use crate::names::{Labels, MAX_NAME};
 
 /// A name of 255 octets has at most 127 labels before the root; a power of two costs no check.
 const OFFSETS: usize = 128;
+
+/// Octets of an EDNS option's code and length, and of a client-subnet option in front of its address.
+const OPTION: usize = 4;
+const SUBNET_FIXED: usize = 4;
 
 /// Octets that are lowered at once.
 const LOWER: usize = 16;
@@ -40,8 +46,47 @@ pub struct Edns {
     pub keepalive: bool,
     /// The option has a value, which only a server's may have.
     pub keepalive_value: bool,
-    /// SOURCE PREFIX-LENGTH of a client-subnet option (RFC 7871), if there is one.
-    pub subnet_source: Option<u8>,
+    pub subnet: Option<Subnet>,
+}
+
+/// A client-subnet option (RFC 7871): where the client is for whom a resolver asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    /// FAMILY: 1 for IPv4, 2 for IPv6, or 0.
+    family: u8,
+    /// SOURCE PREFIX-LENGTH: bits of the address that are given.
+    source: u8,
+    /// With zeros behind that prefix.
+    address: [u8; 16],
+}
+
+impl Subnet {
+    /// The first address of the subnet; `None`: the client does not want to say (RFC 7871 section 7.1.2).
+    #[inline]
+    pub fn address(&self) -> Option<IpAddr> {
+        match (self.source, self.family) {
+            (0, _) | (_, 0) => None,
+            (_, 1) => Some(Ipv4Addr::from(*self.address.first_chunk().expect("4 of 16")).into()),
+            _ => Some(Ipv6Addr::from(self.address).into()),
+        }
+    }
+
+    /// Octets of the option in an answer.
+    #[inline]
+    pub fn octet_count(&self) -> usize {
+        OPTION + SUBNET_FIXED + usize::from(self.source).div_ceil(8)
+    }
+
+    /// Writes the option as an answer has it: the same with SCOPE PREFIX-LENGTH. `target` is [`octet_count`] octets long.
+    ///
+    /// [`octet_count`]: Subnet::octet_count
+    #[inline]
+    pub fn write(&self, target: &mut [u8], scope: u8) {
+        let (head, address) = target.split_at_mut(OPTION + SUBNET_FIXED);
+        let length = (SUBNET_FIXED + address.len()) as u8;
+        head.copy_from_slice(&[0, option::CLIENT_SUBNET as u8, 0, length, 0, self.family, self.source, scope]);
+        address.copy_from_slice(&self.address[..address.len()]);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,8 +292,8 @@ fn read_options(rdata: &[u8], edns: &mut Edns) -> Option<()> {
                 edns.keepalive_value |= !value.is_empty();
             }
             // Two of them could say two things of one client.
-            option::CLIENT_SUBNET if edns.subnet_source.is_some() => return None,
-            option::CLIENT_SUBNET => edns.subnet_source = Some(read_subnet(value)?),
+            option::CLIENT_SUBNET if edns.subnet.is_some() => return None,
+            option::CLIENT_SUBNET => edns.subnet = Some(read_subnet(value)?),
             _ => {}
         }
         rest = &rest[4 + value.len()..];
@@ -257,8 +302,8 @@ fn read_options(rdata: &[u8], edns: &mut Edns) -> Option<()> {
 }
 
 /// RFC 7871 section 6 and 7.1.2: the shape of an option in a query.
-fn read_subnet(value: &[u8]) -> Option<u8> {
-    let head = value.get(..4)?;
+fn read_subnet(value: &[u8]) -> Option<Subnet> {
+    let head = value.get(..SUBNET_FIXED)?;
     let (family, source, scope) = (read_u16(head, 0), head[2], head[3]);
     let widest = match family {
         0 => 0,
@@ -266,15 +311,17 @@ fn read_subnet(value: &[u8]) -> Option<u8> {
         2 => 128,
         _ => return None,
     };
-    let address = &value[4..];
-    if source > widest || scope != 0 || address.len() != usize::from(source).div_ceil(8) {
+    let given = &value[SUBNET_FIXED..];
+    if source > widest || scope != 0 || given.len() != usize::from(source).div_ceil(8) {
         return None;
     }
+    let mut address = [0; 16];
+    address[..given.len()].copy_from_slice(given);
     // Bits beyond SOURCE PREFIX-LENGTH are zero.
     let spare = (8 - source % 8) % 8;
-    match address.last() {
+    match given.last() {
         Some(last) if last & ((1u16 << spare) - 1) as u8 != 0 => None,
-        _ => Some(source),
+        _ => Some(Subnet { family: family as u8, source, address }),
     }
 }
 
@@ -362,7 +409,7 @@ mod tests {
         assert_eq!(seen(&with_opt(&[])).edns, Some(plain));
         assert_eq!(seen(&with_opt(&[0, 3, 0, 0])).edns, Some(Edns { nsid: true, ..plain }));
         let subnet = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
-        assert_eq!(seen(&with_opt(&subnet)).edns, Some(Edns { subnet_source: Some(24), ..plain }));
+        assert_eq!(seen(&with_opt(&subnet)).edns, Some(Edns { subnet: read_subnet(&subnet[4..]), ..plain }));
         assert_eq!(seen(&with_opt(&[0xFF, 0xFE, 0, 1, 7])).edns, Some(plain));
         let faults: [&[u8]; 6] = [
             &[0, 3, 0],                                        // half an option

@@ -12,6 +12,7 @@ const KEEPALIVE: usize = 6;
 /// What an answer says of itself besides records.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
+    /// A client subnet in it is given back.
     pub edns: Option<Edns>,
     /// The NSID to give when asked.
     pub server: Option<&'a [u8]>,
@@ -28,7 +29,8 @@ impl Options<'_> {
             _ => 0,
         };
         let keepalive = if edns.keepalive && self.keepalive.is_some() { KEEPALIVE } else { 0 };
-        OPT_FIXED + nsid + keepalive
+        let subnet = edns.subnet.map_or(0, |subnet| subnet.octet_count());
+        OPT_FIXED + nsid + keepalive + subnet
     }
 }
 
@@ -46,6 +48,8 @@ pub struct Writer<'a> {
     truncated: bool,
     rcode: Rcode,
     extended: Option<ExtendedError>,
+    /// SCOPE PREFIX-LENGTH of the client subnet.
+    scope: u8,
     options: Options<'a>,
 }
 
@@ -84,6 +88,7 @@ impl<'a> Writer<'a> {
             truncated: false,
             rcode: Rcode::NoError,
             extended: None,
+            scope: 0,
             options,
         }
     }
@@ -98,6 +103,11 @@ impl<'a> Writer<'a> {
 
     pub fn set_extended_error(&mut self, error: ExtendedError) {
         self.extended = Some(error);
+    }
+
+    /// What was written holds for this many bits of the client subnet. Of several parts, the longest counts.
+    pub fn narrow_scope(&mut self, scope: u8) {
+        self.scope = self.scope.max(scope);
     }
 
     pub fn room(&self) -> usize {
@@ -187,6 +197,11 @@ impl<'a> Writer<'a> {
             self.put(&option::TCP_KEEPALIVE.to_be_bytes());
             self.put(&2u16.to_be_bytes());
             self.put(&timeout.to_be_bytes());
+        }
+        if let Some(subnet) = edns.subnet {
+            let length = subnet.octet_count();
+            subnet.write(&mut self.buffer[self.at..self.at + length], self.scope);
+            self.at += length;
         }
         if let Some(error) = self.extended
             && spare >= EXTENDED_ERROR

@@ -94,7 +94,7 @@ pub fn zone(name: &str) -> Zone {
 /// External, and internal to every cluster.
 pub fn config(clusters: Vec<Cluster>) -> Config {
     let views = std::iter::once(View::External).chain((0..clusters.len()).map(|i| View::Internal(ClusterId(i as u16))));
-    let listener = |view| Listener { address: "127.0.0.1:0".parse().unwrap(), view: ViewRule::Fixed(view) };
+    let listener = |view| Listener { address: "127.0.0.1:0".parse().unwrap(), audience: ViewRule::Fixed(view).into() };
     Config {
         path: PathBuf::new(),
         zones: vec![zone(ZONE)],
@@ -102,6 +102,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
         clusters,
         admin: None,
         identity: Identity { version: Some("v".into()), server: Some("s1".into()) },
+        location: signpost::config::Location::default(),
         limits: Limits {
             udp_workers: 1,
             udp_receive_buffer: 0,
@@ -158,8 +159,18 @@ impl World {
 
     /// The answer's octets to a query's; `None` when nothing is sent.
     pub fn exchange(&mut self, view: View, transport: Transport, query: &[u8]) -> Option<(Vec<u8>, Outcome)> {
-        let client =
-            Client { address: "127.0.0.1".parse().unwrap(), view: ViewRule::Fixed(view), transport, keepalive: 100 };
+        self.exchange_with("127.0.0.1".parse().unwrap(), view, transport, query)
+    }
+
+    /// The same with the client at `address`.
+    pub fn exchange_with(
+        &mut self,
+        address: IpAddr,
+        view: View,
+        transport: Transport,
+        query: &[u8],
+    ) -> Option<(Vec<u8>, Outcome)> {
+        let client = Client { address, audience: ViewRule::Fixed(view).into(), transport, keepalive: 100 };
         let [answer, the_long_way] = [&mut self.responder, &mut self.long_way].map(|responder| {
             let mut buffer = vec![0; 65_535];
             buffer[..query.len()].copy_from_slice(query);

@@ -18,6 +18,7 @@ fn config(clusters: &[&str]) -> Arc<Config> {
         listeners: Vec::new(),
         admin: None,
         identity: Identity::default(),
+        location: crate::config::Location::default(),
         limits: Limits {
             udp_workers: 1,
             udp_receive_buffer: 0,
@@ -144,10 +145,10 @@ async fn held_deletions_are_shown_where_they_are_and_while_they_are() {
     assert_eq!(held(&seen), [vec![], vec![("service", 26)]]);
 
     // The same clusters in another order.
-    federation.reconfigure(config(&["b", "a"]), &[]);
+    reconfigure(&mut federation, config(&["b", "a"]));
     assert_eq!(held(&seen), [vec![("service", 26)], vec![]]);
     assert!(seen.missing().is_empty());
-    federation.reconfigure(config(&["a", "b", "c"]), &[]);
+    reconfigure(&mut federation, config(&["a", "b", "c"]));
     assert_eq!(held(&seen), [vec![], vec![("service", 26)], vec![]]);
     assert_eq!(seen.missing(), ["c"]);
 
@@ -181,4 +182,9 @@ fn notes_are_counted_as_they_come_and_go() {
         notes.set(&key(n), Vec::new());
     }
     assert!(notes.counts().iter().all(|(_, n)| *n == 0));
+}
+
+fn reconfigure(federation: &mut Federation, config: Arc<Config>) {
+    let atlas = Atlas::new(&config, Vec::new(), Vec::new());
+    federation.reconfigure(config, &[], atlas);
 }

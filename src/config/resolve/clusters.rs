@@ -133,7 +133,7 @@ impl Resolver<'_> {
     }
 
     /// A region or the like: what a node's topology label can say, so that both can be compared.
-    fn topology(&mut self, raw: Option<At<String>>, key: &str) -> Option<Arc<str>> {
+    pub(super) fn topology(&mut self, raw: Option<At<String>>, key: &str) -> Option<Arc<str>> {
         let raw = raw?;
         let bytes = raw.value.as_bytes();
         let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -199,7 +199,7 @@ impl Resolver<'_> {
     }
 }
 
-fn cidr(text: &str) -> Result<IpNet, Fault> {
+pub(super) fn cidr(text: &str) -> Result<IpNet, Fault> {
     let cidr: IpNet = text.parse().map_err(|_| Fault::Cidr(shortened(text)))?;
     let network = cidr.trunc();
     if cidr != network {

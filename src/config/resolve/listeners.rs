@@ -6,7 +6,7 @@ use super::{DEFAULT_ADMIN, RawAdmin, Resolver, shortened};
 use crate::config::error::{Fault, Place, Words};
 use crate::config::raw::{At, RawListener, RawView, place};
 use crate::config::{Listener, MAX_ADDRESSES};
-use crate::model::{ClusterId, View, ViewRule};
+use crate::model::{Audience, ClusterId, View, ViewRule};
 
 /// An address that is listened on, and where that is written.
 pub(super) struct Bound {
@@ -37,6 +37,7 @@ impl Resolver<'_> {
         let mut bound: Vec<Bound> = Vec::with_capacity(count);
         for (i, raw) in raw.into_iter().enumerate() {
             let view = self.view(raw.view, &format!("listeners[{i}].view"), names, client_cidrs);
+            let audience = self.audience(view, raw.client_subnet, &format!("listeners[{i}].clientSubnet"));
             if raw.addresses.value.is_empty() {
                 self.fault(&raw.addresses, format!("listeners[{i}].addresses"), Fault::NoAddresses);
             }
@@ -47,10 +48,19 @@ impl Resolver<'_> {
                     self.fault(&raw, &key, fault);
                 }
                 bound.push(Bound { address, key });
-                listeners.extend(view.map(|view| Listener { address, view }));
+                listeners.extend(audience.map(|audience| Listener { address, audience }));
             }
         }
         (listeners, bound)
+    }
+
+    fn audience(&mut self, view: Option<ViewRule>, subnet: Option<At<bool>>, key: &str) -> Option<Audience> {
+        let default = Audience::from(view?);
+        let Some(subnet) = subnet else { return Some(default) };
+        if subnet.value && !default.client_subnet {
+            self.fault(&subnet, key, Fault::SubnetInside);
+        }
+        Some(Audience { client_subnet: subnet.value, ..default })
     }
 
     fn view(&mut self, raw: Option<At<RawView>>, key: &str, names: &[String], client_cidrs: bool) -> Option<ViewRule> {

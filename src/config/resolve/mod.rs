@@ -3,6 +3,7 @@
 mod clusters;
 mod limits;
 mod listeners;
+mod location;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -30,7 +31,7 @@ const MAX_IDENTITY: usize = 255;
 pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Config, Vec<Problem>> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut resolver = Resolver { directory, problems: Vec::new() };
-    let RawConfig { zones, clusters, listeners, admin, identity, limits } = raw;
+    let RawConfig { zones, clusters, listeners, admin, identity, limits, location } = raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
     let names: Vec<String> = raw_clusters.iter().map(|cluster| cluster.value.name.value.clone()).collect();
@@ -43,7 +44,8 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let admin = resolver.admin(admin, &bound);
     let identity = resolver.identity(identity);
     let limits = resolver.limits(limits.unwrap_or_default(), cores);
-    let config = Config { path: path.to_owned(), zones, clusters, listeners, admin, identity, limits };
+    let location = resolver.location(location, &clusters);
+    let config = Config { path: path.to_owned(), zones, clusters, listeners, admin, identity, limits, location };
 
     let views = config.views().len();
     if views > MAX_VIEWS {

@@ -1,0 +1,269 @@
+//! The files that say where clients are: read at the start and with each configuration, and again when they change.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{Config, Database, Places};
+use crate::location::{DatabaseError, Known, PlaceLine, Spot, coordinates, parse_places, read_database};
+use crate::metrics::{Metrics, PlacesSample, Reload};
+use crate::model::Region;
+use crate::table::{Atlas, Cartographer, Layer};
+
+/// How often it is looked whether a file has changed. What has changed is read when it has been the same for as long.
+const GLANCE: Duration = Duration::from_secs(2);
+/// Octets of a file with places: 20 million lines.
+const MAX_PLACES_FILE: u64 = 1 << 30;
+/// Octets of a database: the largest ones that are sold have some hundred million.
+const MAX_DATABASE: u64 = 4 << 30;
+/// Most lines of a file of which it is told what is wrong with them.
+const MAX_TOLD: usize = 20;
+
+/// What reading all files came to.
+pub struct Reading {
+    pub problems: Vec<PlacesProblem>,
+    /// What each file was when it was read; in the order of [`files`].
+    stamps: Vec<Option<Stamp>>,
+    /// Those of them that said nothing.
+    broken: Vec<bool>,
+    sample: PlacesSample,
+}
+
+/// Why a file, or a line of it, is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlacesProblem {
+    #[error("{}: cannot be read: {error}; nothing is known from it", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
+    #[error("{}: {error}; nothing is known from it", path.display())]
+    Database { path: PathBuf, error: DatabaseError },
+    #[error("{}:{}: {}; the line is left out", path.display(), line.line, line.fault)]
+    Line { path: PathBuf, line: PlaceLine },
+    #[error("{}: and {more} more lines are left out", path.display())]
+    MoreLines { path: PathBuf, more: usize },
+    #[error("location: {0} prefixes are left out: there are more than 65535 different orders of the clusters")]
+    Orders(usize),
+}
+
+/// A file as it was, as far as that can be seen without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Stamp> {
+        fs::metadata(path).ok().as_ref().map(Stamp::from)
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// The files that `config` names, those with places first.
+fn files(config: &Config) -> Vec<&Path> {
+    let places = config.location.places.iter().filter_map(|place| match place {
+        Places::File(path) => Some(path.as_path()),
+        Places::Inline { .. } => None,
+    });
+    places.chain(config.location.databases.iter().map(|database| database.file.as_path())).collect()
+}
+
+/// Reads all files. What is wrong with one costs itself only.
+pub fn read(config: &Config) -> (Atlas, Reading) {
+    let stamps = files(config).into_iter().map(Stamp::of).collect();
+    let mut problems = Vec::new();
+    let (mut broken, mut left_out) = (Vec::new(), 0);
+    let mut places = Layer::new();
+    for path in config.location.places.iter().filter_map(|place| match place {
+        Places::File(path) => Some(path),
+        Places::Inline { .. } => None,
+    }) {
+        match read_text(path) {
+            Ok(text) => {
+                let (layer, lines) = parse_places(&text, |region| is_known(config, region));
+                places.extend(layer);
+                left_out += lines.len();
+                let more = lines.len().saturating_sub(MAX_TOLD);
+                let told = lines.into_iter().take(MAX_TOLD);
+                problems.extend(told.map(|line| PlacesProblem::Line { path: path.clone(), line }));
+                if more > 0 {
+                    problems.push(PlacesProblem::MoreLines { path: path.clone(), more });
+                }
+                broken.push(false);
+            }
+            Err(error) => {
+                problems.push(PlacesProblem::Unreadable { path: path.clone(), error });
+                broken.push(true);
+            }
+        }
+    }
+    let mut databases = Vec::new();
+    for database in &config.location.databases {
+        let path = &database.file;
+        let layer = match read_limited(path, MAX_DATABASE) {
+            Ok(octets) => read_database(&octets, |known| spot(known, database))
+                .map_err(|error| PlacesProblem::Database { path: path.clone(), error }),
+            Err(error) => Err(PlacesProblem::Unreadable { path: path.clone(), error }),
+        };
+        broken.push(layer.is_err());
+        match layer {
+            Ok(layer) => databases.push(layer),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let atlas = Atlas::new(config, places, databases);
+    let geography = atlas.geography();
+    if geography.left_out() > 0 {
+        problems.push(PlacesProblem::Orders(geography.left_out()));
+    }
+    let sample = PlacesSample {
+        prefixes: geography.prefix_count() as u64,
+        orders: geography.orderings().count() as u64,
+        octets: geography.octets() as u64,
+        left_out: (left_out + geography.left_out()) as u64,
+        broken_files: broken.iter().filter(|broken| **broken).count() as u64,
+    };
+    (atlas, Reading { problems, stamps, broken, sample })
+}
+
+impl Reading {
+    pub fn warn(&self) {
+        for problem in &self.problems {
+            warn!("{problem}");
+        }
+    }
+
+    /// The first file that says nothing at all.
+    pub fn broken(&mut self) -> Option<PlacesProblem> {
+        let is = |problem: &PlacesProblem| {
+            matches!(problem, PlacesProblem::Unreadable { .. } | PlacesProblem::Database { .. })
+        };
+        let at = self.problems.iter().position(is)?;
+        Some(self.problems.swap_remove(at))
+    }
+}
+
+/// Something is known of the region, so that it tells clusters apart.
+fn is_known(config: &Config, region: &Region) -> bool {
+    let location = &config.location;
+    let is_clusters = || config.clusters.iter().any(|cluster| cluster.region.as_ref() == Some(region));
+    let has_distance = || location.distances.keys().any(|(one, other)| one == region || other == region);
+    location.regions.contains_key(region) || coordinates(&region.0).is_some() || is_clusters() || has_distance()
+}
+
+/// What is known of a network, as a place.
+fn spot(known: Known<'_>, database: &Database) -> Option<Spot> {
+    let region = |region: &Region| Spot { region: Some(region.clone()), ..Spot::default() };
+    let system = known.autonomous_system.and_then(|number| database.autonomous_systems.get(&number));
+    if let Some(system) = system {
+        return Some(region(system));
+    }
+    // What the operator says of a country goes before what the database knows of a city in it.
+    let country = known.country.and_then(|code| database.countries.get(code));
+    if let Some(country) = country {
+        return Some(region(country));
+    }
+    if known.coordinates.is_some() {
+        return Some(Spot { coordinates: known.coordinates, ..Spot::default() });
+    }
+    known.continent.and_then(|code| database.continents.get(code)).map(region)
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let octets = read_limited(path, MAX_PLACES_FILE)?;
+    String::from_utf8(octets).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "this is not UTF-8"))
+}
+
+fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut octets = Vec::with_capacity(metadata.len().min(limit) as usize);
+    file.take(limit + 1).read_to_end(&mut octets)?;
+    if octets.len() as u64 > limit {
+        return Err(io::Error::other(format!("it has more than {limit} octets")));
+    }
+    Ok(octets)
+}
+
+/// Looks after the files that `config` names until `stop`.
+pub struct Follower {
+    config: Arc<Config>,
+    cartographer: Cartographer,
+    metrics: Arc<Metrics>,
+    /// As they were when they were read.
+    stamps: Vec<Option<Stamp>>,
+    broken: Vec<bool>,
+}
+
+impl Follower {
+    /// Goes on from what was read and published. Nobody else may publish an atlas or replace the table meanwhile.
+    pub fn new(config: Arc<Config>, reading: Reading, cartographer: Cartographer, metrics: Arc<Metrics>) -> Follower {
+        let Reading { stamps, broken, sample, .. } = reading;
+        metrics.set_places(sample);
+        Follower { config, cartographer, metrics, stamps, broken }
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) {
+        if self.stamps.is_empty() {
+            return stop.cancelled().await;
+        }
+        let mut glance = tokio::time::interval(GLANCE);
+        glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before = self.stamps.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = glance.tick() => {}
+            }
+            let now: Vec<Option<Stamp>> = files(&self.config).into_iter().map(Stamp::of).collect();
+            // A file that is being written changes from one glance to the next.
+            let settled = now == before;
+            before.clone_from(&now);
+            if settled && now != self.stamps {
+                let config = self.config.clone();
+                let reading = tokio::task::spawn_blocking(move || read(&config));
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    // It ends with an error only when the process does.
+                    Ok((atlas, reading)) = reading => self.take(atlas, reading),
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, atlas: Atlas, reading: Reading) {
+        reading.warn();
+        self.stamps = reading.stamps;
+        // What a file said that is now broken is worth more than nothing.
+        if reading.broken.iter().zip(&self.broken).any(|(now, before)| *now && !before) {
+            warn!("what was known of places before stays, until all files can be read");
+            self.metrics.places_reloaded(Reload::Rejected);
+            return;
+        }
+        self.broken = reading.broken;
+        self.cartographer.publish(atlas);
+        self.metrics.set_places(reading.sample);
+        self.metrics.places_reloaded(Reload::Applied);
+        info!(prefixes = reading.sample.prefixes, orders = reading.sample.orders, "places read again");
+    }
+}

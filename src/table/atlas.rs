@@ -1,0 +1,81 @@
+//! What the table knows of places: where a client outside is → what each cluster is to it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use super::Table;
+use crate::config::{Config, Places};
+use crate::location::{Geography, Spot, overlaid};
+use crate::ranking::{Reach, Tier, sites, world};
+
+/// Prefixes from one source with what is there.
+pub type Layer = Vec<(IpNet, Spot)>;
+
+/// For one list of clusters.
+pub struct Atlas {
+    geography: Geography,
+    /// By ordering, then by cluster.
+    reach: Box<[Box<[Reach]>]>,
+}
+
+impl Atlas {
+    /// `places`: what the files of `config.location.places` say; `databases`: the same of each database. What the operator
+    /// says of an address counts before what the clusters' client CIDRs do, and this before the databases, the first of
+    /// them first.
+    pub fn new(config: &Config, places: Layer, databases: Vec<Layer>) -> Atlas {
+        let mut operator = places;
+        for place in &config.location.places {
+            if let Places::Inline { region, availability_zone, cidrs } = place {
+                let spot = Spot {
+                    region: Some(region.clone()),
+                    availability_zones: availability_zone.iter().cloned().collect(),
+                    coordinates: None,
+                };
+                operator.extend(cidrs.iter().map(|cidr| (*cidr, spot.clone())));
+            }
+        }
+        let clusters = config.clusters.iter().flat_map(|cluster| {
+            let spot = Spot {
+                region: cluster.region.clone(),
+                availability_zones: cluster.availability_zones.clone(),
+                coordinates: None,
+            };
+            cluster.client_cidrs.iter().map(move |cidr| (*cidr, spot.clone()))
+        });
+        let layers = [operator, clusters.collect()].into_iter().chain(databases);
+        let geography = Geography::build(&sites(&config.clusters), &world(config), overlaid(layers));
+        let row = |tiers: &[u8]| tiers.iter().map(|&tier| Reach { tier: Tier::new(tier), pods: false }).collect();
+        let reach = geography.orderings().map(row).collect();
+        Atlas { geography, reach }
+    }
+
+    pub fn geography(&self) -> &Geography {
+        &self.geography
+    }
+
+    /// What each cluster is to the client at `address`, or in the subnet that begins at `elsewhere`; and for how many bits of
+    /// that subnet this is the same.
+    #[inline]
+    pub(super) fn look_up(&self, address: IpAddr, elsewhere: Option<IpAddr>) -> (&[Reach], u8) {
+        if !self.geography.depends_on_place() {
+            return (&self.reach[0], 0);
+        }
+        let (ordering, scope) = match elsewhere {
+            Some(subnet) => self.geography.of_subnet(subnet),
+            None => (self.geography.of_address(address), 0),
+        };
+        (&self.reach[usize::from(ordering.0)], scope)
+    }
+}
+
+/// Replaces the atlas of the table that is published. Nobody may replace the table meanwhile: an atlas is for its clusters.
+pub struct Cartographer(pub(super) Arc<ArcSwap<Table>>);
+
+impl Cartographer {
+    pub fn publish(&self, atlas: Atlas) {
+        self.0.load().atlas.store(Arc::new(atlas));
+    }
+}
