@@ -21,7 +21,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("metrics", &["answer"]),
     ("admin", &["metrics"]),
     ("cli", &["app", "config", "index", "model", "names", "ranking", "source", "table", "zonefile"]),
-    ("app", &["config", "source", "index", "model", "location", "table", "zonefile", "answer", "net", "metrics", "admin"]),
+    (
+        "app",
+        &["config", "source", "index", "model", "location", "table", "zonefile", "answer", "net", "metrics", "admin"],
+    ),
 ];
 
 /// Modules without clock, socket, file, environment or random source, and what would be one.

@@ -17,7 +17,7 @@ use crate::model::Region;
 use crate::table::{Atlas, Cartographer, Layer};
 
 /// How often it is looked whether a file has changed. What has changed is read when it has been the same for as long.
-const GLANCE: Duration = Duration::from_secs(2);
+const GLANCE: Duration = Duration::from_secs(1);
 /// Octets of a file with places: 20 million lines.
 const MAX_PLACES_FILE: u64 = 1 << 30;
 /// Octets of a database: the largest ones that are sold have some hundred million.

@@ -2,12 +2,15 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../support/mmdb.rs"]
+mod mmdb;
 
 mod check;
 mod demo;
 mod input;
 mod metrics;
 mod not_ready;
+mod places;
 mod server;
 mod signals;
 mod startup;

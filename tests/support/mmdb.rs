@@ -7,6 +7,7 @@ use ipnet::IpNet;
 pub enum Value {
     Text(&'static str),
     Double(f64),
+    #[allow(dead_code, reason = "not every test has autonomous systems")]
     Number(u32),
     Map(Vec<(&'static str, Value)>),
 }
