@@ -198,17 +198,66 @@ pub enum ClusterAddress {
     Headless,
 }
 
+/// How much of its capacity something uses, in ten-thousandths: 0 to 10,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Load(u16);
+
+/// Why a text is no [`Load`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a load is a number from 0 to 1")]
+pub struct LoadError;
+
+impl Load {
+    pub const FULL: Load = Load(10_000);
+
+    /// A part of the capacity, from 0 to 1.
+    pub fn new(part: f64) -> Result<Load, LoadError> {
+        // A NaN is in no range.
+        if (0.0..=1.0).contains(&part) { Ok(Load((part * 10_000.0).round() as u16)) } else { Err(LoadError) }
+    }
+
+    pub fn parse(text: &str) -> Result<Load, LoadError> {
+        text.trim().parse().map_err(|_| LoadError).and_then(Load::new)
+    }
+
+    /// 0 to 1.
+    pub fn part(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
+    /// 0 to 10,000.
+    pub fn ten_thousandths(self) -> u16 {
+        self.0
+    }
+
+    /// What [`ten_thousandths`](Load::ten_thousandths) gave.
+    pub fn again(ten_thousandths: u16) -> Load {
+        Load(ten_thousandths.min(Load::FULL.0))
+    }
+}
+
+/// What a cluster asks for its share of one service, by annotations of its Service object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// Instead of the cluster's own; 0: drained.
+    pub weight: Option<u16>,
+    /// Seconds.
+    pub ttl: Option<u32>,
+    pub load: Option<Load>,
+}
+
 /// A Service object of one cluster, cut to what is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     pub key: ServiceKey,
     pub exposure: Exposure,
     pub cluster_address: ClusterAddress,
-    /// `status.loadBalancer.ingress[].ip`, in the object's order.
+    /// `status.loadBalancer.ingress[].ip`, in the object's order, or what is to be given instead.
     pub ingress: Vec<IpAddr>,
     pub ports: Vec<Port>,
     /// Whether a controller makes EndpointSlices for it.
     pub has_selector: bool,
+    pub wishes: Wishes,
 }
 
 /// An EndpointSlice object of one cluster, cut to what is answered with.
@@ -256,6 +305,7 @@ pub struct Share {
     pub ready: bool,
     /// Only for a headless share: its ready endpoints, ordered by hostname, then by address.
     pub pods: Vec<Pod>,
+    pub wishes: Wishes,
 }
 
 /// A service of the federation with the shares of every cluster that has it, ordered by cluster.

@@ -10,9 +10,6 @@ use crate::config::{Cluster, Config, Families, Mode};
 use crate::location::{Site, Spot, World, is_special_purpose, tiers};
 use crate::model::{ClusterId, Share, View};
 
-/// The weight of a cluster that says nothing of it. Only ratios count.
-pub const DEFAULT_WEIGHT: u16 = 100;
-
 /// How near a candidate is to the client: the lower, the nearer. Below [`Tier::COUNT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tier(u8);
@@ -69,6 +66,8 @@ pub struct Standing {
     pub band: Band,
     /// By its own cluster's word. Pods are listed by their own readiness, so that a candidate that is pods is ready.
     pub ready: bool,
+    /// Its weight is 0.
+    pub drained: bool,
     pub ipv4: bool,
     pub ipv6: bool,
 }
@@ -85,22 +84,56 @@ impl Standing {
     }
 }
 
-/// Which candidates are answered with.
+/// Which candidates are answered with: those that are ready and not drained. If there are none, drained ones help out for ready
+/// ones; and if there are none of these either, all that are not drained, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
     only_ready: bool,
+    no_drained: bool,
 }
 
 impl Choice {
     /// For a port that not every candidate has, which `has` says; see [`Summary::choice`].
     pub fn among<T: AsRef<Standing>>(candidates: &[T], has: impl Fn(&T) -> bool) -> Choice {
-        let wanted = |c: &&T| c.as_ref().has_address() && has(c);
-        Choice { only_ready: candidates.iter().filter(wanted).any(|c| c.as_ref().ready) }
+        let mut kinds = Kinds::default();
+        for candidate in candidates.iter().filter(|c| c.as_ref().has_address() && has(c)) {
+            kinds.add(candidate.as_ref());
+        }
+        kinds.choice()
     }
 
     #[inline]
     pub fn takes(self, candidate: &Standing) -> bool {
-        candidate.has_address() && (candidate.ready || !self.only_ready)
+        let ready = candidate.ready || !self.only_ready;
+        candidate.has_address() && ready && !(candidate.drained && self.no_drained)
+    }
+}
+
+/// Which kinds of candidates there are, in one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Kinds(u8);
+
+impl Kinds {
+    const READY: u8 = 1;
+    const DRAINED: u8 = 1 << 1;
+
+    #[inline]
+    fn add(&mut self, candidate: &Standing) {
+        let ready = if candidate.ready { Kinds::READY } else { 0 };
+        let drained = if candidate.drained { Kinds::DRAINED } else { 0 };
+        self.0 |= 1 << (ready | drained);
+    }
+
+    #[inline]
+    fn has(self, ready: u8, drained: u8) -> bool {
+        self.0 >> (ready | drained) & 1 != 0
+    }
+
+    #[inline]
+    fn choice(self) -> Choice {
+        let only_ready = self.has(Kinds::READY, 0) || self.has(Kinds::READY, Kinds::DRAINED);
+        let ready = if only_ready { Kinds::READY } else { 0 };
+        Choice { only_ready, no_drained: self.has(ready, 0) }
     }
 }
 
@@ -110,7 +143,9 @@ pub struct Summary {
     any: BothFamilies,
     /// A candidate that has an address has none of the family.
     lacking: BothFamilies,
-    ready: BothFamilies,
+    /// Of those that have an address of the family.
+    ipv4: Kinds,
+    ipv6: Kinds,
     /// One bit for each band in which a candidate has an address.
     bands: u128,
 }
@@ -129,8 +164,12 @@ impl Summary {
             self.any.ipv6 |= candidate.ipv6;
             self.lacking.ipv4 |= !candidate.ipv4;
             self.lacking.ipv6 |= !candidate.ipv6;
-            self.ready.ipv4 |= candidate.ipv4 & candidate.ready;
-            self.ready.ipv6 |= candidate.ipv6 & candidate.ready;
+            if candidate.ipv4 {
+                self.ipv4.add(candidate);
+            }
+            if candidate.ipv6 {
+                self.ipv6.add(candidate);
+            }
             self.bands |= 1 << candidate.band.number();
         }
     }
@@ -147,10 +186,10 @@ impl Summary {
     }
 
     /// Readiness is no vote: a cluster without a ready endpoint is no candidate, unless that would leave none with what is
-    /// asked for: what is NODATA must not change with readiness.
+    /// asked for: what is NODATA must not change with readiness, nor with weights.
     #[inline]
     pub fn choice(self, v4: bool) -> Choice {
-        Choice { only_ready: if v4 { self.ready.ipv4 } else { self.ready.ipv6 } }
+        if v4 { self.ipv4.choice() } else { self.ipv6.choice() }
     }
 
     /// Which families the service has at its own name: IPv4, IPv6. By all exporting clusters, not by the ready ones: what
@@ -267,11 +306,12 @@ mod tests {
         }
     }
 
-    /// `r` ready, `4` IPv4, `6` IPv6.
+    /// `r` ready, `d` drained, `4` IPv4, `6` IPv6.
     fn candidates(list: &[&'static str]) -> Vec<Named> {
         let standing = |text: &'static str| Standing {
             band: Band::new(Tier::ELSEWHERE, false),
             ready: text.contains('r'),
+            drained: text.contains('d'),
             ipv4: text.contains('4'),
             ipv6: text.contains('6'),
         };
@@ -293,6 +333,12 @@ mod tests {
             (&["r6", "4"], false, &["r6"]),
             (&["r", "4"], true, &["4"]),
             (&["r", ""], true, &[]),
+            (&["r4", "rd4", "4"], true, &["r4"]),
+            (&["rd4", "rd4", "4"], true, &["rd4", "rd4"]),
+            (&["d4", "4"], true, &["4"]),
+            (&["d4", "d4"], true, &["d4", "d4"]),
+            (&["r6", "rd4"], true, &["r6", "rd4"]),
+            (&["r6", "rd4"], false, &["r6"]),
         ] {
             let candidates = candidates(list);
             let choice = Choice::among(&candidates, |c| c.1.has_family(v4));
@@ -351,7 +397,7 @@ mod tests {
             (band(200, true), true),
             (band(0, false), true),
         ] {
-            summary.add(&Standing { band, ready: false, ipv4, ipv6: false });
+            summary.add(&Standing { band, ready: false, drained: false, ipv4, ipv6: false });
         }
         let expected =
             [(0, false), (3, false), (63, false), (0, true), (63, true)].map(|(tier, over)| band(tier, over));

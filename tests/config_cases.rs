@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use signpost::config::{
-    Config, Database, Export, Families, Identity, Limits, Location, Mode, Namespaces, Places, Schema, Source,
+    Config, Database, Export, Families, Identity, Limits, Location, Mode, Namespaces, Places, Schema, Service, Source,
+    Zone,
 };
 use signpost::location::Coordinates;
-use signpost::model::{AvailabilityZone, ClusterId, Region, View, ViewRule};
+use signpost::model::{AvailabilityZone, ClusterId, Label, Region, ServiceKey, View, ViewRule};
 
 /// A directory with what the cases name: a zone file, manifests, a kubeconfig.
 struct World(tempfile::TempDir);
@@ -163,6 +164,11 @@ fn everything_written_arrives() {
         "zones:
   - {name: A.Example., schema: static, file: z.zone, ttl: 60, negativeTtl: 7, maxAnswers: 3, families: any,
     externalMode: single, internalMode: nearest, spare: 2}
+  - name: b.example
+    file: z.zone
+    services:
+      - {name: s, namespace: n, ttl: 9, maxAnswers: 2, externalMode: ordered, spare: 3, internalMode: nearest, addresses: [107.194.17.44, \"2600::1\"]}
+      - {name: t, namespace: n}
 clusters:
   - name: c1
     manifests: m1
@@ -173,6 +179,7 @@ clusters:
     ingressCidrs: [192.168.7.0/24]
     export: annotated
     namespaces: [shop, app]
+    weight: 7
   - {name: c2, kubeconfig: {file: kubeconfig, context: two}, export: all}
   - {name: c3, inCluster: true, clientCidrs: [10.3.0.0/16]}
 listeners:
@@ -197,6 +204,20 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
     assert_eq!((zone.ttl, zone.negative_ttl, zone.max_answers), (60, 7, 3));
     assert_eq!((zone.external_mode, zone.internal_mode), (Mode::Single, Mode::Nearest { spare: 2 }));
     assert_eq!(zone.file, dir.join("z.zone"));
+    let services = &config.zones[1].services;
+    let key = |name: &str| ServiceKey { namespace: Label::parse("n").unwrap(), name: Label::parse(name).unwrap() };
+    let expected = Service {
+        ttl: Some(9),
+        max_answers: 2,
+        external_mode: Mode::Ordered,
+        internal_mode: Mode::Nearest { spare: 3 },
+        addresses: ["107.194.17.44", "2600::1"].map(|address| address.parse().unwrap()).into(),
+    };
+    assert_eq!(services[&key("s")], expected);
+    let (external_mode, internal_mode) = (Mode::Nearest { spare: 0 }, Mode::Ordered);
+    let usual = Service { ttl: None, max_answers: 8, external_mode, internal_mode, addresses: vec![] };
+    assert_eq!(services[&key("t")], usual);
+    assert_eq!(services.len(), 2);
 
     let [c1, c2, c3] = &config.clusters[..] else { panic!("three clusters") };
     assert_eq!(c1.source, Source::Manifests { directory: dir.join("m1") });
@@ -210,6 +231,7 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
     assert_eq!(c3.source, Source::InCluster);
     assert_eq!([c1.export, c2.export, c3.export], [Export::Annotated, Export::All, Export::LoadBalancer]);
     assert_eq!(c3.namespaces, Namespaces::All);
+    assert_eq!([c1.weight, c2.weight], [7, 100]);
 
     let region = |name: &str| Region(name.into());
     let expected = Location {
@@ -288,8 +310,15 @@ listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
 "
     ));
     // Nothing is known of places if nothing is said.
-    let Config { path, location, .. } = reference.clone();
+    let Config { path, location, zones, .. } = reference.clone();
     assert_eq!(minimal.location, Location::default());
+    let [(key, service)] = &zones[0].services.iter().collect::<Vec<_>>()[..] else { panic!("one service") };
+    assert_eq!(key.to_string(), "my-namespace/my-service");
+    let Zone { max_answers, external_mode, internal_mode, .. } = minimal.zones[0];
+    let usual = Service { ttl: None, max_answers, external_mode, internal_mode, addresses: vec![] };
+    assert_eq!(**service, usual);
+    let mut reference = reference;
+    reference.zones[0].services.clear();
     assert_eq!(reference, Config { path, location, ..minimal });
 }
 
@@ -302,6 +331,7 @@ fn the_reference_shows_every_key() {
     let places = [
         ("", "_: 1\n"),
         ("/zones/0", "zones: [{_: 1}]\n"),
+        ("/zones/0/services/0", "zones: [{services: [{_: 1}]}]\n"),
         ("/clusters/0", "clusters: [{_: 1}]\n"),
         ("/clusters/1/kubeconfig", "clusters: [{kubeconfig: {_: 1}}]\n"),
         ("/listeners/0", "listeners: [{_: 1}]\n"),
@@ -323,7 +353,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 59, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 69, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
 use signpost::answer::Transport;
 use signpost::config::{Cluster, Mode};
-use signpost::model::{Federated, ServiceKey, Share, View};
+use signpost::model::{Federated, ServiceKey, Share, View, Wishes};
 use signpost::table::Publisher;
 use signpost::zonefile;
 use support::ask::{Ask, render, text};
@@ -101,6 +101,11 @@ fn check(
     let limit = expected.limits.get(&rtype).copied().unwrap_or(usize::MAX);
     prop_assert_eq!(list.len(), set.len().min(limit), "{} of {:?}", seen, set);
     prop_assert!(message.authorities.is_empty(), "{seen}");
+    prop_assert!(
+        expected.ttl == 0 || message.answers.iter().all(|r| r.ttl == expected.ttl),
+        "not {}: {seen}",
+        expected.ttl
+    );
     // Bands in order, and of those that are left out none is better than one that is not.
     let mut bands = Vec::new();
     for data in &list {
@@ -173,6 +178,41 @@ proptest! {
     #[test]
     fn so_is_every_answer_of_services_that_are_like_most(federation in plain_federations(), salt in any::<u32>()) {
         every_answer(&federation, salt)?;
+    }
+}
+
+/// Of answers with several candidates in a band, how often each comes first follows the weights.
+#[test]
+fn shares_within_a_band_follow_the_weights() {
+    const ASKED: u32 = 100_000;
+    let weights = [50u16, 100, 150, 0, 700];
+    for plain in [true, false] {
+        let clusters = (0..weights.len()).map(|n| cluster(&format!("c{n}"), "r"));
+        let mut world = World::new(config(clusters.collect()), ZONE_FILE).synced();
+        let share = |(n, weight): (usize, &u16)| {
+            let first = format!("104.0.0.{n}");
+            // With a second address a share is not plain.
+            let ingress: &[&str] = if plain { &[&first] } else { &[&first, &format!("104.0.1.{n}")] };
+            let wishes = Wishes { weight: Some(*weight), ..Wishes::default() };
+            Share { wishes, ..load_balancer(n as u16, "10.0.0.1", ingress) }
+        };
+        world.publish(key("ns", "svc"), weights.iter().enumerate().map(share).collect());
+        let query = Ask::new(&format!("svc.ns.{ZONE}"), 1).edns(1232).to_vec();
+        let mut first = [0u32; 5];
+        for _ in 0..ASKED {
+            let (answer, _) = world.exchange(View::External, Transport::Udp, &query).expect("an answer");
+            // The last number of the first address, whose record follows the question.
+            first[usize::from(answer[query.len() - 11 + 15])] += 1;
+        }
+        assert_eq!(first[3], 0, "drained");
+        let total: f64 = weights.iter().copied().map(f64::from).sum();
+        let chi = |(seen, weight): (&u32, &u16)| {
+            let expected = f64::from(ASKED) * f64::from(*weight) / total;
+            if *weight == 0 { 0.0 } else { (f64::from(*seen) - expected).powi(2) / expected }
+        };
+        let chi_squared: f64 = first.iter().zip(&weights).map(chi).sum();
+        // Three degrees of freedom: one of a million is above 30.7.
+        assert!(chi_squared < 30.7, "{first:?} by {weights:?}: {chi_squared}");
     }
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use hickory_proto::rr::RecordType;
 use signpost::config::Families;
-use signpost::model::{AvailabilityZone, ClusterId, Label, Port, Protocol, Share, View};
+use signpost::model::{AvailabilityZone, ClusterId, Label, Port, Protocol, Share, View, Wishes};
 use support::ask::{Ask, render};
 use support::small::*;
 use support::*;
@@ -368,6 +368,7 @@ fn a_headless_service_of_66_000_pods() {
         ports: vec![],
         ready: true,
         pods,
+        wishes: Wishes::default(),
     };
     let mut world = World::new(config(vec![cluster("c1", "r")]), ZONE_FILE).synced();
     world.publish(key("n", "s"), vec![share]);

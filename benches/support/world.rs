@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
 use signpost::index::{Kind, Object, Update};
-use signpost::model::{ClusterAddress, Endpoint, Exposure, Label, Port, Protocol, Service, ServiceKey, Slice};
+use signpost::model::{ClusterAddress, Endpoint, Exposure, Label, Port, Protocol, Service, ServiceKey, Slice, Wishes};
 use signpost::table::Random;
 
 /// Services of one namespace: a team's.
@@ -59,6 +59,7 @@ impl World {
             ingress: vec![self.ingress(cluster, number).into()],
             ports: ports(number, |(_, port, _)| port),
             has_selector: true,
+            wishes: Wishes::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -127,6 +127,15 @@ pub enum Fault {
     NoClusters,
     #[error("only the mode nearest has spare addresses, and neither externalMode nor internalMode is that")]
     SpareOfNone,
+
+    #[error("a zone with the schema `static` has no services")]
+    ServicesOfStatic,
+    #[error("the service {service} stands in services[{first}] already")]
+    DuplicateService { service: String, first: usize },
+    #[error("{0:?} is not an IP address")]
+    IpAddress(String),
+    #[error("{address} is {} and never published", never.name())]
+    NeverAddress { address: IpAddr, never: Never },
 
     // Clusters.
     #[error("the cluster {name:?} is already clusters[{first}]")]

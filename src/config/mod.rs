@@ -9,10 +9,10 @@ mod raw;
 mod resolve;
 mod special;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use ipnet::IpNet;
 pub use self::error::{ConfigErrors, Fault, Place, Problem, Words};
 pub use self::location::{Database, Location, Places};
 pub use self::special::Never;
-use crate::model::{Audience, AvailabilityZone, ClusterId, Label, Network, Region, View, ViewRule};
+use crate::model::{Audience, AvailabilityZone, ClusterId, Label, Network, Region, ServiceKey, View, ViewRule};
 use crate::names::Name;
 
 /// Octets of a configuration file: 1,024 clusters with 20 lines each are 600 kB.
@@ -47,6 +47,12 @@ pub const MAX_DISTANCES: usize = 10_000;
 pub const MAX_PLACES: usize = 1024;
 pub const MAX_PLACE_CIDRS: usize = 4096;
 pub const MAX_DATABASES: usize = 16;
+/// Services of a zone that differ from the others; addresses of one.
+pub const MAX_SERVICES: usize = 10_000;
+pub const MAX_SERVICE_ADDRESSES: usize = 100;
+
+/// The weight of a cluster of which nothing is said. Only ratios count.
+pub const DEFAULT_WEIGHT: u16 = 100;
 
 /// What will be run. Nothing in here is undecided: every default is filled in, every name resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +86,20 @@ pub struct Zone {
     pub external_mode: Mode,
     pub internal_mode: Mode,
     pub families: Families,
+    /// What is different for some of its services.
+    pub services: HashMap<ServiceKey, Service>,
+}
+
+/// What is different for one service of a zone; `None`: nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Seconds, whatever the clusters ask for.
+    pub ttl: Option<u32>,
+    pub max_answers: u8,
+    pub external_mode: Mode,
+    pub internal_mode: Mode,
+    /// Of a load balancer in front of all clusters: instead of each cluster's external addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// How much of what is known of a service is in an answer. SRV has all of it in every mode: it tells the order itself.
@@ -122,6 +142,8 @@ pub struct Cluster {
     pub ingress_cidrs: Vec<IpNet>,
     pub export: Export,
     pub namespaces: Namespaces,
+    /// Of its addresses beside those of others that are as near; 0: drained, unless all are.
+    pub weight: u16,
 }
 
 #[cfg(test)]
@@ -138,6 +160,7 @@ impl Cluster {
             ingress_cidrs: Vec::new(),
             export: Export::All,
             namespaces: Namespaces::All,
+            weight: DEFAULT_WEIGHT,
         }
     }
 }

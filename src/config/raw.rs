@@ -80,6 +80,20 @@ pub(super) struct RawZone {
     pub internal_mode: Option<RawMode>,
     pub spare: Option<At<u64>>,
     pub families: Option<RawFamilies>,
+    pub services: Option<At<Vec<RawService>>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawService {
+    pub name: At<String>,
+    pub namespace: At<String>,
+    pub ttl: Option<At<u64>>,
+    pub max_answers: Option<At<u64>>,
+    pub external_mode: Option<RawMode>,
+    pub internal_mode: Option<RawMode>,
+    pub spare: Option<At<u64>>,
+    pub addresses: Option<At<Vec<At<String>>>>,
 }
 
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
@@ -118,6 +132,7 @@ pub(super) struct RawCluster {
     pub ingress_cidrs: Option<At<Vec<At<String>>>>,
     pub export: Option<At<RawExport>>,
     pub namespaces: Option<At<Vec<At<String>>>>,
+    pub weight: Option<At<u64>>,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -1,5 +1,7 @@
 //! Which address ranges `ingressCidrs` may declare (the IANA special-purpose address registries, RFC 6890).
 
+use std::net::IpAddr;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::error::Fault;
@@ -57,6 +59,14 @@ pub(super) fn declarable(cidr: IpNet) -> Result<(), Fault> {
     // No special-purpose range is a part of a longer one's gap, so that the ends tell of what lies between.
     let special = is_special_purpose(cidr.network()) && is_special_purpose(cidr.broadcast());
     if special { Ok(()) } else { Err(Fault::Global(cidr)) }
+}
+
+/// Whether the operator may have `address` published as a service's.
+pub(super) fn publishable(address: IpAddr) -> Result<IpAddr, Fault> {
+    match NEVER.iter().find(|(range, _)| range.contains(&address)) {
+        Some(&(_, never)) => Err(Fault::NeverAddress { address, never }),
+        None => Ok(address),
+    }
 }
 
 #[cfg(test)]

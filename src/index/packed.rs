@@ -6,7 +6,8 @@
 //! ```text
 //! entry    = length of the key (1 octet), key, run(service or nothing), run(slice)...
 //! key      = namespace, 0, name, 0
-//! service  = flags, [moment], [moment], run(address...), run(address...), run(port...)
+//! service  = flags, [moment], [moment], [wishes], run(address...), run(address...), run(port...)
+//! wishes   = flags, [weight], [ttl], [load]
 //! slice    = run(name), run(endpoint...), run(port...)
 //! endpoint = flags, [run(hostname)], run(address...)
 //! address  = 4 or 6, its octets
@@ -27,7 +28,9 @@ use std::time::Duration;
 use foldhash::quality::FixedState;
 
 use super::share::{Joined, SliceWait, Stored, StoredSlice};
-use crate::model::{ClusterAddress, Endpoint, Exposure, Label, Moment, Port, Protocol, Service, ServiceKey, Slice};
+use crate::model::{
+    ClusterAddress, Endpoint, Exposure, Label, Load, Moment, Port, Protocol, Service, ServiceKey, Slice, Wishes,
+};
 
 /// The entries of a cluster.
 #[derive(Debug)]
@@ -249,7 +252,7 @@ pub(super) struct Written(Vec<u8>);
 impl Written {
     pub fn service(service: &Service) -> Written {
         let mut out = Vec::with_capacity(128);
-        let Service { key: _, exposure, cluster_address, ingress, ports, has_selector } = service;
+        let Service { key: _, exposure, cluster_address, ingress, ports, has_selector, wishes } = service;
         let cluster_addresses = match cluster_address {
             ClusterAddress::Virtual(addresses) => &addresses[..],
             ClusterAddress::Headless => &[],
@@ -258,7 +261,9 @@ impl Written {
             (LOAD_BALANCER, *exposure == Exposure::LoadBalancer),
             (HEADLESS, *cluster_address == ClusterAddress::Headless),
             (SELECTOR, *has_selector),
+            (WISHES, *wishes != Wishes::default()),
         ]));
+        write_wishes(&mut out, wishes);
         run(&mut out, |out| cluster_addresses.iter().for_each(|address| write_address(out, *address)));
         run(&mut out, |out| ingress.iter().for_each(|address| write_address(out, *address)));
         run(&mut out, |out| ports.iter().for_each(|port| write_port(out, port)));
@@ -290,6 +295,11 @@ const SELECTOR: u8 = 1 << 2;
 const INGRESS_UNTIL: u8 = 1 << 3;
 const WAITS: u8 = 1 << 4;
 const WAIT_OVER: u8 = 1 << 5;
+const WISHES: u8 = 1 << 6;
+
+const WEIGHT: u8 = 1;
+const TTL: u8 = 1 << 1;
+const LOAD: u8 = 1 << 2;
 
 const READY: u8 = 1;
 const SERVING: u8 = 1 << 1;
@@ -300,7 +310,7 @@ fn flags(set: &[(u8, bool)]) -> u8 {
 }
 
 fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
-    let Stored { exposure, is_headless, has_selector, cluster_addresses, ingress, ports, .. } = service;
+    let Stored { exposure, is_headless, has_selector, cluster_addresses, ingress, ports, wishes, .. } = service;
     let until = match service.slice_wait {
         SliceWait::Until(at) => Some(at),
         SliceWait::NotNeeded | SliceWait::Over => None,
@@ -312,13 +322,38 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         (INGRESS_UNTIL, service.ingress_until.is_some()),
         (WAITS, until.is_some()),
         (WAIT_OVER, service.slice_wait == SliceWait::Over),
+        (WISHES, *wishes != Wishes::default()),
     ]));
     for moment in [service.ingress_until, until].into_iter().flatten() {
         out.extend_from_slice(&moment.0.as_secs().to_le_bytes());
         out.extend_from_slice(&moment.0.subsec_nanos().to_le_bytes());
     }
+    write_wishes(out, wishes);
     for list in [cluster_addresses.0, ingress.0, ports.0] {
         run(out, |out| out.extend_from_slice(list));
+    }
+}
+
+/// Nothing, if there are none: most services have none.
+fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes) {
+    let Wishes { weight, ttl, load } = wishes;
+    let flags = flags(&[(WEIGHT, weight.is_some()), (TTL, ttl.is_some()), (LOAD, load.is_some())]);
+    if flags == 0 {
+        return;
+    }
+    out.push(flags);
+    out.extend(weight.iter().flat_map(|weight| weight.to_le_bytes()));
+    out.extend(ttl.iter().flat_map(|ttl| ttl.to_le_bytes()));
+    out.extend(load.iter().flat_map(|load| load.ten_thousandths().to_le_bytes()));
+}
+
+fn read_wishes(octets: &mut Octets<'_>) -> Wishes {
+    let flags = octets.octet();
+    let has = |flag: u8| flags & flag != 0;
+    Wishes {
+        weight: has(WEIGHT).then(|| u16::from_le_bytes(octets.array())),
+        ttl: has(TTL).then(|| u32::from_le_bytes(octets.array())),
+        load: has(LOAD).then(|| Load::again(u16::from_le_bytes(octets.array()))),
     }
 }
 
@@ -332,6 +367,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         (false, true) => SliceWait::Over,
         (false, false) => SliceWait::NotNeeded,
     };
+    let wishes = if has(WISHES) { read_wishes(&mut octets) } else { Wishes::default() };
     Stored {
         exposure: if has(LOAD_BALANCER) { Exposure::LoadBalancer } else { Exposure::ClusterOnly },
         is_headless: has(HEADLESS),
@@ -341,6 +377,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         ports: Ports(octets.run()),
         has_selector: has(SELECTOR),
         slice_wait,
+        wishes,
     }
 }
 
@@ -527,6 +564,8 @@ mod tests {
             service("a"),
             service("a lb=1.1.1.1,2600::1 port=80"),
             service("a lb headless noselector"),
+            service("a lb=1.1.1.1 weight=0 ttl=86400 load=0.75"),
+            service("a port=80 ttl=5"),
             Service { cluster_address: ClusterAddress::Virtual(vec![]), ..service("a") },
         ];
         let waits = [SliceWait::NotNeeded, SliceWait::Until(at(7)), SliceWait::Over];
@@ -567,6 +606,12 @@ mod tests {
         let written = Written::service(&object);
         let stored = written.as_service();
         assert_eq!(stored.ports.iter().collect::<Vec<_>>(), ports);
+        assert_eq!(stored.wishes, Wishes::default());
+        for text in ["a weight=7", "a ttl=300", "a load=1", "a weight=0 ttl=5 load=0"] {
+            let object = service(text);
+            assert_eq!(Written::service(&object).as_service().wishes, object.wishes, "{text}");
+            assert_ne!(object.wishes, Wishes::default(), "{text}");
+        }
         assert_eq!(stored.ingress.iter().collect::<Vec<_>>(), object.ingress);
         assert_eq!(ClusterAddress::Virtual(stored.cluster_addresses.iter().collect()), object.cluster_address);
 

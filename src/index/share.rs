@@ -5,7 +5,7 @@ use std::mem;
 use std::net::IpAddr;
 
 use super::packed::{Addresses, Endpoints, Entry, Ports};
-use crate::model::{ClusterAddress, ClusterId, Exposure, Label, Moment, Pod, Share};
+use crate::model::{ClusterAddress, ClusterId, Exposure, Label, Moment, Pod, Share, Wishes};
 
 /// What a cluster holds under one service's name, read from its entry.
 #[derive(Debug, PartialEq, Eq, Default)]
@@ -29,6 +29,7 @@ pub(super) struct Stored<'a> {
     pub ports: Ports<'a>,
     pub has_selector: bool,
     pub slice_wait: SliceWait,
+    pub wishes: Wishes,
 }
 
 /// Where a share stands that should have slices.
@@ -84,6 +85,7 @@ impl Stored<'_> {
             && self.cluster_addresses == object.cluster_addresses
             && self.ports == object.ports
             && self.has_selector == object.has_selector
+            && self.wishes == object.wishes
     }
 }
 
@@ -137,6 +139,7 @@ impl Shares {
             ports: Vec::new(),
             ready: false,
             pods: Vec::new(),
+            wishes: Wishes::default(),
         });
         share.cluster = cluster;
         share.exposure = service.exposure;
@@ -154,6 +157,7 @@ impl Shares {
         share.ports.clear();
         share.ports.extend(service.ports.iter());
         share.ready = service.ready(entry.endpoints(), sliceless_ready);
+        share.wishes = service.wishes;
         share.pods.clear();
         if service.is_headless {
             share.pods = pods(&entry.slices().collect::<Vec<_>>());

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 
 use super::slim;
 use crate::config::{Cluster, Export};
 use crate::index::{Object, ObjectKey};
-use crate::model::{ClusterAddress, Endpoint, Exposure, Label, Port, Protocol, Service, ServiceKey, Slice};
+use crate::model::{
+    ClusterAddress, Endpoint, Exposure, Label, Load, Port, Protocol, Service, ServiceKey, Slice, Wishes,
+};
 
 pub use super::problem::{Fault, Problem};
 
@@ -21,6 +24,8 @@ pub const MAX_PORTS: usize = 20_000;
 pub const MAX_ENDPOINTS: usize = 1_000;
 /// Most addresses of an endpoint: the API server's own limit.
 pub const MAX_ADDRESSES: usize = 100;
+/// Seconds that a cluster may ask for.
+const TTLS: RangeInclusive<u32> = 5..=86_400;
 /// RFC 1123 as Kubernetes applies it: longest name of an object.
 const MAX_SUBDOMAIN: usize = 253;
 
@@ -138,12 +143,69 @@ fn exported_service(raw: slim::Service, cluster: &Cluster, left_out: &mut Vec<Pr
     let exposure = exposure(&raw, cluster)?.expect("the caller has asked whether it is exported");
     let cluster_address = cluster_address(&raw.spec)?;
     let ports = service_ports(&raw.spec.ports, &cluster_address)?;
+    let Asked { wishes, addresses } = asked(&raw.metadata.annotations, exposure, left_out);
     // An address that is left over from a time as LoadBalancer is nobody's any more.
     let ingress = match exposure {
+        Exposure::LoadBalancer if !addresses.is_empty() => addresses,
         Exposure::LoadBalancer => ingress(&raw.status.load_balancer.ingress, left_out)?,
         Exposure::ClusterOnly => Vec::new(),
     };
-    Ok(Service { key, exposure, cluster_address, ingress, ports, has_selector: raw.spec.has_selector })
+    let has_selector = raw.spec.has_selector;
+    Ok(Service { key, exposure, cluster_address, ingress, ports, has_selector, wishes })
+}
+
+/// What annotations ask for.
+struct Asked {
+    wishes: Wishes,
+    /// Instead of the load balancer's.
+    addresses: Vec<IpAddr>,
+}
+
+/// An annotation that is of no use costs itself only.
+fn asked(annotations: &slim::Annotations, exposure: Exposure, left_out: &mut Vec<Problem>) -> Asked {
+    let mut asked = Asked { wishes: Wishes::default(), addresses: Vec::new() };
+    for (name, value) in &annotations.ours {
+        let wishes = &mut asked.wishes;
+        let fault = match name.as_str() {
+            "weight" => store(&mut wishes.weight, value.parse().ok(), Fault::NotAWeight),
+            "ttl" => {
+                let ttl = value.parse().ok().filter(|ttl| TTLS.contains(ttl));
+                store(&mut wishes.ttl, ttl, Fault::NotATtl)
+            }
+            "load" => store(&mut wishes.load, Load::parse(value).ok(), Fault::NotALoad),
+            "address" if exposure == Exposure::ClusterOnly => Some(Fault::NotExposed),
+            "address" => match override_addresses(value) {
+                Some(addresses) => {
+                    asked.addresses = addresses;
+                    None
+                }
+                None => Some(Fault::NotAddresses),
+            },
+            _ => Some(Fault::UnknownAnnotation),
+        };
+        let path = || format!("metadata.annotations[{}{name}]", slim::ANNOTATIONS);
+        left_out.extend(fault.map(|fault| Problem::field(path(), value, fault)));
+    }
+    asked
+}
+
+fn store<T>(place: &mut Option<T>, value: Option<T>, fault: Fault) -> Option<Fault> {
+    *place = value;
+    if place.is_none() { Some(fault) } else { None }
+}
+
+fn override_addresses(text: &str) -> Option<Vec<IpAddr>> {
+    let mut addresses = Vec::new();
+    for word in text.split(',') {
+        let address = word.trim().parse::<IpAddr>().ok()?.to_canonical();
+        if is_unusable(address) || addresses.len() == MAX_INGRESS {
+            return None;
+        }
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Some(addresses)
 }
 
 fn cluster_address(spec: &slim::ServiceSpec) -> Result<ClusterAddress, Problem> {

@@ -57,6 +57,14 @@ pub enum Fault {
     IngressHostname,
     /// A load balancer's address that is [`Fault::Unusable`]. Left out; the object is used.
     IngressUnusable,
+    // Annotations, which are left out; the object is used.
+    NotAWeight,
+    NotATtl,
+    NotALoad,
+    NotAddresses,
+    /// Addresses for a Service that only its own cluster sees.
+    NotExposed,
+    UnknownAnnotation,
 }
 
 impl Problem {
@@ -125,6 +133,12 @@ impl Fault {
             Fault::TooMany { .. } => Reason::Limit,
             Fault::IngressHostname => Reason::IngressHostname,
             Fault::IngressUnusable => Reason::IngressAddress,
+            Fault::NotAWeight
+            | Fault::NotATtl
+            | Fault::NotALoad
+            | Fault::NotAddresses
+            | Fault::NotExposed
+            | Fault::UnknownAnnotation => Reason::Annotation,
         }
     }
 }
@@ -151,6 +165,14 @@ impl fmt::Display for Fault {
             Fault::EmptyList => f.write_str("where a list with at least one entry is expected"),
             Fault::TooMany { limit } => write!(f, "entries are more than the {limit} that are possible"),
             Fault::IngressHostname => f.write_str("is a host name, and only addresses are used: entry left out"),
+            Fault::NotAWeight => f.write_str("is not a whole number from 0 to 65535: annotation left out"),
+            Fault::NotATtl => f.write_str("is not a whole number of seconds from 5 to 86400: annotation left out"),
+            Fault::NotALoad => f.write_str("is not a number from 0 to 1: annotation left out"),
+            Fault::NotAddresses => f.write_str(
+                "is not a list of usable IP addresses with commas between them, at most 100: annotation left out",
+            ),
+            Fault::NotExposed => f.write_str("is of no use to a Service that is not of type LoadBalancer: left out"),
+            Fault::UnknownAnnotation => f.write_str("is an annotation that means nothing: left out"),
             Fault::IngressUnusable => {
                 f.write_str("is unspecified, loopback, link-local, multicast or broadcast: entry left out")
             }

@@ -4,6 +4,7 @@
 //! Null is what it is to the API server, which is written in Go: the empty value of its type. So `endpoints: null`,
 //! which Kubernetes itself prints for an empty list, is an empty list.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -59,11 +60,13 @@ pub struct Meta {
     pub labels: Labels,
 }
 
-/// The annotations that are read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// The annotations that are read: those below `signpost.dev/`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Annotations {
-    #[serde(default, rename = "signpost.dev/export")]
+    /// `signpost.dev/export`
     pub export: Option<String>,
+    /// The others, by what stands behind the slash.
+    pub ours: BTreeMap<String, String>,
 }
 
 /// The labels that are read.
@@ -283,6 +286,62 @@ fn has_entries<'de, D: Deserializer<'de>>(raw: D) -> Result<bool, D::Error> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
         Ok(Option::deserialize(raw)?.map_or(List::Null, List::Items))
+    }
+}
+
+/// The prefix of our own annotations.
+pub const ANNOTATIONS: &str = "signpost.dev/";
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Annotations;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of annotations")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+                let mut annotations = Annotations::default();
+                while let Some(OwnKey(key)) = map.next_key()? {
+                    match key {
+                        None => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        Some(key) if key == "export" => annotations.export = map.next_value()?,
+                        Some(key) => {
+                            // More than an object could ever use are not kept.
+                            let value: Option<String> = map.next_value()?;
+                            if annotations.ours.len() < MAX_ANNOTATIONS {
+                                annotations.ours.extend(value.map(|value| (key, value)));
+                            }
+                        }
+                    }
+                }
+                Ok(annotations)
+            }
+        }
+        raw.deserialize_map(Keys)
+    }
+}
+
+const MAX_ANNOTATIONS: usize = 32;
+
+/// What stands behind [`ANNOTATIONS`]; `None` of a key of somebody else's.
+struct OwnKey(Option<String>);
+
+impl<'de> Deserialize<'de> for OwnKey {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = OwnKey;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the key of an annotation")
+            }
+            fn visit_str<E>(self, key: &str) -> Result<OwnKey, E> {
+                Ok(OwnKey(key.strip_prefix(ANNOTATIONS).map(str::to_owned)))
+            }
+        }
+        raw.deserialize_str(Key)
     }
 }
 

@@ -100,6 +100,8 @@ labels! {
         IngressHostname => "ingress_hostname",
         /// A load balancer's entry that no client could ever reach.
         IngressAddress => "ingress_address",
+        /// An annotation of ours that is unknown or has no good value.
+        Annotation => "annotation",
         UnknownKind => "unknown_kind",
         /// The same object twice in one directory.
         Duplicate => "duplicate",

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::record::{CandidateParts, Encoder, HostParts, MAX_ADDRESSES, flag};
-use super::statics::Zone;
+use super::record::{CandidateParts, Encoder, HostParts, MAX_ADDRESSES, Settings, flag};
+use super::statics::{Policy, Zone};
 use super::{FIXED, MAX_SET, most_addresses};
-use crate::config::{Cluster, Config};
+use crate::config::{self, Cluster, Config};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Label, Pod, ServiceKey, Share};
 use crate::names::{MAX_NAME, Name};
-use crate::ranking::{DEFAULT_WEIGHT, Ingress};
+use crate::ranking::{Cut, Ingress};
 
 /// Why a part of what the clusters said is not in the answers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +119,8 @@ impl Compiler {
         if zone.is_deep() && zone.is_occluded(&names.name(&[])) {
             return Err(Note::Occluded { name: names.name(&[]) });
         }
-        self.encode(service, &mut names, &config.clusters);
+        let special = config.zones[zone.place].services.get(&service.key);
+        self.encode(service, &mut names, special, &config.clusters);
         let shared = self.shares_addresses();
         let mut notes = names.notes;
         notes.sort();
@@ -127,10 +128,19 @@ impl Compiler {
         Ok(Compiled { record: self.encoder.end(shared), notes })
     }
 
-    fn encode(&mut self, service: &Federated, names: &mut Names<'_>, clusters: &[Cluster]) {
+    /// `special`: what the configuration says of this service.
+    fn encode(
+        &mut self,
+        service: &Federated,
+        names: &mut Names<'_>,
+        special: Option<&config::Service>,
+        clusters: &[Cluster],
+    ) {
         names.check_static(&[]);
         names.check_ports(service);
-        self.encoder.begin(names.zone.key(names.owner), service.shares.len());
+        let settings = settings(service, &names.zone.policy, special);
+        self.encoder.begin(names.zone.key(names.owner), service.shares.len(), settings);
+        let instead = special.map_or(&[][..], |special| &special.addresses);
         self.anywhere.clear();
         self.local.clear();
         let mut totals = Totals::default();
@@ -139,8 +149,13 @@ impl Compiler {
             self.ingress.set(share, cluster);
             let undeclared = self.ingress.undeclared.iter();
             names.notes.extend(undeclared.map(|&address| Note::UndeclaredAddress { cluster: share.cluster, address }));
-            let exposed = share.exposure == Exposure::LoadBalancer;
-            let published = if exposed { &self.ingress.published[..] } else { &[] };
+            // One load balancer in front of all reaches each of them, whatever their own Services are.
+            let exposed = share.exposure == Exposure::LoadBalancer || !instead.is_empty();
+            let published = match (instead.is_empty(), exposed) {
+                (false, _) => instead,
+                (true, true) => &self.ingress.published[..],
+                (true, false) => &[],
+            };
             self.cluster_ips.clear();
             if let ClusterAddress::Virtual(addresses) = &share.cluster_address {
                 for address in addresses {
@@ -162,7 +177,7 @@ impl Compiler {
             totals.add(published, &pod_addresses, names.owner, &hosts, share);
             self.encoder.push(&CandidateParts {
                 cluster: share.cluster,
-                weight: DEFAULT_WEIGHT,
+                weight: share.wishes.weight.unwrap_or(cluster.weight),
                 flags,
                 ingress: published,
                 cluster_ips: &self.cluster_ips,
@@ -184,6 +199,24 @@ impl Compiler {
         anywhere.windows(2).any(|pair| pair[0] == pair[1])
             || local.iter().any(|address| anywhere.binary_search(address).is_ok())
     }
+}
+
+/// How a service is answered for, where that is not how its zone's others are.
+fn settings(service: &Federated, policy: &Policy, special: Option<&config::Service>) -> Option<Settings> {
+    // Each cluster may ask for less than the others, so that its own changes show soon enough.
+    let wish = service.shares.iter().filter_map(|share| share.wishes.ttl).min();
+    let ttl = special.and_then(|special| special.ttl).or(wish).unwrap_or(policy.ttl);
+    let cut = |mode, most| Cut { mode, most };
+    let (external, internal) = match special {
+        Some(special) => {
+            let most = special.max_answers;
+            (cut(special.external_mode, most), cut(special.internal_mode, most))
+        }
+        None => (policy.external, policy.internal),
+    };
+    let usual = Settings { ttl: policy.ttl, external: policy.external, internal: policy.internal };
+    let settings = Settings { ttl, external, internal };
+    (settings != usual).then_some(settings)
 }
 
 /// The names of one service, and what is unusual about them.

@@ -9,8 +9,8 @@ use std::num::NonZero;
 use super::random::{Draws, Random};
 use super::ready::fixed;
 use super::record::{Addresses, Host, PortEntry, Ports, Record, address_size, flag};
-use super::{FIXED, Member, Policy, most_addresses};
-use crate::config::MAX_CLUSTERS;
+use super::{FIXED, Member, most_addresses};
+use crate::config::{Families, MAX_CLUSTERS};
 use crate::model::{ClusterId, Protocol};
 use crate::names::Labels;
 use crate::ranking::{Band, Choice, Cut, Reach, Standing, Summary, Tier};
@@ -29,7 +29,9 @@ pub struct Perspective<'a> {
     pub(super) reach: &'a [Reach],
     /// By cluster.
     pub(super) members: &'a [Member],
-    pub(super) policy: &'a Policy,
+    pub(super) families: Families,
+    /// Seconds.
+    pub(super) ttl: u32,
     pub(super) cut: Cut,
     /// The zone's name in wire form.
     pub(super) apex: &'a [u8],
@@ -187,12 +189,15 @@ impl<'a> Sight<'a> {
             let standing = Standing {
                 band: Band::new(reach.tier, false),
                 ready: pods.is_some() || candidate.has(flag::READY),
+                drained: candidate.weight() == 0,
                 ipv4: addresses.v4.count > 0,
                 ipv6: addresses.v6.count > 0,
             };
             summary.add(&standing);
             plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1;
-            let (weight, flags, ports) = (candidate.weight(), candidate.flags(), candidate.ports_at());
+            // Where drained ones are answered with, they are equals.
+            let weight = candidate.weight().max(1);
+            let (flags, ports) = (candidate.flags(), candidate.ports_at());
             seen.push(Seen { standing, cluster, weight, flags, ports, pods, addresses });
         }
         scratch.summary = summary;
@@ -246,7 +251,7 @@ impl<'a> Sight<'a> {
     }
 
     fn find_service(&self, qtype: u16, any: bool, scratch: &Scratch) -> Found {
-        let (ipv4, ipv6) = scratch.summary.families(self.perspective.policy.families);
+        let (ipv4, ipv6) = scratch.summary.families(self.perspective.families);
         let of = Owner::Service;
         if ipv4 && (qtype == rtype::A || any) {
             return Found::Set(Set(Kind::Addresses { v4: true, of }));
@@ -389,7 +394,7 @@ impl<'a> Sight<'a> {
         let count = items.len().min(limit);
         let size = FIXED + address_size(v4);
         let Some(target) = writer.reserve_records(Section::Answer, count * size, count as u16) else { return false };
-        let (owner, ttl, octets) = (pointer_to(owner), self.perspective.policy.ttl, self.record.octets());
+        let (owner, ttl, octets) = (pointer_to(owner), self.perspective.ttl, self.record.octets());
         match v4 {
             true => put_runs::<{ FIXED + 4 }, 4>(target, &fixed(owner, rtype::A, ttl, 4), octets, items, random),
             false => put_runs::<{ FIXED + 16 }, 16>(target, &fixed(owner, rtype::AAAA, ttl, 16), octets, items, random),

@@ -34,7 +34,7 @@ pub use statics::{NegativeSoa, Node, Policy, Walk, Zone};
 use compile::Compiler;
 use compose::Perspective;
 use map::Key;
-use record::NAMESPACE;
+use record::{NAMESPACE, Settings};
 
 use crate::config::{Config, Namespaces};
 use crate::location::ClientTable;
@@ -164,7 +164,7 @@ impl Table {
     fn new(config: &Config, zones: &[ZoneData], seed: u64) -> (Table, map::Writer) {
         debug_assert_eq!(config.zones.len(), zones.len());
         let mut compiled: Vec<Zone> =
-            config.zones.iter().zip(zones).map(|(zone, data)| Zone::new(zone, data, seed)).collect();
+            (0..).zip(&config.zones).zip(zones).map(|((n, zone), data)| Zone::new(n, zone, data, seed)).collect();
         compiled.sort_by_key(|zone| std::cmp::Reverse(zone.label_count()));
         for (number, zone) in (0..=u8::MAX).zip(&mut compiled) {
             zone.number = number;
@@ -491,9 +491,13 @@ impl Snapshot<'_> {
     #[inline]
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, vantage: Vantage<'s>) -> Sight<'s> {
         let policy = &zone.policy;
-        let cut = if vantage.view == EXTERNAL { policy.external } else { policy.internal };
+        let mut settings = Settings { ttl: policy.ttl, external: policy.external, internal: policy.internal };
+        if let Some(own) = record.settings() {
+            settings = own;
+        }
+        let cut = if vantage.view == EXTERNAL { settings.external } else { settings.internal };
         let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
-        let perspective = Perspective { reach, members, policy, cut, apex };
+        let perspective = Perspective { reach, members, families: policy.families, ttl: settings.ttl, cut, apex };
         Sight::new(record, perspective)
     }
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! head        name length (1), kind (1), candidates (2), zone (1), name
+//! settings    (only if the kind says so) TTL (4); for clients outside and inside (3 each): mode, spare, most addresses
 //! candidate   cluster (2), weight (2), flags (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
 //!             where its port list begins (4), where its addresses begin (4)
 //! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
@@ -29,8 +30,9 @@
 use std::net::IpAddr;
 
 use super::map::{Key, name_end, name_of, put_head};
+use crate::config::Mode;
 use crate::model::{ClusterId, Label, Port, Protocol};
-use crate::ranking::{Reach, Tier};
+use crate::ranking::{Cut, Reach, Tier};
 
 /// Octets of a candidate.
 const CANDIDATE: usize = 17;
@@ -49,6 +51,10 @@ const SERVICE_WITH_SHARED_ADDRESSES: u8 = 1;
 /// A service as most are, see [`Record::is_uniform`].
 const UNIFORM_SERVICE: u8 = 2;
 pub(super) const NAMESPACE: u8 = 3;
+/// Added to the kind of a service that is not answered for as the others of its zone are.
+const WITH_SETTINGS: u8 = 1 << 4;
+/// Octets of these settings.
+const SETTINGS: usize = 10;
 
 /// What is known of a candidate or of a host in one bit each.
 pub(super) mod flag {
@@ -150,6 +156,34 @@ impl Span {
     }
 }
 
+/// How a service is answered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// Seconds.
+    pub ttl: u32,
+    /// Of answers to clients outside, and inside a cluster.
+    pub external: Cut,
+    pub internal: Cut,
+}
+
+fn cut_octets(cut: Cut) -> [u8; 3] {
+    let (mode, spare) = match cut.mode {
+        Mode::Ordered => (0, 0),
+        Mode::Nearest { spare } => (1, spare),
+        Mode::Single => (2, 0),
+    };
+    [mode, spare, cut.most]
+}
+
+fn cut_of([mode, spare, most]: [u8; 3]) -> Cut {
+    let mode = match mode {
+        0 => Mode::Ordered,
+        1 => Mode::Nearest { spare },
+        _ => Mode::Single,
+    };
+    Cut { mode, most }
+}
+
 /// Both families' addresses of one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Addresses {
@@ -187,7 +221,26 @@ impl<'a> Record<'a> {
     /// Whether an address may be in it twice.
     #[inline]
     pub(super) fn shares_addresses(self) -> bool {
-        self.0[1] == SERVICE_WITH_SHARED_ADDRESSES
+        self.0[1] & !WITH_SETTINGS == SERVICE_WITH_SHARED_ADDRESSES
+    }
+
+    /// What holds for it instead of what holds for its zone. Not of a uniform service.
+    #[inline]
+    pub(super) fn settings(self) -> Option<Settings> {
+        (self.0[1] & WITH_SETTINGS != 0).then(|| self.read_settings())
+    }
+
+    fn read_settings(self) -> Settings {
+        let octets: &[u8; SETTINGS] =
+            self.0[name_end(self.0)..].first_chunk().expect("the head says that they are there");
+        let [a, b, c, d, external @ .., i1, i2, i3] = *octets;
+        Settings { ttl: u32::from_le_bytes([a, b, c, d]), external: cut_of(external), internal: cut_of([i1, i2, i3]) }
+    }
+
+    /// Where its candidates begin, if it is not uniform.
+    #[inline]
+    fn candidates_at(self) -> usize {
+        name_end(self.0) + if self.0[1] & WITH_SETTINGS == 0 { 0 } else { SETTINGS }
     }
 
     /// There are at most [`MOST_UNIFORM`] candidates, every one of which is ready, exposed and not headless, has one IPv4
@@ -220,11 +273,12 @@ impl<'a> Record<'a> {
 
     #[inline]
     fn candidate(self, n: usize) -> Candidate {
-        let at = name_end(self.0);
         if self.is_uniform() {
             return self.uniform_candidate(n);
         }
-        let fields = self.0[at + n * CANDIDATE..].first_chunk().expect("an entry has as many as its head says");
+        let fields = self.0[self.candidates_at() + n * CANDIDATE..]
+            .first_chunk()
+            .expect("an entry has as many as its head says");
         Candidate { fields: *fields }
     }
 
@@ -497,10 +551,17 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub fn begin(&mut self, key: Key<'_>, candidates: usize) {
+    /// `settings`: where they are not those of the zone.
+    pub fn begin(&mut self, key: Key<'_>, candidates: usize, settings: Option<Settings>) {
         let count = u16::try_from(candidates).expect("Config::load limits clusters to 1,024");
         self.octets.clear();
-        put_head(&mut self.octets, key, SERVICE, count.to_le_bytes());
+        let kind = SERVICE | if settings.is_some() { WITH_SETTINGS } else { 0 };
+        put_head(&mut self.octets, key, kind, count.to_le_bytes());
+        if let Some(Settings { ttl, external, internal }) = settings {
+            self.octets.extend_from_slice(&ttl.to_le_bytes());
+            self.octets.extend_from_slice(&cut_octets(external));
+            self.octets.extend_from_slice(&cut_octets(internal));
+        }
         self.octets.resize(self.octets.len() + candidates * CANDIDATE, 0);
         self.candidates = candidates;
         self.next = 0;
@@ -522,7 +583,7 @@ impl Encoder {
             flags |= flag::PODS;
             self.pods(parts, &host_ports);
         }
-        let place = name_end(&self.octets) + self.next * CANDIDATE;
+        let place = Record(&self.octets).candidates_at() + self.next * CANDIDATE;
         let fields = &mut self.octets[place..place + CANDIDATE];
         fields[..2].copy_from_slice(&parts.cluster.0.to_le_bytes());
         fields[2..4].copy_from_slice(&parts.weight.to_le_bytes());
@@ -617,8 +678,11 @@ impl Encoder {
             plain && first == Some((c.weight(), c.ports_at()))
         };
         if shares_addresses {
-            self.octets[1] = SERVICE_WITH_SHARED_ADDRESSES;
-        } else if (1..=MOST_UNIFORM).contains(&self.candidates) && record.candidates().all(uniform) {
+            self.octets[1] |= SERVICE_WITH_SHARED_ADDRESSES;
+        } else if self.octets[1] == SERVICE
+            && (1..=MOST_UNIFORM).contains(&self.candidates)
+            && record.candidates().all(uniform)
+        {
             return self.uniform();
         }
         &self.octets

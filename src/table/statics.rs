@@ -27,6 +27,8 @@ pub struct Policy {
 pub struct Zone {
     /// Its position in the table's zones, of which there are at most 256.
     pub(super) number: u8,
+    /// Its position in the configuration's zones.
+    pub(super) place: usize,
     pub(super) apex: Name,
     labels: usize,
     federation: bool,
@@ -128,7 +130,8 @@ impl Node {
 }
 
 impl Zone {
-    pub(super) fn new(config: &config::Zone, data: &ZoneData, seed: u64) -> Zone {
+    /// `place`: its position in the configuration.
+    pub(super) fn new(place: usize, config: &config::Zone, data: &ZoneData, seed: u64) -> Zone {
         let federation = match config.schema {
             Schema::Federation => true,
             Schema::Static => false,
@@ -150,6 +153,7 @@ impl Zone {
         let labels = config.name.label_count();
         let mut zone = Zone {
             number: 0,
+            place,
             apex: config.name.clone(),
             labels,
             federation,

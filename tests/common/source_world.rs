@@ -50,6 +50,7 @@ pub fn cluster(name: &str, file: &tempfile::NamedTempFile) -> config::Cluster {
         ingress_cidrs: Vec::new(),
         export: Export::LoadBalancer,
         namespaces: Namespaces::All,
+        weight: config::DEFAULT_WEIGHT,
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use signpost::config::{Cluster, Config, Families, Mode};
+use signpost::config::{self, Cluster, Config, Families, Mode};
 use signpost::location::is_special_purpose;
 use signpost::model::{
     AvailabilityZone, ClusterAddress, ClusterId, Exposure, Network, Pod, Port, Protocol, Region, ServiceKey, Share,
-    View,
+    View, Wishes,
 };
 
 use super::{ZONE, cluster, config, key, label, load_balancer};
@@ -29,6 +29,8 @@ pub struct Federation {
     /// Of both views.
     pub mode: Mode,
     pub statics: bool,
+    /// What the configuration says of some services.
+    pub special: BTreeMap<ServiceKey, config::Service>,
 }
 
 impl Federation {
@@ -38,6 +40,7 @@ impl Federation {
         config.zones[0].max_answers = self.max_answers;
         config.zones[0].external_mode = self.mode;
         config.zones[0].internal_mode = self.mode;
+        config.zones[0].services = self.special.clone().into_iter().collect();
         config
     }
 
@@ -45,10 +48,16 @@ impl Federation {
         format!("{}{}", super::ZONE_FILE, if self.statics { STATICS } else { "" })
     }
 
-    /// How many addresses are answered, of which `best` are in the best band.
-    fn limit(&self, best: usize, pods: bool) -> usize {
-        let most = if pods { usize::MAX } else { usize::from(self.max_answers) };
-        match self.mode {
+    /// How many addresses of a service are answered, of which `best` are in the best band.
+    fn limit(&self, special: Option<&config::Service>, view: View, best: usize, pods: bool) -> usize {
+        let max_answers = special.map_or(self.max_answers, |special| special.max_answers);
+        let mode = match (special, view) {
+            (None, _) => self.mode,
+            (Some(special), View::External) => special.external_mode,
+            (Some(special), View::Internal(_)) => special.internal_mode,
+        };
+        let most = if pods { usize::MAX } else { usize::from(max_answers) };
+        match mode {
             Mode::Ordered => most,
             Mode::Nearest { spare } => (best + usize::from(spare)).min(most),
             Mode::Single => {
@@ -75,17 +84,43 @@ pub fn federations() -> impl Strategy<Value = Federation> {
         );
         let families = prop_oneof![3 => Just(Families::Common), 1 => Just(Families::Any)];
         let max_answers = prop_oneof![Just(8u8), Just(2), Just(1)];
-        (clusters, services, families, max_answers, modes(), any::<bool>()).prop_map(
-            |(clusters, services, families, max_answers, mode, statics)| Federation {
+        let special = prop::collection::vec(prop::option::weighted(0.3, special()), SERVICES.len());
+        (clusters, services, families, max_answers, modes(), any::<bool>(), special).prop_map(
+            |(clusters, services, families, max_answers, mode, statics, special)| Federation {
                 clusters,
                 services: services.into_iter().map(|(s, list)| (service_key(s), list)).collect(),
                 families,
                 max_answers,
                 mode,
                 statics,
+                special: (0..).zip(special).filter_map(|(s, special)| Some((service_key(s), special?))).collect(),
             },
         )
     })
+}
+
+fn special() -> impl Strategy<Value = config::Service> {
+    let ttl = prop::option::of(prop_oneof![Just(7), Just(30), Just(90)]);
+    let addresses = prop::collection::vec(0u8..3, 0..3);
+    (ttl, 1u8..5, modes(), modes(), addresses).prop_map(
+        |(ttl, max_answers, external_mode, internal_mode, addresses)| {
+            // In a range of their own; the last one is IPv6.
+            let address = |n: u8| match n {
+                2 => IpAddr::from([0x2600, 98, 0, 0, 0, 0, 0, 1]),
+                n => IpAddr::from([104, 98, 0, n]),
+            };
+            let mut addresses: Vec<IpAddr> = addresses.into_iter().map(address).collect();
+            addresses.sort();
+            addresses.dedup();
+            config::Service { ttl, max_answers, external_mode, internal_mode, addresses }
+        },
+    )
+}
+
+fn wishes() -> impl Strategy<Value = Wishes> {
+    let weight = prop_oneof![4 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(3))];
+    let ttl = prop_oneof![4 => Just(None), 1 => Just(Some(5)), 1 => Just(Some(60))];
+    (weight, ttl).prop_map(|(weight, ttl)| Wishes { weight, ttl, load: None })
 }
 
 fn modes() -> impl Strategy<Value = Mode> {
@@ -115,7 +150,8 @@ pub fn plain_federations() -> impl Strategy<Value = Federation> {
                 let shares = |s: usize| (0..absent[s].len()).filter(|&c| !absent[s][c]).map(|c| share(s, c)).collect();
                 let services = (0..SERVICES.len()).map(|s| (service_key(s), shares(s)));
                 let services = services.filter(|(_, shares): &(_, Vec<Share>)| !shares.is_empty()).collect();
-                Federation { clusters, services, families: Families::Common, max_answers, mode, statics }
+                let families = Families::Common;
+                Federation { clusters, services, families, max_answers, mode, statics, special: BTreeMap::new() }
             },
         )
     })
@@ -128,11 +164,14 @@ pub fn service_key(s: usize) -> ServiceKey {
 
 fn clusters(i: usize) -> impl Strategy<Value = Cluster> {
     let maybe = || prop::option::of(0u8..2);
-    (maybe(), 0u8..4, maybe(), any::<bool>(), any::<bool>()).prop_map(move |(region, azs, network, own, shared)| {
+    let weight = prop_oneof![4 => Just(100), 1 => Just(0), 1 => Just(7)];
+    let parts = (maybe(), 0u8..4, maybe(), any::<bool>(), any::<bool>(), weight);
+    parts.prop_map(move |(region, azs, network, own, shared, weight)| {
         let mut cluster = cluster(&format!("c{i}"), "");
         cluster.region = region.map(|r| Region(format!("r{r}").into()));
         let az = |bit: u8| (azs >> bit & 1 == 1).then(|| AvailabilityZone(format!("az{bit}").into()));
         cluster.availability_zones = (0..2).filter_map(az).collect();
+        cluster.weight = weight;
         cluster.network = network.map(|n| Network(format!("net{n}").into()));
         let cidrs = [(own, format!("192.168.{i}.0/24")), (shared, "192.168.99.0/24".to_owned())];
         cluster.ingress_cidrs =
@@ -162,8 +201,8 @@ fn ports() -> impl Strategy<Value = Vec<Port>> {
 fn share(s: usize, c: usize) -> impl Strategy<Value = Share> {
     let pods = prop::collection::vec((0..HOSTS.len(), 1u8..4, ports()), 0..4);
     let ingress = prop::collection::vec(0u8..8, 0..4);
-    (0u8..4, any::<bool>(), 1u8..4, ingress, any::<bool>(), pods, ports()).prop_map(
-        move |(kind, load_balancer, families, ingress, ready, pods, ports)| {
+    (0u8..4, any::<bool>(), 1u8..4, ingress, any::<bool>(), pods, ports(), wishes()).prop_map(
+        move |(kind, load_balancer, families, ingress, ready, pods, ports, wishes)| {
             let (s8, c8) = (s as u8, c as u8);
             let both = |families: u8, v4: Ipv4Addr, v6: Ipv6Addr| -> Vec<IpAddr> {
                 let v4 = (families & 1 == 1).then_some(IpAddr::V4(v4));
@@ -206,6 +245,7 @@ fn share(s: usize, c: usize) -> impl Strategy<Value = Share> {
                 ports,
                 ready,
                 pods: if headless { pods } else { vec![] },
+                wishes,
             }
         },
     )
@@ -241,6 +281,7 @@ struct Seen<'a> {
     cluster: &'a str,
     tier: u8,
     ready: bool,
+    weight: u16,
     addresses: Vec<IpAddr>,
     ports: &'a [Port],
     pods: &'a [Pod],
@@ -255,16 +296,25 @@ pub struct Expected {
     pub limits: BTreeMap<u16, usize>,
     /// NODATA for as long as NXDOMAIN: there will be something soon.
     pub pending: bool,
+    /// Of the records; 0: not looked at.
+    pub ttl: u32,
 }
 
 /// Every name that exists for a view, with what stands there; names relative to the zone.
 pub fn oracle(federation: &Federation, view: View) -> BTreeMap<String, Expected> {
     let mut names = BTreeMap::new();
     for (key, shares) in &federation.services {
-        let seen: Vec<Seen<'_>> = shares.iter().filter_map(|share| look(share, view, &federation.clusters)).collect();
+        let special = federation.special.get(key);
+        let instead = special.map_or(&[][..], |special| &special.addresses);
+        let look = |share| look(share, instead, view, &federation.clusters);
+        let seen: Vec<Seen<'_>> = shares.iter().filter_map(look).collect();
         if !seen.is_empty() {
             names.entry(key.namespace.to_string()).or_default();
-            service(&mut names, &format!("{}.{}", key.name, key.namespace), &seen, federation);
+            let wish = shares.iter().filter_map(|share| share.wishes.ttl).min();
+            let ttl = special.and_then(|special| special.ttl).or(wish).unwrap_or(30);
+            let limit = |best, pods| federation.limit(special, view, best, pods);
+            let name = format!("{}.{}", key.name, key.namespace);
+            service(&mut names, &name, &seen, federation.families, ttl, &limit);
         }
     }
     if federation.statics {
@@ -279,7 +329,7 @@ pub fn oracle(federation: &Federation, view: View) -> BTreeMap<String, Expected>
     names
 }
 
-fn look<'a>(share: &'a Share, view: View, clusters: &'a [Cluster]) -> Option<Seen<'a>> {
+fn look<'a>(share: &'a Share, instead: &[IpAddr], view: View, clusters: &'a [Cluster]) -> Option<Seen<'a>> {
     let there = &clusters[share.cluster.index()];
     let (own, tier, network) = match view {
         View::External => (false, 3, false),
@@ -300,6 +350,7 @@ fn look<'a>(share: &'a Share, view: View, clusters: &'a [Cluster]) -> Option<See
     let mut addresses: Vec<IpAddr> = match &share.cluster_address {
         ClusterAddress::Virtual(addresses) if own => addresses.clone(),
         ClusterAddress::Headless if own || network => pods.iter().flat_map(|pod| pod.addresses.clone()).collect(),
+        _ if !instead.is_empty() => instead.to_vec(),
         _ if share.exposure == Exposure::ClusterOnly => return None,
         _ => {
             let declared = |a: &IpAddr| there.ingress_cidrs.iter().any(|cidr| cidr.contains(a));
@@ -309,22 +360,36 @@ fn look<'a>(share: &'a Share, view: View, clusters: &'a [Cluster]) -> Option<See
     addresses.sort();
     addresses.dedup();
     let (ready, ports) = (share.ready || !pods.is_empty(), &share.ports[..]);
-    Some(Seen { cluster: there.name.as_str(), tier, ready, addresses, ports, pods })
+    let weight = share.wishes.weight.unwrap_or(there.weight);
+    Some(Seen { cluster: there.name.as_str(), tier, ready, weight, addresses, ports, pods })
 }
 
-fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>], federation: &Federation) {
+fn service(
+    names: &mut BTreeMap<String, Expected>,
+    name: &str,
+    seen: &[Seen<'_>],
+    families: Families,
+    ttl: u32,
+    limit: &dyn Fn(usize, bool) -> usize,
+) {
     let has = |s: &Seen<'_>, v4: bool| s.addresses.iter().any(|a| a.is_ipv4() == v4);
     let with_address: Vec<&Seen<'_>> = seen.iter().filter(|s| !s.addresses.is_empty()).collect();
     let common = [true, false].map(|v4| !with_address.is_empty() && with_address.iter().all(|s| has(s, v4)));
     let any = [true, false].map(|v4| with_address.iter().any(|s| has(s, v4)));
-    let answered = match federation.families {
+    let answered = match families {
         Families::Common if common != [false; 2] => common,
         Families::Common | Families::Any => any,
     };
-    // The ready ones, or all; and all, too, if none of those has what is asked for.
+    // The ready ones, or all; and all, too, if none of those has what is asked for. Of these the ones that are not drained, or
+    // all.
     let chosen = |wanted: &dyn Fn(&Seen<'_>) -> bool| -> Vec<&Seen<'_>> {
-        let ready: Vec<&Seen<'_>> = with_address.iter().copied().filter(|s| s.ready).collect();
-        if ready.iter().any(|s| wanted(s)) { ready } else { with_address.clone() }
+        let mut list = with_address.clone();
+        for is in [|s: &Seen<'_>| s.ready, |s: &Seen<'_>| s.weight > 0] {
+            if list.iter().any(|s| is(s) && wanted(s)) {
+                list.retain(|s| is(s));
+            }
+        }
+        list
     };
     let mut here = Expected::default();
     for (i, (v4, rtype)) in [(true, 1), (false, 28)].into_iter().enumerate() {
@@ -339,7 +404,7 @@ fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>]
                 }
             }
             let best = set.values().filter(|band| Some(*band) == set.values().min()).count();
-            here.limits.insert(rtype, federation.limit(best, list.iter().any(|s| !s.pods.is_empty())));
+            here.limits.insert(rtype, limit(best, list.iter().any(|s| !s.pods.is_empty())));
         }
     }
     let srv = |wanted: &dyn Fn(&Port) -> bool| -> BTreeMap<String, usize> {
@@ -348,7 +413,8 @@ fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>]
         let mut set = BTreeMap::new();
         for s in list {
             let record = |host: &str, port: &Port| {
-                format!("{} 100 {} {host}{}.{name}.{ZONE}.", 10 * bands[&s.tier], port.number, s.cluster)
+                let (priority, weight) = (10 * bands[&s.tier], s.weight.max(1));
+                format!("{priority} {weight} {} {host}{}.{name}.{ZONE}.", port.number, s.cluster)
             };
             if s.pods.is_empty() {
                 set.extend(s.ports.iter().filter(|p| wanted(p)).map(|p| (record("", p), bands[&s.tier])));
@@ -363,6 +429,7 @@ fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>]
     let mut put = |sub: String, mut expected: Expected, pending: bool| {
         expected.sets.retain(|_, set| !set.is_empty());
         expected.pending = pending && expected.sets.is_empty();
+        expected.ttl = ttl;
         names.insert(if sub.is_empty() { name.to_owned() } else { format!("{sub}.{name}") }, expected);
     };
     here.sets.insert(33, srv(&|_| true));
@@ -376,9 +443,9 @@ fn service(names: &mut BTreeMap<String, Expected>, name: &str, seen: &[Seen<'_>]
     }
     for s in seen {
         let sets = by_family(&s.addresses);
-        let limit = |set: &BTreeMap<String, usize>| federation.limit(set.len(), !s.pods.is_empty());
+        let limit = |set: &BTreeMap<String, usize>| limit(set.len(), !s.pods.is_empty());
         let limits = sets.iter().map(|(&rtype, set)| (rtype, limit(set))).collect();
-        put(s.cluster.to_owned(), Expected { sets, limits, pending: false }, true);
+        put(s.cluster.to_owned(), Expected { sets, limits, ..Expected::default() }, true);
         for pod in s.pods {
             let same = s.pods.iter().filter(|other| other.hostname == pod.hostname);
             let addresses: Vec<IpAddr> = same.flat_map(|pod| pod.addresses.clone()).collect();

@@ -6,6 +6,7 @@ pub mod ask;
 pub mod federations;
 pub mod small;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use signpost::answer::{Client, Outcome, Reply, Responder, Transport};
 use signpost::config::{
-    Cluster, Config, Export, Families, Identity, Limits, Listener, Mode, Namespaces, Schema, Source, Zone,
+    Cluster, Config, DEFAULT_WEIGHT, Export, Families, Identity, Limits, Listener, Mode, Namespaces, Schema, Source,
+    Zone,
 };
 use signpost::model::{
     ClusterAddress, ClusterId, Exposure, Federated, Label, Port, Protocol, Region, ServiceKey, Share, View, ViewRule,
@@ -60,6 +62,7 @@ pub fn load_balancer(cluster: u16, cluster_ip: &str, ingress: &[&str]) -> Share 
         ports: vec![port("client", 2379), port("peer", 2380)],
         ready: true,
         pods: vec![],
+        wishes: signpost::model::Wishes::default(),
     }
 }
 
@@ -74,6 +77,7 @@ pub fn cluster(name: &str, region: &str) -> Cluster {
         ingress_cidrs: vec![],
         export: Export::All,
         namespaces: Namespaces::All,
+        weight: DEFAULT_WEIGHT,
     }
 }
 
@@ -88,6 +92,7 @@ pub fn zone(name: &str) -> Zone {
         external_mode: Mode::Nearest { spare: 0 },
         internal_mode: Mode::Ordered,
         families: Families::Common,
+        services: HashMap::new(),
     }
 }
 

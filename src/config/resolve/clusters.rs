@@ -9,7 +9,9 @@ use super::{Resolver, shortened};
 use crate::config::error::{Fault, Place};
 use crate::config::raw::{At, RawCluster, RawExport, place};
 use crate::config::special::declarable;
-use crate::config::{Cluster, Export, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES, Namespaces, Source};
+use crate::config::{
+    Cluster, DEFAULT_WEIGHT, Export, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES, Namespaces, Source,
+};
 use crate::model::{AvailabilityZone, Network, Region};
 
 /// One of the `clientCidrs`, and where it stands.
@@ -75,6 +77,13 @@ impl Resolver<'_> {
             ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
             export: self.export(raw.export, &format!("{key}.export")),
             namespaces: self.namespaces(raw.namespaces, &format!("{key}.namespaces")),
+            weight: self.number(
+                raw.weight,
+                &format!("{key}.weight"),
+                0..=65_535,
+                "(only ratios count)",
+                DEFAULT_WEIGHT,
+            ),
         };
         client_cidrs.extend(own);
         Some(cluster)
@@ -146,7 +155,7 @@ impl Resolver<'_> {
     }
 
     /// The items with their keys; each text once.
-    fn distinct(&mut self, list: Vec<At<String>>, key: &str) -> Vec<(String, At<String>)> {
+    pub(super) fn distinct(&mut self, list: Vec<At<String>>, key: &str) -> Vec<(String, At<String>)> {
         let mut seen = HashSet::new();
         let mut distinct = Vec::with_capacity(list.len());
         for (i, item) in list.into_iter().enumerate() {

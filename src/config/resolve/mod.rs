@@ -4,8 +4,8 @@ mod clusters;
 mod limits;
 mod listeners;
 mod location;
+mod zones;
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,17 +13,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::error::{Fault, Place, Problem};
-use super::raw::{At, RawAdmin, RawConfig, RawFamilies, RawIdentity, RawMode, RawSchema, RawZone, place};
-use super::{Config, Families, Identity, MAX_CLUSTERS, MAX_VIEWS, MAX_ZONES, Mode, Schema, Zone};
+use super::raw::{At, RawAdmin, RawConfig, RawIdentity, place};
+use super::{Config, Identity, MAX_CLUSTERS, MAX_VIEWS};
 use crate::model::{Label, LabelError};
-use crate::names::Name;
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8055);
-const DEFAULT_TTL: u32 = 30;
-const DEFAULT_NEGATIVE_TTL: u32 = 5;
-/// Eight AAAA records fit into 512 octets whatever the name is.
-const DEFAULT_MAX_ANSWERS: u8 = 8;
-const DEFAULT_SPARE: u8 = 0;
 /// One character-string of a TXT record (RFC 1035 section 3.3).
 const MAX_IDENTITY: usize = 255;
 
@@ -75,76 +69,6 @@ impl Resolver<'_> {
 
     fn fault_at(&mut self, place: Option<Place>, key: impl Into<String>, fault: Fault) {
         self.problems.push(Problem { place, key: key.into(), fault });
-    }
-
-    fn zones(&mut self, raw: Option<At<Vec<RawZone>>>, no_clusters: bool) -> Vec<Zone> {
-        let place = raw.as_ref().and_then(|list| place(list.referenced));
-        let raw = self.list(raw, "zones", "zones", MAX_ZONES);
-        if raw.is_empty() {
-            self.fault_at(place, "zones", Fault::NoZones);
-        }
-        let mut seen = HashMap::new();
-        let mut zones = Vec::with_capacity(raw.len());
-        for (i, raw) in raw.into_iter().enumerate() {
-            let key = format!("zones[{i}]");
-            let name_key = format!("{key}.name");
-            let name = self.zone_name(&raw.name, &name_key);
-            if let Some(name) = &name {
-                let first = *seen.entry(name.clone()).or_insert(i);
-                if first != i {
-                    self.fault(&raw.name, name_key, Fault::DuplicateZone { name: name.to_string(), first });
-                }
-            }
-            zones.extend(self.zone(raw, &key, name, no_clusters));
-        }
-        zones
-    }
-
-    fn zone(&mut self, raw: RawZone, key: &str, name: Option<Name>, no_clusters: bool) -> Option<Zone> {
-        let schema = match raw.schema.unwrap_or(RawSchema::Federation) {
-            RawSchema::Federation => Schema::Federation,
-            RawSchema::Static => Schema::Static,
-        };
-        if schema == Schema::Federation && no_clusters {
-            self.fault(&raw.name, format!("{key}.schema"), Fault::NoClusters);
-        }
-        let file = self.file(&raw.file, &format!("{key}.file"), "the zone file");
-        let ttl = self.number(raw.ttl, &format!("{key}.ttl"), 5..=86_400, "s", DEFAULT_TTL);
-        // RFC 2308 section 5: a negative answer is kept for one to three hours at most.
-        let negative_key = format!("{key}.negativeTtl");
-        let negative_ttl = self.number(raw.negative_ttl, &negative_key, 1..=10_800, "s", DEFAULT_NEGATIVE_TTL);
-        let max_key = format!("{key}.maxAnswers");
-        let max_answers = self.number(raw.max_answers, &max_key, 1..=255, "addresses", DEFAULT_MAX_ANSWERS);
-        let modes = [raw.external_mode.unwrap_or(RawMode::Nearest), raw.internal_mode.unwrap_or(RawMode::Ordered)];
-        if let Some(spare) = &raw.spare
-            && !modes.contains(&RawMode::Nearest)
-        {
-            self.fault(spare, format!("{key}.spare"), Fault::SpareOfNone);
-        }
-        let spare = self.number(raw.spare, &format!("{key}.spare"), 0..=255, "addresses", DEFAULT_SPARE);
-        let [external_mode, internal_mode] = modes.map(|mode| match mode {
-            RawMode::Ordered => Mode::Ordered,
-            RawMode::Nearest => Mode::Nearest { spare },
-            RawMode::Single => Mode::Single,
-        });
-        let families = match raw.families.unwrap_or(RawFamilies::Common) {
-            RawFamilies::Common => Families::Common,
-            RawFamilies::Any => Families::Any,
-        };
-        let name = name?;
-        Some(Zone { name, schema, file, ttl, negative_ttl, max_answers, external_mode, internal_mode, families })
-    }
-
-    fn zone_name(&mut self, raw: &At<String>, key: &str) -> Option<Name> {
-        let text = raw.value.to_ascii_lowercase();
-        let ldh = text.strip_suffix('.').unwrap_or(&text).split('.').all(|label| Label::parse(label).is_ok());
-        let fault = match Name::parse(&text) {
-            Ok(name) if ldh => return Some(name),
-            Ok(_) => Fault::ZoneLabels(shortened(&raw.value)),
-            Err(error) => Fault::ZoneName { name: shortened(&raw.value), error },
-        };
-        self.fault(raw, key, fault);
-        None
     }
 
     fn identity(&mut self, raw: Option<RawIdentity>) -> Identity {

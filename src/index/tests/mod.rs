@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{ClusterAddress, Endpoint, Exposure, Label, Port, Protocol};
+use crate::model::{ClusterAddress, Endpoint, Exposure, Label, Load, Port, Protocol, Wishes};
 
 mod losses;
 mod property;
@@ -26,7 +26,8 @@ pub(super) fn key(name: &str) -> ServiceKey {
     ServiceKey { namespace: label(namespace), name: label(name) }
 }
 
-/// `name` and then words: `lb` or `lb=1.1.1.1,2.2.2.2`, `headless`, `noselector`, `port=N`.
+/// `name` and then words: `lb` or `lb=1.1.1.1,2.2.2.2`, `headless`, `noselector`, `port=N`, `weight=N`,
+/// `ttl=N`, `load=N`.
 pub(super) fn service(text: &str) -> Service {
     let mut words = text.split_whitespace();
     let mut service = Service {
@@ -36,6 +37,7 @@ pub(super) fn service(text: &str) -> Service {
         ingress: vec![],
         ports: vec![],
         has_selector: true,
+        wishes: Wishes::default(),
     };
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -46,6 +48,9 @@ pub(super) fn service(text: &str) -> Service {
             }
             ("headless", _) => service.cluster_address = ClusterAddress::Headless,
             ("noselector", _) => service.has_selector = false,
+            ("weight", weight) => service.wishes.weight = Some(weight.parse().unwrap()),
+            ("ttl", ttl) => service.wishes.ttl = Some(ttl.parse().unwrap()),
+            ("load", load) => service.wishes.load = Some(Load::parse(load).unwrap()),
             ("port", number) => service.ports = vec![port(number.parse().unwrap())],
             _ => panic!("{word:?} says nothing about a service"),
         }

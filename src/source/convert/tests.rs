@@ -144,6 +144,7 @@ fn a_service() {
             ingress: addresses(&["198.51.100.7", "2001:db8::7"]),
             ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)],
             has_selector: true,
+            wishes: Wishes::default(),
         }
     );
 }
@@ -228,6 +229,46 @@ fn ingress_entries_stand_for_themselves() {
     assert_eq!(reasons[0], Reason::IngressHostname);
     assert_eq!(reasons[1..], [Reason::IngressAddress; 8]);
     assert_eq!(left_out[1].path(), Some("status.loadBalancer.ingress[2].ip"));
+}
+
+#[test]
+fn annotations_ask_for_what_they_can() {
+    let asked = |annotations: &str| {
+        let patch = format!("metadata: {{annotations: {{{annotations}}}}}");
+        good_service(&patch, &cluster(Export::All, &[]))
+    };
+    let (service, left_out) = asked(
+        "signpost.dev/weight: '0', signpost.dev/ttl: '86400', signpost.dev/load: ' 0.835', \
+         signpost.dev/address: '203.0.113.5, 2001:db8::5,203.0.113.5', signpost.dev/export: 'true', other.dev/weight: x",
+    );
+    let load = Some(Load::new(0.835).unwrap());
+    assert_eq!(service.wishes, Wishes { weight: Some(0), ttl: Some(86_400), load });
+    assert_eq!(service.ingress, addresses(&["203.0.113.5", "2001:db8::5"]));
+    assert_eq!(left_out, []);
+
+    let usual = asked("{}".trim_matches(['{', '}'])).0;
+    for (name, values) in [
+        ("weight", &["65536", "-1", "1.5", "", "heavy", "0x10", "1e3"][..]),
+        ("ttl", &["4", "86401", "30s", "-5", "NaN"]),
+        ("load", &["7", "-0.1", "1.01", "NaN", "inf", "80%", ""]),
+        (
+            "address",
+            &["", "example.com", "1.2.3.4,", "1.2.3.4 1.2.3.5", "127.0.0.1", "0.0.0.0", "fe80::1", "224.0.0.1"],
+        ),
+        ("wieght", &["100"]),
+        ("", &["x"]),
+    ] {
+        for value in values {
+            let (service, left_out) = asked(&format!("signpost.dev/{name}: '{value}'"));
+            assert_eq!(service, usual, "{name}: {value}");
+            let [problem] = &left_out[..] else { panic!("{name}: {value}: {left_out:?}") };
+            assert_eq!(problem.reason(), Reason::Annotation);
+            assert_eq!(problem.path(), Some(&*format!("metadata.annotations[signpost.dev/{name}]")));
+        }
+    }
+    let patch = "{metadata: {annotations: {signpost.dev/address: 203.0.113.5}}, spec: {type: ClusterIP}}";
+    let (_, left_out) = good_service(patch, &cluster(Export::All, &[]));
+    assert_eq!(left_out.iter().map(Problem::reason).collect::<Vec<_>>(), [Reason::Annotation]);
 }
 
 #[test]

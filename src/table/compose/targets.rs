@@ -194,7 +194,7 @@ impl<'a> Sight<'a> {
         owner: usize,
         scratch: &Scratch,
     ) -> bool {
-        let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.perspective.policy.ttl, 0);
+        let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.perspective.ttl, 0);
         let (mut length, mut fits) = (0, true);
         self.targets(wanted, choice, scratch, |target| {
             let size = self.target_size(&target.name);
@@ -244,7 +244,7 @@ impl<'a> Sight<'a> {
         let Kind::Targets { ports, choice } = set.0 else { return };
         let wanted = self.wanted(ports);
         let name = pointer_to(service);
-        let ttl = self.perspective.policy.ttl;
+        let ttl = self.perspective.ttl;
         let octets = self.record.octets();
         // The targets of one host or cluster come one after the other.
         let mut before = None;

@@ -65,7 +65,7 @@ impl Sight<'_> {
             }
         }
         let mut head = [0; A_RECORD];
-        head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.policy.ttl, 4));
+        head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4));
         let head = u128::from_le_bytes(head);
         for (record, item) in records.iter_mut().zip(all) {
             *record = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
@@ -90,8 +90,8 @@ impl Sight<'_> {
         let mut all = [Item::default(); MOST_UNIFORM];
         let count = self.rank_uniform(&mut all);
         let all = &all[..count];
-        let weight = self.record.candidates().next()?.weight();
-        let ttl = self.perspective.policy.ttl;
+        let weight = self.record.candidates().next()?.weight().max(1);
+        let ttl = self.perspective.ttl;
         let name = |item: &Item| Prefix { host: None, cluster: self.cluster_name(item.cluster()) };
         let room = out.len();
         let mut rest = out;
