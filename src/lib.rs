@@ -7,6 +7,7 @@
 //! | [`config`] | what the operator wrote → what will be run |
 //! | [`source`] | Kubernetes API servers and manifest directories → [`index::Update`]s |
 //! | [`index`] | what each cluster last said; which services an update changes |
+//! | [`load`] | what clusters publish of their load → which share of their traffic goes elsewhere |
 //! | [`location`] | client address → the cluster it is in |
 //! | [`ranking`] | a service and a client → ordered bands of candidates |
 //! | [`zonefile`] | zone files → static RRsets |
@@ -26,7 +27,7 @@
 //! # Invariants, held by `tests/tidy.rs`
 //!
 //! 1. `kube` and `k8s_openapi` are named only in `source/`; `prometheus` only in `metrics.rs`.
-//! 2. `model`, `names`, `wire`, `index`, `location`, `ranking`, `table` and `answer` are synchronous and pure: no
+//! 2. `model`, `names`, `wire`, `index`, `load`, `location`, `ranking`, `table` and `answer` are synchronous and pure: no
 //!    clock, socket, file, environment or random source. Time, randomness and addresses are arguments.
 //! 3. There is one writer: `table::Publisher` is not `Clone`. A reader never waits and never sees half of a service.
 //! 4. Every task is joined in `app.rs`; the first one to end stops the process with its name. Every queue
@@ -39,6 +40,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod index;
+pub mod load;
 pub mod location;
 pub mod metrics;
 pub mod model;

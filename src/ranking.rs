@@ -46,6 +46,11 @@ impl Band {
         Band(tier.0 | if overloaded { Tier::COUNT } else { 0 })
     }
 
+    /// The same tier's.
+    pub fn overloaded(self, overloaded: bool) -> Band {
+        Band::new(Tier(self.0 % Tier::COUNT), overloaded)
+    }
+
     #[inline]
     pub fn number(self) -> u8 {
         self.0
@@ -148,6 +153,10 @@ pub struct Summary {
     ipv6: Kinds,
     /// One bit for each band in which a candidate has an address.
     bands: u128,
+    /// Load has its say in bands and weights.
+    loaded: bool,
+    /// The second one goes first in this answer.
+    exchanged: Option<(Band, Band)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -174,6 +183,27 @@ impl Summary {
         }
     }
 
+    /// Before each candidate's band is [added](Summary::add_band) anew, by its load.
+    pub fn clear_bands(&mut self) {
+        (self.bands, self.loaded) = (0, true);
+    }
+
+    pub fn add_band(&mut self, candidate: &Standing) {
+        if candidate.has_address() {
+            self.bands |= 1 << candidate.band.number();
+        }
+    }
+
+    #[inline]
+    pub fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// These two change places.
+    pub fn exchange(&mut self, best: Band, next: Band) {
+        self.exchanged = Some((best, next));
+    }
+
     /// Those in which a candidate has an address, the best first.
     #[inline]
     pub fn bands(self) -> impl Iterator<Item = Band> {
@@ -181,7 +211,12 @@ impl Summary {
         std::iter::from_fn(move || {
             let next = left.trailing_zeros() as u8;
             left &= left.wrapping_sub(1);
-            (next < Band::COUNT).then_some(Band(next))
+            let band = match self.exchanged {
+                Some((one, other)) if one.0 == next => other,
+                Some((one, other)) if other.0 == next => one,
+                _ => Band(next),
+            };
+            (next < Band::COUNT).then_some(band)
         })
     }
 

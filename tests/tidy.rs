@@ -12,10 +12,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("config", &["names", "model", "location"]),
     ("index", &["model"]),
     ("source", &["config", "model", "index"]),
+    ("load", &["model"]),
     ("location", &["model"]),
     ("zonefile", &["names"]),
     ("ranking", &["config", "model", "location"]),
-    ("table", &["config", "names", "model", "location", "ranking", "zonefile", "wire"]),
+    ("table", &["config", "names", "model", "load", "location", "ranking", "zonefile", "wire"]),
     ("answer", &["table", "wire", "names", "model"]),
     ("net", &["answer", "table", "wire", "config", "model", "metrics"]),
     ("metrics", &["answer"]),
@@ -23,12 +24,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cli", &["app", "config", "index", "model", "names", "ranking", "source", "table", "zonefile"]),
     (
         "app",
-        &["config", "source", "index", "model", "location", "table", "zonefile", "answer", "net", "metrics", "admin"],
+        &[
+            "config", "source", "index", "load", "model", "location", "table", "zonefile", "answer", "net", "metrics",
+            "admin",
+        ],
     ),
 ];
 
 /// Modules without clock, socket, file, environment or random source, and what would be one.
-const PURE: &[&str] = &["model", "names", "wire", "index", "location", "ranking", "table", "answer"];
+const PURE: &[&str] = &["model", "names", "wire", "index", "load", "location", "ranking", "table", "answer"];
 const IMPURE: &[&str] = &[
     "std::time::Instant",
     "SystemTime",

@@ -12,10 +12,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Cluster, Config, Export, Namespaces, Source};
+use crate::config::{Cluster, Config, Export, Namespaces, Schema, Source};
 use crate::index::{Changes, Held, Index, Kind, SlicePolicy};
+use crate::load::{Loads, Origin, Rules, Subject};
 use crate::metrics::{ClusterSample, FederationGauges};
-use crate::model::{ClusterId, Moment, ServiceKey};
+use crate::model::{ClusterId, Federated, Moment, ServiceKey};
 use crate::source::Message;
 use crate::source::status::{ErrorReason, Reason, Status};
 use crate::table::{Atlas, Cartographer, Note, Publisher};
@@ -61,6 +62,7 @@ pub struct Federation {
     seed: u64,
     index: Index,
     publisher: Publisher,
+    loads: Loads,
     members: Vec<Member>,
     notes: Notes,
     backlog: Backlog,
@@ -170,11 +172,13 @@ impl Federation {
     /// `seed`: random, so that nobody can make names that collide in the index.
     pub fn new(started: Instant, publisher: Publisher, members: Vec<Member>, seen: Arc<Seen>, seed: u64) -> Federation {
         let index = new_index(publisher.config()).seeded(seed);
+        let loads = Loads::new(rules(publisher.config()));
         let mut federation = Federation {
             started,
             seed,
             index,
             publisher,
+            loads,
             members,
             notes: Notes::default(),
             backlog: Backlog::default(),
@@ -220,7 +224,14 @@ impl Federation {
         self.members = members;
         self.asked = asked;
         self.full.clear();
-        let index = &self.index;
+        let new_id = |old_id: ClusterId| {
+            let name = &old.cluster(old_id).name;
+            config.numbered().find(|(_, cluster)| cluster.name == *name).map(|(id, _)| id)
+        };
+        let loads = std::mem::replace(&mut self.loads, Loads::new(rules(&config)));
+        self.loads = loads.renumbered(rules(&config), new_id);
+        let now = self.now();
+        let (index, loads) = (&self.index, &mut self.loads);
         let keys = index.keys();
         let before = std::mem::take(&mut self.notes);
         let notes = &mut self.notes;
@@ -228,7 +239,7 @@ impl Federation {
             table.set_atlas(atlas);
             table.reserve(keys.len());
             index.services(&keys, |key, service| {
-                let said = table.publish(key, service);
+                let said = publish(table, loads, key, service, now);
                 if !said.is_empty() && before.get(key) != Some(&said) {
                     say(table.config(), key, &said);
                 }
@@ -271,7 +282,7 @@ impl Federation {
                 Some(message) = updates.recv() => self.take(message, &mut updates),
                 () = wait => {
                     let now = self.now();
-                    vec![self.index.tick(now)]
+                    vec![self.index.tick(now), self.tick_loads(now)]
                 }
                 // A change of one service does not wait for a list of a million.
                 () = tokio::task::yield_now(), if !self.backlog.is_empty() => Vec::new(),
@@ -283,10 +294,19 @@ impl Federation {
 
     fn next_deadline(&self) -> Option<Moment> {
         let release = self.index.held().into_iter().map(|held| self.ask_at(&held)).min();
-        match (self.index.next_deadline(), release) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        [self.index.next_deadline(), release, self.loads.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// The services of which another share of the traffic is to go elsewhere now.
+    fn tick_loads(&mut self, now: Moment) -> Changes {
+        let mut services = Vec::new();
+        for subject in self.loads.tick(now) {
+            match subject {
+                Subject::Cluster(cluster) => self.publisher.set_shedding(cluster, self.loads.of(&subject)),
+                Subject::Service(_, key) => services.push(key),
+            }
         }
+        Changes { services, ..Changes::default() }
     }
 
     /// One list at the moment from which it may release, and another one every so often while it does not.
@@ -330,7 +350,7 @@ impl Federation {
             if n > 0 {
                 tokio::task::yield_now().await;
             }
-            compile(&self.index, &mut self.publisher, &mut self.notes, services);
+            self.compile(services);
         }
         synced.extend(self.compile_backlog());
         self.synced(&synced);
@@ -338,8 +358,20 @@ impl Federation {
 
     /// One turn. Gives the clusters that are synced with it.
     fn compile_backlog(&mut self) -> Vec<ClusterId> {
-        compile(&self.index, &mut self.publisher, &mut self.notes, self.backlog.take(PUBLISH_TURN));
+        let services = self.backlog.take(PUBLISH_TURN).to_vec();
+        self.compile(&services);
         self.backlog.finished()
+    }
+
+    /// Puts services into the table as the index has them now.
+    fn compile(&mut self, services: &[ServiceKey]) {
+        let now = self.now();
+        let Federation { index, publisher, loads, notes, .. } = self;
+        index.services(services, |key, service| {
+            let said = publish(publisher, loads, key, service, now);
+            let new = notes.set(key, said);
+            say(publisher.config(), key, &new);
+        });
     }
 
     /// To be called when their names are in the table: until then, a cluster is one that could hold more of them.
@@ -426,13 +458,30 @@ impl Federation {
     }
 }
 
-/// Puts services into the table as the index has them now.
-fn compile(index: &Index, publisher: &mut Publisher, notes: &mut Notes, services: &[ServiceKey]) {
-    index.services(services, |key, service| {
-        let said = publisher.publish(key, service);
-        let new = notes.set(key, said);
-        say(publisher.config(), key, &new);
-    });
+/// Puts a service into the table, with what its annotations say of its load.
+fn publish(
+    publisher: &mut Publisher,
+    loads: &mut Loads,
+    key: &ServiceKey,
+    service: Option<&Federated>,
+    now: Moment,
+) -> Vec<Note> {
+    let shares = service.map_or(&[][..], |service| &service.shares);
+    if loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
+        return publisher.publish(key, service);
+    }
+    let subject = |cluster| Subject::Service(cluster, key.clone());
+    for (cluster, _) in publisher.config().clone().numbered() {
+        let load = shares.iter().find(|share| share.cluster == cluster).and_then(|share| share.wishes.load);
+        loads.tell(&subject(cluster), load, Origin::Annotation, now);
+    }
+    publisher.publish_shedding(key, service, |cluster| loads.of(&subject(cluster)))
+}
+
+/// Clients hold answers for as long as the longest TTL.
+fn rules(config: &Config) -> Rules {
+    let ttl = config.zones.iter().filter(|zone| zone.schema == Schema::Federation).map(|zone| zone.ttl).max();
+    Rules::new(Duration::from_secs(ttl.unwrap_or(1).into()))
 }
 
 fn say(config: &Config, key: &ServiceKey, notes: &[Note]) {

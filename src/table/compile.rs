@@ -7,6 +7,7 @@ use super::record::{CandidateParts, Encoder, HostParts, MAX_ADDRESSES, Settings,
 use super::statics::{Policy, Zone};
 use super::{FIXED, MAX_SET, most_addresses};
 use crate::config::{self, Cluster, Config};
+use crate::load::Shedding;
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Label, Pod, ServiceKey, Share};
 use crate::names::{MAX_NAME, Name};
 use crate::ranking::{Cut, Ingress};
@@ -114,13 +115,14 @@ impl Compiler {
         owner: &[u8],
         zone: &Zone,
         config: &Config,
+        shedding: &dyn Fn(ClusterId) -> Shedding,
     ) -> Result<Compiled<'_>, Note> {
         let mut names = Names { zone, owner, notes: Vec::new() };
         if zone.is_deep() && zone.is_occluded(&names.name(&[])) {
             return Err(Note::Occluded { name: names.name(&[]) });
         }
         let special = config.zones[zone.place].services.get(&service.key);
-        self.encode(service, &mut names, special, &config.clusters);
+        self.encode(service, &mut names, special, &config.clusters, shedding);
         let shared = self.shares_addresses();
         let mut notes = names.notes;
         notes.sort();
@@ -135,6 +137,7 @@ impl Compiler {
         names: &mut Names<'_>,
         special: Option<&config::Service>,
         clusters: &[Cluster],
+        shedding: &dyn Fn(ClusterId) -> Shedding,
     ) {
         names.check_static(&[]);
         names.check_ports(service);
@@ -179,6 +182,7 @@ impl Compiler {
                 cluster: share.cluster,
                 weight: share.wishes.weight.unwrap_or(cluster.weight),
                 flags,
+                shedding: shedding(share.cluster),
                 ingress: published,
                 cluster_ips: &self.cluster_ips,
                 ports: &share.ports,

@@ -11,6 +11,7 @@ use super::ready::fixed;
 use super::record::{Addresses, Host, PortEntry, Ports, Record, address_size, flag};
 use super::{FIXED, Member, most_addresses};
 use crate::config::{Families, MAX_CLUSTERS};
+use crate::load::Shedding;
 use crate::model::{ClusterId, Protocol};
 use crate::names::Labels;
 use crate::ranking::{Band, Choice, Cut, Reach, Standing, Summary, Tier};
@@ -29,6 +30,8 @@ pub struct Perspective<'a> {
     pub(super) reach: &'a [Reach],
     /// By cluster.
     pub(super) members: &'a [Member],
+    /// No cluster as a whole sheds traffic.
+    pub(super) calm: bool,
     pub(super) families: Families,
     /// Seconds.
     pub(super) ttl: u32,
@@ -43,6 +46,7 @@ struct Seen {
     standing: Standing,
     cluster: ClusterId,
     weight: u16,
+    shedding: Shedding,
     flags: u8,
     /// Where its port list stands.
     ports: u32,
@@ -89,6 +93,43 @@ impl Scratch {
             plain: false,
             items: Vec::with_capacity(most_addresses(true)),
         }
+    }
+}
+
+impl Scratch {
+    /// Puts the second band before the best one, in that share of the answers in which the load of the best one asks for it.
+    /// As long as one of its candidates is not loaded, it goes there first. `takes`: who is in the answer.
+    #[inline]
+    fn exchange_bands(&mut self, random: &mut Random, takes: impl Fn(&Seen) -> bool) {
+        if self.summary.is_loaded() {
+            let Scratch { seen, summary, .. } = self;
+            let takes = &takes;
+            let inside = |band: Band| seen.iter().filter(move |s| s.standing.band == band && takes(s));
+            let mut bands = summary.bands().filter(|band| inside(*band).next().is_some());
+            if let (Some(best), Some(next)) = (bands.next(), bands.next()) {
+                let share = inside(best).map(|s| s.shedding.share).min().unwrap_or(0);
+                if random.below(255) < u32::from(share) {
+                    summary.exchange(best, next);
+                }
+            }
+        }
+    }
+}
+
+/// Bands and weights by load, which is ignored where all are overloaded. For some services only.
+#[cold]
+fn shed(seen: &mut [Seen], summary: &mut Summary) {
+    let with_address = || seen.iter().filter(|s| s.standing.has_address());
+    if with_address().all(|s| s.shedding.overloaded) {
+        seen.iter_mut().for_each(|s| s.shedding = Shedding::default());
+        return;
+    }
+    summary.clear_bands();
+    for s in seen {
+        s.standing.band = s.standing.band.overloaded(s.shedding.overloaded);
+        let rest = u32::from(u8::MAX - s.shedding.share);
+        s.weight = (u32::from(s.weight) * rest / u32::from(u8::MAX)) as u16;
+        summary.add_band(&s.standing);
     }
 }
 
@@ -169,6 +210,7 @@ impl<'a> Sight<'a> {
         seen.clear();
         let mut summary = Summary::default();
         let mut plain = !self.record.shares_addresses();
+        let mut loaded = Shedding::default();
         for candidate in self.record.candidates() {
             let cluster = candidate.cluster();
             let reach = self.perspective.reach[cluster.index()];
@@ -198,7 +240,15 @@ impl<'a> Sight<'a> {
             // Where drained ones are answered with, they are equals.
             let weight = candidate.weight().max(1);
             let (flags, ports) = (candidate.flags(), candidate.ports_at());
-            seen.push(Seen { standing, cluster, weight, flags, ports, pods, addresses });
+            let mut shedding = candidate.shedding();
+            if !self.perspective.calm {
+                shedding = shedding.most(self.perspective.members[cluster.index()].shedding());
+            }
+            loaded = loaded.most(shedding);
+            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses });
+        }
+        if loaded != Shedding::default() {
+            shed(seen, &mut summary);
         }
         scratch.summary = summary;
         scratch.plain = plain;
@@ -283,6 +333,14 @@ impl<'a> Sight<'a> {
         scratch: &mut Scratch,
         random: &mut Random,
     ) -> bool {
+        match set.0 {
+            Kind::Addresses { v4, of: Owner::Service } => {
+                let choice = scratch.summary.choice(v4);
+                scratch.exchange_bands(random, |s| choice.takes(&s.standing) && s.standing.has_family(v4));
+            }
+            Kind::Targets { choice, .. } => scratch.exchange_bands(random, |s| choice.takes(&s.standing)),
+            Kind::Addresses { .. } => {}
+        }
         match set.0 {
             Kind::Addresses { v4, of } => {
                 let limit = self.collect(v4, of, scratch);

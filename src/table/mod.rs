@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
@@ -37,6 +37,7 @@ use map::Key;
 use record::{NAMESPACE, Settings};
 
 use crate::config::{Config, Namespaces};
+use crate::load::Shedding;
 use crate::location::ClientTable;
 use crate::model::{ClusterId, Federated, Label, ServiceKey, View, ViewRule, is_label};
 use crate::names::write_service_name;
@@ -74,6 +75,8 @@ pub struct Table {
     atlas: ArcSwap<Atlas>,
     members: Box<[Member]>,
     unsynced: AtomicUsize,
+    /// Clusters of which some traffic is to go elsewhere.
+    shedding: AtomicUsize,
     version: Option<Box<[u8]>>,
     server: Option<Box<[u8]>>,
 }
@@ -83,6 +86,19 @@ struct Member {
     name: Label,
     synced: AtomicBool,
     namespaces: Namespaces,
+    /// A [`Shedding`] in one word.
+    shedding: AtomicU16,
+}
+
+/// Beside the share, in a [`Member`]'s word.
+const OVERLOADED: u16 = 1 << 8;
+
+impl Member {
+    #[inline]
+    fn shedding(&self) -> Shedding {
+        let packed = self.shedding.load(Ordering::Relaxed);
+        Shedding { share: packed as u8, overloaded: packed & OVERLOADED != 0 }
+    }
 }
 
 /// The zones of one name differ in every bit of it.
@@ -175,6 +191,7 @@ impl Table {
             name: cluster.name.clone(),
             synced: AtomicBool::new(false),
             namespaces: cluster.namespaces.clone(),
+            shedding: AtomicU16::new(0),
         });
         let views = config.views();
         let internal = |n| views.binary_search(&View::Internal(ClusterId(n as u16))).map_or(EXTERNAL, ViewIndex);
@@ -195,6 +212,7 @@ impl Table {
             clients: ClientTable::new(clients).expect("Config::load refuses overlapping client CIDRs"),
             members: members.collect(),
             unsynced: AtomicUsize::new(config.clusters.len()),
+            shedding: AtomicUsize::new(0),
             version: config.identity.version.as_deref().map(|text| text.as_bytes().into()),
             server: config.identity.server.as_deref().map(|text| text.as_bytes().into()),
         };
@@ -251,8 +269,18 @@ impl Publisher {
         *self = next;
     }
 
-    /// Makes a service's answers what `service` says, in every zone; `None`: it is gone.
+    /// Makes a service's answers what `service` says, in every zone; `None`: it is gone. Nothing is known of its load.
     pub fn publish(&mut self, key: &ServiceKey, service: Option<&Federated>) -> Vec<Note> {
+        self.publish_shedding(key, service, |_| Shedding::default())
+    }
+
+    /// The same, with what is to be done about the service's load in each cluster.
+    pub fn publish_shedding(
+        &mut self,
+        key: &ServiceKey,
+        service: Option<&Federated>,
+        shedding: impl Fn(ClusterId) -> Shedding,
+    ) -> Vec<Note> {
         let Publisher { config, table, entries, compiler, name, .. } = self;
         let mut notes = Vec::new();
         for zone in table.zones.iter().filter(|zone| zone.is_federation()) {
@@ -264,7 +292,7 @@ impl Publisher {
             let key = zone.key(name);
             let hash = hash(&table.hash, key);
             entries.names.prefetch(hash);
-            match service.map(|service| compiler.compile(service, name, zone, config)) {
+            match service.map(|service| compiler.compile(service, name, zone, config, &shedding)) {
                 Some(Ok(compiled)) => {
                     let views = table.views_of(compiled.record);
                     if views.is_empty() {
@@ -292,6 +320,17 @@ impl Publisher {
         if !member.synced.swap(true, Ordering::AcqRel) {
             self.table.unsynced.fetch_sub(1, Ordering::Release);
         }
+    }
+
+    /// What is to be done about the load of a cluster as a whole. No record is made anew.
+    pub fn set_shedding(&mut self, cluster: ClusterId, shedding: Shedding) {
+        let packed = u16::from(shedding.share) | if shedding.overloaded { OVERLOADED } else { 0 };
+        let before = self.table.members[cluster.index()].shedding.swap(packed, Ordering::AcqRel);
+        match (before, packed) {
+            (0, 1..) => self.table.shedding.fetch_add(1, Ordering::Release),
+            (1.., 0) => self.table.shedding.fetch_sub(1, Ordering::Release),
+            _ => 0,
+        };
     }
 
     /// Makes room for so many services in all, which are about to be published: growing is slow and better done once.
@@ -497,7 +536,9 @@ impl Snapshot<'_> {
         }
         let cut = if vantage.view == EXTERNAL { settings.external } else { settings.internal };
         let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
-        let perspective = Perspective { reach, members, families: policy.families, ttl: settings.ttl, cut, apex };
+        let calm = self.table.shedding.load(Ordering::Relaxed) == 0;
+        let (families, ttl) = (policy.families, settings.ttl);
+        let perspective = Perspective { reach, members, calm, families, ttl, cut, apex };
         Sight::new(record, perspective)
     }
 

@@ -6,7 +6,7 @@
 //! ```text
 //! head        name length (1), kind (1), candidates (2), zone (1), name
 //! settings    (only if the kind says so) TTL (4); for clients outside and inside (3 each): mode, spare, most addresses
-//! candidate   cluster (2), weight (2), flags (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
+//! candidate   cluster (2), weight (2), flags (1), share of answers in which others go first (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
 //!             where its port list begins (4), where its addresses begin (4)
 //! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
 //! pods        counts (4 each): IPv4, IPv6, hosts; addresses IPv4, IPv6; where each host begins (4 each); hosts
@@ -31,14 +31,15 @@ use std::net::IpAddr;
 
 use super::map::{Key, name_end, name_of, put_head};
 use crate::config::Mode;
+use crate::load::Shedding;
 use crate::model::{ClusterId, Label, Port, Protocol};
 use crate::ranking::{Cut, Reach, Tier};
 
 /// Octets of a candidate.
-const CANDIDATE: usize = 17;
+const CANDIDATE: usize = 18;
 /// Where in a candidate it stands where its port list and its addresses begin.
-const PORTS_AT: usize = 9;
-const ADDRESSES_AT: usize = 13;
+const PORTS_AT: usize = 10;
+const ADDRESSES_AT: usize = 14;
 /// Most candidates of a uniform service.
 pub(super) const MOST_UNIFORM: usize = 8;
 /// Octets of a port without its name.
@@ -70,6 +71,8 @@ pub(super) mod flag {
     pub const LONG: u8 = 1 << 4;
     /// `clusterIP: None`.
     pub const HEADLESS: u8 = 1 << 5;
+    /// By the load that was published for it.
+    pub const OVERLOADED: u8 = 1 << 6;
 }
 
 /// Of a list of ports: no name and protocol is in it twice.
@@ -288,7 +291,7 @@ impl<'a> Record<'a> {
         let mut fields = [0; CANDIDATE];
         fields[..2].copy_from_slice(&self.0[at + 2 + 2 * n..][..2]);
         fields[2..4].copy_from_slice(&self.0[at..at + 2]);
-        fields[4..9].copy_from_slice(&[flag::READY | flag::EXPOSED, 1, 0, 1, 0]);
+        fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED, 0, 1, 0, 1, 0]);
         fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count) as u32).to_le_bytes());
         fields[ADDRESSES_AT..].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
         Candidate { fields }
@@ -338,6 +341,12 @@ impl Candidate {
         self.fields[4]
     }
 
+    /// What is to be done about the load that was published for it.
+    #[inline]
+    pub fn shedding(self) -> Shedding {
+        Shedding { share: self.fields[5], overloaded: self.has(flag::OVERLOADED) }
+    }
+
     /// Where its addresses begin.
     #[inline]
     pub fn addresses_at(self) -> u32 {
@@ -354,7 +363,7 @@ impl Candidate {
     #[inline]
     fn counts(self) -> [u32; 4] {
         let f = self.fields;
-        [f[5], f[7], f[6], f[8]].map(u32::from)
+        [f[6], f[8], f[7], f[9]].map(u32::from)
     }
 
     #[inline]
@@ -514,8 +523,9 @@ impl PortEntry<'_> {
 pub(super) struct CandidateParts<'a> {
     pub cluster: ClusterId,
     pub weight: u16,
-    /// All but [`flag::PODS`].
+    /// All but [`flag::PODS`] and [`flag::OVERLOADED`].
     pub flags: u8,
+    pub shedding: Shedding,
     pub ingress: &'a [IpAddr],
     pub cluster_ips: &'a [IpAddr],
     pub ports: &'a [Port],
@@ -587,7 +597,9 @@ impl Encoder {
         let fields = &mut self.octets[place..place + CANDIDATE];
         fields[..2].copy_from_slice(&parts.cluster.0.to_le_bytes());
         fields[2..4].copy_from_slice(&parts.weight.to_le_bytes());
-        fields[4..9].copy_from_slice(&[flags, i4, i6, c4, c6]);
+        let Shedding { share, overloaded } = parts.shedding;
+        flags |= if overloaded { flag::OVERLOADED } else { 0 };
+        fields[4..PORTS_AT].copy_from_slice(&[flags, share, i4, i6, c4, c6]);
         fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&ports.to_le_bytes());
         fields[ADDRESSES_AT..].copy_from_slice(&at.to_le_bytes());
         self.next += 1;
@@ -674,7 +686,8 @@ impl Encoder {
         let record = Record(&self.octets);
         let first = record.candidates().next().map(|c| (c.weight(), c.ports_at()));
         let uniform = |c: Candidate| {
-            let plain = c.flags() == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
+            let calm = c.shedding() == Shedding::default();
+            let plain = calm && c.flags() == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
             plain && first == Some((c.weight(), c.ports_at()))
         };
         if shares_addresses {

@@ -8,6 +8,7 @@ mod mmdb;
 mod check;
 mod demo;
 mod input;
+mod load;
 mod metrics;
 mod not_ready;
 mod places;

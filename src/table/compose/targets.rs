@@ -160,7 +160,7 @@ impl<'a> Sight<'a> {
                     each(&Target {
                         seen,
                         name: Prefix { host, cluster },
-                        numbers: [priority, seen.weight, port.number],
+                        numbers: [priority, seen.weight.max(1), port.number],
                     })
                 };
                 let go_on = match (seen.pods, &wanted) {

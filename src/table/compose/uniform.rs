@@ -18,7 +18,7 @@ impl Sight<'_> {
     /// Whether the other methods here are for this service. It has nothing but A and SRV, in every view.
     #[inline]
     pub fn is_uniform(&self) -> bool {
-        self.record.is_uniform()
+        self.record.is_uniform() && self.perspective.calm
     }
 
     /// Its candidates as this view sees them, the best first; how many there are.
