@@ -1,4 +1,4 @@
-//! HTTP for operators and kubelets: `/metrics`, `/livez`, `/readyz`.
+//! HTTP for operators and kubelets: `/metrics`, `/livez`, `/readyz`, `/explain`.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::explain::{Asked, Explainer};
 use crate::metrics::Metrics;
 
 /// Whether this instance should get queries, and why not.
@@ -86,13 +88,14 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    explainer: Arc<Explainer>,
     limits: AdminLimits,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let ends = CancellationToken::new();
     let listener = Limited { inner: listener, limits, ends: ends.clone(), open: VecDeque::new() };
-    let server =
-        axum::serve(listener, router(metrics, readiness)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let router = router(Shared { metrics, readiness, explainer });
+    let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let server = server.into_future();
     tokio::pin!(server);
     tokio::select! {
@@ -106,19 +109,23 @@ pub async fn serve(
 struct Shared {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    explainer: Arc<Explainer>,
 }
 
-fn router(metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> Router {
+fn router(shared: Shared) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(|| async { plain(StatusCode::OK, "ok\n".to_owned()) }))
         .route("/readyz", get(show_readiness))
-        .fallback(|| async { plain(StatusCode::NOT_FOUND, "not found: try /metrics, /livez or /readyz\n".to_owned()) })
+        .route("/explain", get(show_explanation))
+        .fallback(|| async {
+            plain(StatusCode::NOT_FOUND, "not found: try /metrics, /livez, /readyz or /explain?name=NAME\n".to_owned())
+        })
         .layer(axum::middleware::map_response(|response: Response| async {
             // One request a connection: a keep-alive one would be cut by the time limit in the midst of a scrape.
             ([(header::CONNECTION, "close")], response)
         }))
-        .with_state(Shared { metrics, readiness })
+        .with_state(shared)
 }
 
 async fn show_metrics(State(shared): State<Shared>) -> Response {
@@ -134,6 +141,20 @@ async fn show_readiness(State(shared): State<Shared>) -> Response {
         return plain(StatusCode::OK, "ok\n".to_owned());
     }
     plain(StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|reason| format!("{reason}\n")).collect())
+}
+
+/// Why a name is answered as it is, in JSON: `name`, `type`, and `client`, `cluster` and `subnet` of who asks.
+async fn show_explanation(State(shared): State<Shared>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(rejection) => return plain(StatusCode::BAD_REQUEST, format!("{}\n", rejection.body_text())),
+    };
+    let explained = shared.explainer.explain(asked).map_err(|error| error.to_string());
+    let text = explained.and_then(|explanation| serde_json::to_string_pretty(&explanation).map_err(|e| e.to_string()));
+    match text {
+        Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
+        Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
 }
 
 fn plain(status: StatusCode, body: String) -> Response {
@@ -253,6 +274,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::config::Config;
+    use crate::table::Publisher;
 
     /// Far above what any of this takes, also on a loaded machine.
     const DEADLINE: Duration = Duration::from_secs(30);
@@ -268,7 +291,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (readiness, stop) = (Readiness::new(), CancellationToken::new());
-        let task = tokio::spawn(serve(listener, Metrics::new(), Arc::clone(&readiness), limits, stop.clone()));
+        let config = Arc::new(Config::of(Vec::new()));
+        let explainer = Explainer::new(config.clone(), Publisher::new(config, &[], 0).1);
+        let serving = serve(listener, Metrics::new(), Arc::clone(&readiness), explainer, limits, stop.clone());
+        let task = tokio::spawn(serving);
         Server { address, readiness, stop, task }
     }
 

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, AdminLimits, Readiness};
 use crate::answer::Transport;
 use crate::config::{Config, ConfigErrors, Limits, Listener, Source};
+use crate::explain::Explainer;
 use crate::metrics::{Metrics, Reload};
 use crate::model::{ClusterId, Label, View, ViewRule};
 use crate::net::connections::Connections;
@@ -149,6 +150,7 @@ struct Daemon {
     sources: Sources,
     publishing: Publishing,
     places: Following,
+    explainer: Arc<Explainer>,
     connections: Connections,
     serving: HashMap<Listener, Working>,
     admin: Option<Admin>,
@@ -219,6 +221,11 @@ impl Daemon {
         let readiness = Readiness::new();
         let seen = Arc::new(Seen::default());
         metrics.set_federation(Box::new(Gauges(seen.clone())));
+        let connections = Connections::new(config.limits.tcp_connections, config.limits.tcp_connections_per_client);
+        let seed = getrandom::u64().map_err(AppError::Random)?;
+        let (mut publisher, reader) = Publisher::new(config.clone(), &zones, seed);
+        publisher.set_atlas(atlas);
+        let explainer = Explainer::new(config.clone(), reader.clone());
         let admin = match config.admin {
             Some(address) => {
                 let listener = tokio::net::TcpListener::bind(address).await.map_err(|source| {
@@ -228,15 +235,12 @@ impl Daemon {
                 info!(%address, "admin");
                 let stop = CancellationToken::new();
                 let limits = AdminLimits::default();
-                let task = admin::serve(listener, metrics.clone(), readiness.clone(), limits, stop.clone());
+                let task =
+                    admin::serve(listener, metrics.clone(), readiness.clone(), explainer.clone(), limits, stop.clone());
                 Some(Admin { stop, task: tokio::spawn(task) })
             }
             None => None,
         };
-        let connections = Connections::new(config.limits.tcp_connections, config.limits.tcp_connections_per_client);
-        let seed = getrandom::u64().map_err(AppError::Random)?;
-        let (mut publisher, reader) = Publisher::new(config.clone(), &zones, seed);
-        publisher.set_atlas(atlas);
         let follower = places::Follower::new(config.clone(), places, publisher.cartographer(), metrics.clone());
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
         let federation = Federation::new(started, publisher, members, seen.clone(), seed);
@@ -255,6 +259,7 @@ impl Daemon {
             sources,
             publishing: Publishing::start(federation, queue),
             places: Following::start(follower),
+            explainer,
             connections,
             serving: HashMap::new(),
             admin,
@@ -400,6 +405,7 @@ impl Daemon {
         // An atlas is for one configuration's clusters.
         self.places.stop().await;
         let cartographer = federation.reconfigure(config.clone(), &zones, atlas);
+        self.explainer.set_config(config.clone());
         let follower = places::Follower::new(config.clone(), places, cartographer, self.metrics.clone());
         self.places = Following::start(follower);
         self.sources.start(sources, &config, federation.members());

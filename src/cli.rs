@@ -1,15 +1,19 @@
 //! The command line.
 
 mod check;
+mod explain;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
+use crate::explain::Asked;
 
 /// Exit code for a configuration, zone file, manifest or environment that must be mended first.
 const EXIT_PROBLEM: u8 = 1;
@@ -50,6 +54,40 @@ enum Command {
         #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
         config: PathBuf,
     },
+    /// Say what a name is answered with, and why: view, place, each candidate with its rank and the reason for it.
+    ///
+    /// Asks the running server over its admin address. With --offline it answers itself, from the configuration and its
+    /// manifests.
+    Explain {
+        /// The name that is asked for.
+        name: String,
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
+        config: PathBuf,
+        /// The type that is asked for.
+        #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "A")]
+        rtype: String,
+        /// Where the query comes from; without it, from this machine.
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "cluster")]
+        client: Option<IpAddr>,
+        /// The cluster that the client is inside of.
+        #[arg(long)]
+        cluster: Option<String>,
+        /// The client subnet (RFC 7871) that comes with the query, as in 192.0.2.0/24.
+        #[arg(long, value_name = "PREFIX")]
+        subnet: Option<IpNet>,
+        /// Does not ask the server.
+        #[arg(long)]
+        offline: bool,
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -67,12 +105,21 @@ pub fn main() -> ExitCode {
             }
             match app::serve(config) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(problem) => {
-                    for line in problem.to_string().lines() {
-                        eprintln!("signpost: {line}");
-                    }
-                    ExitCode::from(EXIT_PROBLEM)
-                }
+                Err(error) => problem(&error.to_string()),
+            }
+        }
+        Command::Explain { name, config, rtype, client, cluster, subnet, offline, output } => {
+            let asked = Asked { name, rtype, client, cluster, subnet };
+            let explained = explain::run(&config, asked, offline).and_then(|explanation| match output {
+                Output::Table => Ok(explanation.to_string()),
+                Output::Json => serde_json::to_string_pretty(&explanation).map(|t| t + "\n").map_err(|e| e.to_string()),
+            });
+            match explained {
+                Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
+                    Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => problem(&error.to_string()),
+                    Ok(()) | Err(_) => ExitCode::SUCCESS,
+                },
+                Err(error) => problem(&error),
             }
         }
         Command::Check { config } => match check::check(&config, &mut std::io::stdout().lock()) {
@@ -86,6 +133,13 @@ pub fn main() -> ExitCode {
             }
         },
     }
+}
+
+fn problem(text: &str) -> ExitCode {
+    for line in text.lines() {
+        eprintln!("signpost: {line}");
+    }
+    ExitCode::from(EXIT_PROBLEM)
 }
 
 fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {

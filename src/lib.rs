@@ -16,6 +16,7 @@
 //! | [`answer`] | what to say to a query (RFC 1034 section 4.3.2) |
 //! | [`net`] | UDP workers and TCP connections |
 //! | [`metrics`] | per-worker counters, summed on scrape |
+//! | [`explain`] | why an answer is as it is |
 //! | [`admin`] | HTTP: /metrics, /livez, /readyz |
 //! | [`app`] | starts, reloads, stops and joins all of the above |
 //! | [`cli`] | the command line |
@@ -39,6 +40,7 @@ pub mod answer;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod index;
 pub mod load;
 pub mod location;

@@ -51,6 +51,10 @@ impl Band {
         Band::new(Tier(self.0 % Tier::COUNT), overloaded)
     }
 
+    pub fn is_overloaded(self) -> bool {
+        self.0 >= Tier::COUNT
+    }
+
     #[inline]
     pub fn number(self) -> u8 {
         self.0

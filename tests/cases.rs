@@ -17,6 +17,7 @@ use serde::Deserialize;
 use signpost::answer::{Client, Reply, Responder, Transport};
 use signpost::app::{Loaded, new_index};
 use signpost::config::{Config, Source};
+use signpost::explain::{self, explain};
 use signpost::index::{Index, Kind, Object, Update};
 use signpost::model::{ClusterId, Moment, View, ViewRule};
 use signpost::source::convert::{self, Converted};
@@ -271,6 +272,28 @@ impl Case {
         message.to_vec().expect("a query")
     }
 
+    /// The same for an explanation.
+    fn asked(&self, config: &Config) -> Option<explain::Asked> {
+        let (name, rtype) = self.ask.split_once(' ').expect("a name and a type");
+        let name = match name {
+            "@" => format!("{ZONE}."),
+            absolute if absolute.ends_with('.') => absolute.to_owned(),
+            relative => format!("{relative}.{ZONE}."),
+        };
+        let named = config.clusters.iter().any(|cluster| cluster.name.as_str() == self.view);
+        // A listener that goes by address is explained where there is no other one.
+        if self.view != "external" && !named {
+            return None;
+        }
+        Some(explain::Asked {
+            name,
+            rtype: rtype.to_owned(),
+            client: Some(self.from),
+            cluster: named.then(|| self.view.clone()),
+            subnet: self.subnet.as_ref().map(|subnet| subnet.parse().expect("a subnet")),
+        })
+    }
+
     fn client(&self, config: &Config, transport: Transport) -> Client {
         let named = config.clusters.iter().position(|cluster| cluster.name.as_str() == self.view);
         let (address, view) = match (self.view.as_str(), named) {
@@ -393,12 +416,15 @@ fn text(record: &Record) -> String {
         other => other.to_string(),
     };
     let words = format!("{} {} {} {data}", record.name, record.ttl, record.record_type());
-    let short = |word: &str| match word.strip_suffix(&format!("{ZONE}.")) {
+    words.split(' ').map(short).collect::<Vec<_>>().join(" ")
+}
+
+fn short(word: &str) -> String {
+    match word.strip_suffix(&format!("{ZONE}.")) {
         Some("") => "@".to_owned(),
         Some(relative) => relative.strip_suffix('.').unwrap_or(word).to_owned(),
         None => word.to_owned(),
-    };
-    words.split(' ').map(short).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Lines of which only one side has them are marked.
@@ -416,6 +442,65 @@ fn difference(wanted: &Seen, got: &Seen) -> String {
     text.push_str("  got:\n");
     only('+', &got, &wanted, &mut text);
     text
+}
+
+/// The explanation of a case says what its answer says, and its words agree with one another.
+fn check_explanation(case: &Case, running: &Running) -> Result<(), String> {
+    let Some(asked) = case.asked(&running.config) else { return Ok(()) };
+    let explained = explain(&running.config, &running.reader, asked, 7).map_err(|error| format!("  {error}\n"))?;
+    let client = case.client(&running.config, Transport::Tcp);
+    let wanted = case.wanted(client);
+    let words = |record: &String| {
+        let words: Vec<&str> = record.split_whitespace().filter(|word| *word != "IN").collect();
+        words.iter().map(|word| short(word)).collect::<Vec<_>>().join(" ")
+    };
+    let mut complaints = String::new();
+    let mut complain = |text: String| writeln!(complaints, "  explained: {text}").expect("a String takes all");
+    if explained.answer.rcode != wanted.rcode {
+        complain(format!("{}, not {}", explained.answer.rcode, wanted.rcode));
+    }
+    let answers = sort(explained.answer.answers.iter().map(words).collect());
+    // hickory-proto shows what it does not know in another form.
+    let known = !answers.iter().any(|line| line.contains("DNAME"));
+    if known && answers != sort(wanted.answer.concat()) {
+        complain(format!("{answers:?}, not {:?}", wanted.answer));
+    }
+    if let Some(place) = &explained.place
+        && wanted.answer.iter().flatten().any(|line| !line.starts_with("ns1"))
+        && wanted.scope.unwrap_or(0) > 0
+        && place.scope != wanted.scope
+    {
+        complain(format!("scope {:?}, not {:?}", place.scope, wanted.scope));
+    }
+    let own_name = |service: &str| case.ask.split(' ').next() == Some(service);
+    for service in explained.service.iter().filter(|service| own_name(&service.name)) {
+        // Bands are the case's bands: an address in one of them is explained by a candidate of that band.
+        let is_static = service.candidates.iter().all(|c| c.reason.contains("zone file"));
+        for (n, band) in wanted.answer.iter().enumerate().filter(|_| case.ask.ends_with(" A") && !is_static) {
+            for record in band {
+                let address: IpAddr = record.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("an address");
+                let holders: Vec<_> = service.candidates.iter().filter(|c| c.addresses.contains(&address)).collect();
+                if !holders.iter().any(|c| c.answered.contains(&address) && c.band.is_some_and(|band| band <= n + 1)) {
+                    complain(format!("{address} of band {} by {holders:?}", n + 1));
+                }
+            }
+        }
+        for candidate in &service.candidates {
+            let left_out = candidate.reason.starts_with("left out");
+            if left_out != candidate.band.is_none()
+                || left_out && !candidate.answered.is_empty() && holders(service, candidate)
+            {
+                complain(format!("{candidate:?}"));
+            }
+        }
+    }
+    if complaints.is_empty() { Ok(()) } else { Err(format!("{complaints}{explained}")) }
+}
+
+/// Nobody else gives what is answered of it.
+fn holders(service: &explain::Service, candidate: &explain::Share) -> bool {
+    let others = || service.candidates.iter().filter(|other| other.cluster != candidate.cluster);
+    candidate.answered.iter().any(|address| !others().any(|other| other.addresses.contains(address)))
 }
 
 fn check(case: &Case, running: &mut Running, transport: Transport) -> Result<(), String> {
@@ -452,6 +537,16 @@ fn cases() {
             let loaded = world.load(folder.path());
             for from in [From::Manifests, From::Api] {
                 let mut running = world.run(&loaded, from);
+                for case in &world.cases {
+                    if let Err(complaints) = check_explanation(case, &running) {
+                        writeln!(
+                            failures,
+                            "{file}: {}: {} ({} as {}):\n{complaints}",
+                            world.world, case.case, case.ask, case.view
+                        )
+                        .expect("a String takes all");
+                    }
+                }
                 for (case, transport) in
                     world.cases.iter().flat_map(|case| [Transport::Udp, Transport::Tcp].map(|t| (case, t)))
                 {

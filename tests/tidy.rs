@@ -20,13 +20,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ("answer", &["table", "wire", "names", "model"]),
     ("net", &["answer", "table", "wire", "config", "model", "metrics"]),
     ("metrics", &["answer"]),
-    ("admin", &["metrics"]),
-    ("cli", &["app", "config", "index", "model", "names", "ranking", "source", "table", "zonefile"]),
+    ("explain", &["answer", "config", "location", "model", "ranking", "table", "wire"]),
+    ("admin", &["explain", "metrics"]),
+    ("cli", &["app", "config", "explain", "index", "model", "names", "ranking", "source", "table", "zonefile"]),
     (
         "app",
         &[
             "config", "source", "index", "load", "model", "location", "table", "zonefile", "answer", "net", "metrics",
-            "admin",
+            "admin", "explain",
         ],
     ),
 ];
@@ -54,7 +55,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("kube::", &["source/"]),
     ("k8s_openapi", &["source/"]),
     ("prometheus::", &["metrics.rs"]),
-    ("hickory_proto", &["zonefile.rs", "zonefile/"]),
+    ("hickory_proto", &["explain.rs", "zonefile.rs", "zonefile/"]),
     ("libc::", &["net/"]),
     ("seize", &["table/map.rs"]),
     ("axum", &["admin.rs"]),

@@ -117,7 +117,7 @@ fn prepare(cluster: &crate::config::Cluster) -> Result<(), String> {
     prepared.map(drop).map_err(|problem| problem.to_string())
 }
 
-fn fill(index: &mut Index, cluster: ClusterId, reading: source::manifests::Reading) {
+pub(super) fn fill(index: &mut Index, cluster: ClusterId, reading: source::manifests::Reading) {
     let services = reading.services.into_iter().map(Object::Service).collect();
     let slices = reading.slices.into_iter().map(Object::Slice).collect();
     for (kind, objects) in [(Kind::EndpointSlice, slices), (Kind::Service, services)] {

@@ -147,6 +147,34 @@ pub struct Cluster {
 }
 
 #[cfg(test)]
+impl Config {
+    /// These clusters, and nothing else.
+    pub fn of(clusters: Vec<Cluster>) -> Config {
+        Config {
+            path: PathBuf::new(),
+            zones: Vec::new(),
+            clusters,
+            listeners: Vec::new(),
+            admin: None,
+            identity: Identity::default(),
+            location: Location::default(),
+            limits: Limits {
+                udp_workers: 1,
+                udp_receive_buffer: 0,
+                tcp_connections: 1,
+                tcp_connections_per_client: 1,
+                tcp_idle: Duration::ZERO,
+                tcp_idle_internal: Duration::ZERO,
+                sync_wait: Duration::ZERO,
+                manifest_size: 0,
+                manifest_files: 0,
+                objects_per_cluster: 1000,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
 impl Cluster {
     /// One of that name, which may export everything, with nothing else said of it.
     pub fn named(name: &str) -> Cluster {

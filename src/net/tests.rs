@@ -29,16 +29,7 @@ const PATIENT: StreamTiming = StreamTiming {
 };
 
 pub(super) fn empty_table() -> Reader {
-    let config = Config {
-        path: std::path::PathBuf::new(),
-        zones: Vec::new(),
-        clusters: Vec::new(),
-        listeners: Vec::new(),
-        admin: None,
-        identity: crate::config::Identity::default(),
-        limits: limits(),
-        location: crate::config::Location::default(),
-    };
+    let config = Config { limits: limits(), ..Config::of(Vec::new()) };
     Publisher::new(Arc::new(config), &[], 0).1
 }
 

@@ -42,7 +42,7 @@ pub struct Perspective<'a> {
 
 /// A candidate that the view can see.
 #[derive(Clone, Copy)]
-struct Seen {
+pub(super) struct Seen {
     standing: Standing,
     cluster: ClusterId,
     weight: u16,
@@ -58,6 +58,22 @@ struct Seen {
 impl Seen {
     fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub fn weight(&self) -> u16 {
+        self.weight
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 }
 
@@ -97,6 +113,14 @@ impl Scratch {
 }
 
 impl Scratch {
+    pub(super) fn seen(&self) -> &[Seen] {
+        &self.seen
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        self.summary
+    }
+
     /// Puts the second band before the best one, in that share of the answers in which the load of the best one asks for it.
     /// As long as one of its candidates is not loaded, it goes there first. `takes`: who is in the answer.
     #[inline]
@@ -202,6 +226,16 @@ impl<'a> Sight<'a> {
     /// not exist. `any`: the first set will do (RFC 8482). [`write`](Sight::write) goes on from what the scratch then holds.
     pub fn look_up(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &mut Scratch) -> Option<Found> {
         self.gather(scratch).then(|| self.find(prefix, qtype, any, scratch))
+    }
+
+    /// What [`look_up`](Sight::look_up) looks at, whatever is asked for.
+    pub(super) fn gather_all(&self, scratch: &mut Scratch) {
+        self.gather(scratch);
+    }
+
+    /// Seconds.
+    pub(super) fn ttl(&self) -> u32 {
+        self.perspective.ttl
     }
 
     /// Puts what the view can see into the scratch; false: there is nothing, so that the service does not exist.

@@ -8,6 +8,7 @@
 mod atlas;
 mod compile;
 mod compose;
+mod explain;
 mod map;
 mod random;
 mod ready;
@@ -26,6 +27,7 @@ use foldhash::quality::FixedState;
 pub use atlas::{Atlas, Cartographer, Layer};
 pub use compile::{Note, NoteKind};
 pub use compose::{A_RECORD, Found, Scratch, Set, Sight};
+pub use explain::{Candidate, CandidateSight, ServiceSight};
 pub use random::Random;
 pub use ready::{Extra, Ready, RrSets};
 pub use record::Record;
@@ -161,7 +163,12 @@ pub struct Vantage<'a> {
     scope: u8,
 }
 
-impl Vantage<'_> {
+impl<'a> Vantage<'a> {
+    /// By cluster, what each is to it.
+    pub fn reach(&self) -> &'a [Reach] {
+        self.reach
+    }
+
     /// For how many bits of the client's subnet what is ordered by place is the same (RFC 7871 section 7.2.1).
     #[inline]
     pub fn scope(&self) -> u8 {

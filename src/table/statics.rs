@@ -210,6 +210,10 @@ impl Zone {
         }
     }
 
+    pub fn name(&self) -> &Name {
+        &self.apex
+    }
+
     #[inline]
     pub fn label_count(&self) -> usize {
         self.labels

@@ -7,6 +7,7 @@ mod mmdb;
 
 mod check;
 mod demo;
+mod explain;
 mod input;
 mod load;
 mod metrics;

@@ -3,7 +3,6 @@
 use std::pin::pin;
 
 use super::*;
-use crate::config::{Identity, Limits};
 use crate::index::{Object, ObjectKey, Update};
 use crate::model::Label;
 use crate::source::convert::{self, Converted};
@@ -11,27 +10,7 @@ use crate::source::slim;
 use crate::table::NoteKind;
 
 fn config(clusters: &[&str]) -> Arc<Config> {
-    Arc::new(Config {
-        path: std::path::PathBuf::new(),
-        zones: Vec::new(),
-        clusters: clusters.iter().map(|name| Cluster::named(name)).collect(),
-        listeners: Vec::new(),
-        admin: None,
-        identity: Identity::default(),
-        location: crate::config::Location::default(),
-        limits: Limits {
-            udp_workers: 1,
-            udp_receive_buffer: 0,
-            tcp_connections: 1,
-            tcp_connections_per_client: 1,
-            tcp_idle: Duration::ZERO,
-            tcp_idle_internal: Duration::ZERO,
-            sync_wait: Duration::ZERO,
-            manifest_size: 0,
-            manifest_files: 0,
-            objects_per_cluster: 1000,
-        },
-    })
+    Arc::new(Config::of(clusters.iter().map(|name| Cluster::named(name)).collect()))
 }
 
 fn federation(clusters: &[&str]) -> (Federation, Arc<Seen>) {

@@ -1,0 +1,458 @@
+//! Why an answer is as it is: the view and what gave it, the client's place, each candidate with its rank and the reason
+//! for it, and the very answer. For people, and for programs as JSON.
+
+mod text;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question};
+use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::{Name as QueryName, RData, Record, RecordType};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::answer::{Client, Reply, Responder, Transport};
+use crate::config::{Config, Places};
+use crate::location::coordinates;
+use crate::model::{Audience, ClusterId, View, ViewRule};
+use crate::ranking::Tier;
+use crate::table::{Candidate, Reader, ServiceSight};
+use crate::wire;
+
+/// A question, and who asks it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// With or without the final dot.
+    pub name: String,
+    /// As in `A` or `TYPE65`.
+    #[serde(rename = "type", default = "address")]
+    pub rtype: String,
+    /// The address that the query comes from.
+    pub client: Option<IpAddr>,
+    /// The cluster whose internal view is asked; without it the external one.
+    pub cluster: Option<String>,
+    /// The client subnet (RFC 7871) that comes with the query.
+    pub subnet: Option<IpNet>,
+}
+
+fn address() -> String {
+    "A".to_owned()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    #[error("{0:?} is not a name: {1}")]
+    Name(String, String),
+    #[error("{0:?} is not a type, as in A, AAAA, SRV or TYPE65")]
+    Type(String),
+    #[error("there is no cluster {0:?}")]
+    Cluster(String),
+    #[error("no listener gives the internal view of {0:?}: add one with `view: {{internal: {0}}}`")]
+    NoView(String),
+    #[error("the answer cannot be read: {0}")]
+    Answer(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    pub asked: Asked,
+    /// `external`, or `internal to CLUSTER`.
+    pub view: String,
+    /// What gave the view.
+    pub view_by: String,
+    pub place: Option<Place>,
+    /// `None`: the name is in no zone.
+    pub zone: Option<String>,
+    pub service: Option<Service>,
+    pub answer: Answer,
+}
+
+/// Where the client is taken to be. Only for the external view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// `the client subnet`, or `the client's address`.
+    pub by: String,
+    pub address: IpAddr,
+    /// What holds the address, and who says so.
+    pub matched: Option<Matched>,
+    /// All clusters are the same from there.
+    pub is_unknown: bool,
+    /// SCOPE PREFIX-LENGTH of answers that go by place.
+    pub scope: Option<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Matched {
+    pub prefix: IpNet,
+    pub region: Option<String>,
+    pub by: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// `SERVICE.NAMESPACE`
+    pub name: String,
+    pub ttl: u32,
+    /// Which families are answered at its own name.
+    pub families: Vec<String>,
+    /// The best first.
+    pub candidates: Vec<Share>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Share {
+    pub cluster: String,
+    /// From 1; `None`: it is not answered with.
+    pub band: Option<usize>,
+    pub tier: String,
+    /// Kilometres from the place or the cluster, where both regions are known.
+    pub distance: Option<u32>,
+    pub ready: bool,
+    pub weight: u16,
+    /// Of the answers, how many put the next band first, in percent.
+    pub shed: u8,
+    pub overloaded: bool,
+    pub addresses: Vec<IpAddr>,
+    /// Those of them that are in this very answer.
+    pub answered: Vec<IpAddr>,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    pub rcode: String,
+    pub authoritative: bool,
+    pub truncated: bool,
+    /// As zone files have them.
+    pub answers: Vec<String>,
+    pub authority: Vec<String>,
+    pub additional: Vec<String>,
+}
+
+/// Explains what a running server would answer.
+pub struct Explainer {
+    config: ArcSwap<Config>,
+    reader: Reader,
+}
+
+impl Explainer {
+    pub fn new(config: Arc<Config>, reader: Reader) -> Arc<Explainer> {
+        Arc::new(Explainer { config: ArcSwap::from(config), reader })
+    }
+
+    /// To be called when the table is that of another configuration.
+    pub fn set_config(&self, config: Arc<Config>) {
+        self.config.store(config);
+    }
+
+    pub fn explain(&self, asked: Asked) -> Result<Explanation, ExplainError> {
+        let seed = getrandom::u64().map_err(|error| ExplainError::Answer(error.to_string()))?;
+        explain(&self.config.load(), &self.reader, asked, seed)
+    }
+}
+
+/// `seed`: what is by chance in the answer, is by this.
+pub fn explain(config: &Config, reader: &Reader, asked: Asked, seed: u64) -> Result<Explanation, ExplainError> {
+    let own = match &asked.cluster {
+        None => None,
+        Some(name) => {
+            let found = config.numbered().find(|(_, cluster)| cluster.name.as_str() == name);
+            Some(found.map(|(id, _)| id).ok_or_else(|| ExplainError::Cluster(name.clone()))?)
+        }
+    };
+    if let Some(id) = own.filter(|id| !config.views().contains(&View::Internal(*id))) {
+        return Err(ExplainError::NoView(config.cluster(id).name.to_string()));
+    }
+    let octets = query(&asked)?;
+    let client = client(config, &asked, own);
+    let mut responder = Responder::new(seed);
+    let mut buffer = vec![0; wire::MAX_STREAM];
+    let explained = reader.with(|table| {
+        buffer[..octets.len()].copy_from_slice(&octets);
+        let reply = responder.answer(table, client, &mut buffer, octets.len());
+        let mut query = wire::Query::new();
+        let request = wire::parse(&octets, &mut query);
+        let subnet = request.ok().and_then(|request| request.edns?.subnet?.address());
+        let view = table.view(client.audience.view, client.address, subnet.is_some());
+        let vantage = table.vantage(view, client.address, subnet.filter(|_| client.audience.client_subnet));
+        let zone = table.zone(&query).map(|index| table.zone_at(index));
+        let service = zone.and_then(|zone| table.explain(&query, zone, vantage));
+        let is_unknown = vantage.reach().windows(2).all(|pair| pair[0].tier == pair[1].tier);
+        let subnet = subnet.filter(|_| client.audience.client_subnet);
+        (reply, view, subnet, vantage.scope(), is_unknown, zone.map(|zone| zone.name().to_string()), service)
+    });
+    let (reply, view, subnet, scope, is_unknown, zone, service) = explained;
+    let Reply::Send { length, .. } = reply else { return Err(ExplainError::Answer("nothing is sent".to_owned())) };
+    let message = Message::from_vec(&buffer[..length]).map_err(|error| ExplainError::Answer(error.to_string()))?;
+    let place = (view == View::External).then(|| {
+        let address = subnet.unwrap_or(client.address).to_canonical();
+        Place {
+            by: if subnet.is_some() { "the client subnet" } else { "the client's address" }.to_owned(),
+            address,
+            matched: matched(config, address, is_unknown),
+            is_unknown,
+            scope: subnet.map(|_| scope),
+        }
+    });
+    let answer = answer(&message);
+    let here = match view {
+        View::Internal(id) => config.clusters.get(id.index()).and_then(|cluster| cluster.region.clone()).map(|r| r.0),
+        View::External => place.as_ref().and_then(|place| place.matched.as_ref()?.region.as_deref().map(Arc::from)),
+    };
+    let from = From { here: here.as_deref(), is_unknown: is_unknown && view == View::External };
+    let service = service.map(|sight| shares(config, sight, from, &asked, &message));
+    let (view, view_by) = view_words(config, &asked, client, view);
+    Ok(Explanation { asked, view, view_by, place, zone, service, answer })
+}
+
+fn query(asked: &Asked) -> Result<Vec<u8>, ExplainError> {
+    let name_error = |error: String| ExplainError::Name(asked.name.clone(), error);
+    let mut name = QueryName::from_ascii(&asked.name).map_err(|error| name_error(error.to_string()))?;
+    name.set_fqdn(true);
+    let upper = asked.rtype.to_ascii_uppercase();
+    let number = upper.strip_prefix("TYPE").and_then(|number| number.parse::<u16>().ok()).map(RecordType::from);
+    let rtype = number.or_else(|| RecordType::from_str(&upper).ok());
+    let rtype = rtype.ok_or_else(|| ExplainError::Type(asked.rtype.clone()))?;
+    let mut message = Message::new(0, MessageType::Query, OpCode::Query);
+    message.add_query(Question::query(name, rtype));
+    let mut opt = Edns::new();
+    opt.set_max_payload(wire::MAX_UDP as u16);
+    if let Some(subnet) = asked.subnet {
+        let text = subnet.trunc().to_string();
+        let subnet = text.parse().map_err(|_| name_error(format!("the subnet {text} cannot be sent")))?;
+        opt.options_mut().insert(EdnsOption::Subnet(subnet));
+    }
+    message.edns = Some(opt);
+    message.to_vec().map_err(|error| name_error(error.to_string()))
+}
+
+/// By a listener as the configuration has it: the one with that view, or for an address the one that goes by it.
+fn client(config: &Config, asked: &Asked, own: Option<ClusterId>) -> Client {
+    let fixed = |view| config.listeners.iter().map(|l| l.audience).find(|a| a.view == ViewRule::Fixed(view));
+    let by_source = || config.listeners.iter().map(|l| l.audience).find(|a| a.view == ViewRule::BySource);
+    let audience = match own {
+        Some(id) => Audience::from(ViewRule::Fixed(View::Internal(id))),
+        None => {
+            let external = fixed(View::External).or_else(by_source);
+            external.unwrap_or_else(|| ViewRule::Fixed(View::External).into())
+        }
+    };
+    let address = asked.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Client { address, audience, transport: Transport::Tcp, keepalive: 0 }
+}
+
+fn view_words(config: &Config, asked: &Asked, client: Client, view: View) -> (String, String) {
+    let words = match view {
+        View::External => "external".to_owned(),
+        View::Internal(id) => {
+            let name = config.clusters.get(id.index()).map(|cluster| cluster.name.to_string());
+            format!("internal to {}", name.unwrap_or_default())
+        }
+    };
+    let by = match (client.audience.view, view) {
+        (ViewRule::Fixed(_), View::Internal(_)) => "the listener is that cluster's".to_owned(),
+        (ViewRule::Fixed(_), View::External) => "the listener is for everybody".to_owned(),
+        (ViewRule::BySource, View::Internal(_)) => format!("{} is in its clientCidrs", client.address),
+        (ViewRule::BySource, View::External) if asked.subnet.is_some() => "the query speaks for others".to_owned(),
+        (ViewRule::BySource, View::External) => format!("{} is in no cluster's clientCidrs", client.address),
+    };
+    (words, by)
+}
+
+/// What stands in the configuration; of files and databases it is only known that one of them has the place.
+fn matched(config: &Config, address: IpAddr, is_unknown: bool) -> Option<Matched> {
+    let places = config.location.places.iter().filter_map(|place| match place {
+        Places::Inline { region, cidrs, .. } => Some((region, cidrs)),
+        Places::File(_) => None,
+    });
+    let inline = places.flat_map(|(region, cidrs)| cidrs.iter().map(move |cidr| (*cidr, region)));
+    let inline = inline.filter(|(cidr, _)| cidr.contains(&address)).max_by_key(|(cidr, _)| cidr.prefix_len());
+    if let Some((prefix, region)) = inline {
+        return Some(Matched { prefix, region: Some(region.0.to_string()), by: "location.places".to_owned() });
+    }
+    let clusters = config.clusters.iter().flat_map(|c| c.client_cidrs.iter().map(move |cidr| (*cidr, c)));
+    if let Some((prefix, cluster)) = clusters.into_iter().find(|(cidr, _)| cidr.contains(&address)) {
+        let region = cluster.region.as_ref().map(|region| region.0.to_string());
+        return Some(Matched { prefix, region, by: format!("clientCidrs of {}", cluster.name) });
+    }
+    if is_unknown {
+        return None;
+    }
+    let whole = IpNet::from(address);
+    Some(Matched { prefix: whole, region: None, by: "a file or database of location".to_owned() })
+}
+
+fn answer(message: &Message) -> Answer {
+    let text = |record: &Record| match &record.data {
+        // Of several strings, what is between them is not seen.
+        RData::TXT(text) => {
+            format!("{} {} {} TXT \"{text}\"", record.name, record.ttl, record.dns_class)
+        }
+        _ => record.to_string(),
+    };
+    let texts = |records: &[Record]| records.iter().map(text).collect();
+    Answer {
+        rcode: rcode(message),
+        authoritative: message.metadata.authoritative,
+        truncated: message.metadata.truncation,
+        answers: texts(&message.answers),
+        authority: texts(&message.authorities),
+        additional: texts(&message.additionals),
+    }
+}
+
+fn rcode(message: &Message) -> String {
+    let code = message.metadata.response_code;
+    match u16::from(code) {
+        0 => "NOERROR".to_owned(),
+        1 => "FORMERR".to_owned(),
+        2 => "SERVFAIL".to_owned(),
+        3 => "NXDOMAIN".to_owned(),
+        5 => "REFUSED".to_owned(),
+        _ => code.to_string(),
+    }
+}
+
+/// Where it is looked at from.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    /// A region.
+    here: Option<&'a str>,
+    /// All clusters are the same from there.
+    is_unknown: bool,
+}
+
+fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, message: &Message) -> Service {
+    let From { here, is_unknown } = from;
+    let in_answer: Vec<IpAddr> = message.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
+    // The bands that are in use, in order.
+    let is_static = sight.is_static;
+    let is_taken =
+        |candidate: &Candidate| !is_static && candidate.sight.as_ref().is_some_and(|s| s.taken.contains(&true));
+    let mut bands: Vec<_> =
+        sight.candidates.iter().filter(|c| is_taken(c)).filter_map(|c| Some(c.sight.as_ref()?.band)).collect();
+    bands.sort();
+    bands.dedup();
+    let others = Others {
+        ready: sight.candidates.iter().any(|c| is_taken(c) && c.ready),
+        undrained: sight.candidates.iter().any(|c| is_taken(c) && c.weight > 0),
+    };
+    // Of a question for the service's own name: pins and ports are not cut.
+    let is_own =
+        asked.name.to_ascii_lowercase().starts_with(&format!("{}.", sight.name)) && !message.answers.is_empty();
+    let asked_family = match asked.rtype.to_ascii_uppercase().as_str() {
+        "A" if is_own => Some(true),
+        "AAAA" if is_own => Some(false),
+        _ => None,
+    };
+    let mut candidates: Vec<Share> = sight
+        .candidates
+        .into_iter()
+        .map(|candidate| {
+            let there = config.clusters.iter().find(|cluster| cluster.name.as_str() == candidate.name);
+            let there = there.and_then(|cluster| cluster.region.as_ref()).map(|region| &*region.0);
+            let band = candidate.sight.as_ref().filter(|_| is_taken(&candidate)).map(|s| s.band);
+            let band = band.map(|band| bands.partition_point(|other| *other < band) + 1);
+            let addresses = candidate.sight.as_ref().map(|s| s.addresses.clone()).unwrap_or_default();
+            let tier = match tier(candidate.tier) {
+                None if is_unknown => "as near as all",
+                None if here.is_some() && here == there => "same region",
+                None => "another region",
+                Some(tier) => tier,
+            };
+            let answered: Vec<IpAddr> = in_answer.iter().copied().filter(|a| addresses.contains(a)).collect();
+            let mut reason = reason(&candidate, band, tier, others);
+            if is_static {
+                reason = "left out: the zone file has records of its own at this name".to_owned();
+            }
+            let has_family = addresses.iter().any(|address| asked_family == Some(address.is_ipv4()));
+            if band.is_some() && has_family && answered.is_empty() {
+                reason += "; the mode and maxAnswers give nearer ones only";
+            }
+            Share {
+                reason,
+                band,
+                tier: tier.to_owned(),
+                distance: here.zip(there).and_then(|(here, there)| distance(config, here, there)),
+                ready: candidate.ready,
+                weight: candidate.sight.as_ref().map_or(candidate.weight, |s| s.weight),
+                shed: (u32::from(candidate.shedding.share) * 100 / 255) as u8,
+                overloaded: candidate.shedding.overloaded,
+                answered,
+                addresses,
+                cluster: candidate.name,
+            }
+        })
+        .collect();
+    candidates.sort_by_key(|share| (share.band.is_none(), share.band, share.cluster.clone()));
+    let families = ["IPv4", "IPv6"].iter().zip(sight.families).filter(|(_, has)| *has);
+    let families = families.map(|(name, _)| (*name).to_owned()).collect();
+    Service { name: sight.name, ttl: sight.ttl, families, candidates }
+}
+
+/// What there is among those that are answered with.
+#[derive(Clone, Copy)]
+struct Others {
+    ready: bool,
+    undrained: bool,
+}
+
+/// Why it stands where it stands.
+fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others) -> String {
+    let Some(sight) = &candidate.sight else {
+        return "left out: only its own clients see it, as it is not of type LoadBalancer".to_owned();
+    };
+    let Some(band) = band else {
+        return match () {
+            () if sight.addresses.is_empty() && candidate.headless => "left out: no ready pod".to_owned(),
+            () if sight.addresses.is_empty() => "left out: it has no address yet".to_owned(),
+            () if !candidate.ready && others.ready => "left out: no ready endpoint, and others have some".to_owned(),
+            () if candidate.weight == 0 && others.undrained => "left out: drained, and others are not".to_owned(),
+            () => "left out: others have the family that is asked for".to_owned(),
+        };
+    };
+    let mut words = vec![format!("band {band}: {tier}")];
+    if sight.band.is_overloaded() {
+        words.push("behind, for it is overloaded".to_owned());
+    } else if candidate.shedding.overloaded {
+        words.push("overloaded, as all are".to_owned());
+    } else if candidate.shedding.share > 0 {
+        words.push(format!("sheds {} % of its answers", u32::from(candidate.shedding.share) * 100 / 255));
+    }
+    if !candidate.ready {
+        words.push("not ready, as none is".to_owned());
+    }
+    if candidate.weight == 0 {
+        words.push("drained, as all are".to_owned());
+    }
+    words.join("; ")
+}
+
+/// `None`: the tier is by distance.
+fn tier(tier: Tier) -> Option<&'static str> {
+    match tier {
+        Tier::OWN_CLUSTER => Some("own cluster"),
+        Tier::SAME_AVAILABILITY_ZONE => Some("same availability zone"),
+        Tier::SAME_REGION => Some("same region"),
+        _ => None,
+    }
+}
+
+/// Kilometres between two regions.
+fn distance(config: &Config, here: &str, there: &str) -> Option<u32> {
+    let location = &config.location;
+    let region = |name: &str| crate::model::Region(name.into());
+    let pair = if here < there { (region(here), region(there)) } else { (region(there), region(here)) };
+    let at = |name: &str| location.regions.get(&region(name)).copied().or_else(|| coordinates(name));
+    let said = location.distances.get(&pair).copied();
+    said.or_else(|| Some(at(here)?.kilometers_to(at(there)?)))
+}

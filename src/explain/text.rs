@@ -1,0 +1,88 @@
+//! An explanation as a table for people.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{Answer, Explanation, Place, Service};
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Explanation { asked, view, view_by, place, zone, service, answer } = self;
+        writeln!(f, "question   {} {}", asked.name, asked.rtype)?;
+        writeln!(f, "view       {view} ({view_by})")?;
+        if let Some(place) = place {
+            writeln!(f, "place      {place}")?;
+        }
+        writeln!(f, "zone       {}", zone.as_deref().unwrap_or("none of ours"))?;
+        if let Some(service) = service {
+            write!(f, "{service}")?;
+        }
+        write!(f, "{answer}")
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.matched {
+            Some(matched) => {
+                let region = matched.region.as_deref().unwrap_or("known");
+                write!(f, "{region} ({} is in {}, by {})", self.address, matched.prefix, matched.by)?;
+            }
+            None => write!(f, "unknown ({} is in no prefix that tells clusters apart)", self.address)?,
+        }
+        write!(f, ", {}", self.by)?;
+        self.scope.map_or(Ok(()), |scope| write!(f, ", scope /{scope}"))
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let families = if self.families.is_empty() { "no address".to_owned() } else { self.families.join(" and ") };
+        writeln!(f, "service    {}, {families}, TTL {} s", self.name, self.ttl)?;
+        writeln!(f)?;
+        let head = ["BAND", "CLUSTER", "DISTANCE", "WEIGHT", "SHEDS", "READY", "ADDRESSES", "REASON"];
+        let mut rows = vec![head.map(str::to_owned)];
+        for share in &self.candidates {
+            let dash = || "-".to_owned();
+            let mark = |a: &IpAddr| if share.answered.contains(a) { format!("{a}*") } else { a.to_string() };
+            let addresses: Vec<String> = share.addresses.iter().map(mark).collect();
+            rows.push([
+                share.band.map_or_else(dash, |band| band.to_string()),
+                share.cluster.clone(),
+                share.distance.map_or_else(dash, |km| format!("{km} km")),
+                share.weight.to_string(),
+                format!("{} %", share.shed),
+                if share.ready { "yes" } else { "no" }.to_owned(),
+                if addresses.is_empty() { dash() } else { addresses.join(" ") },
+                share.reason.clone(),
+            ]);
+        }
+        let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 8] = std::array::from_fn(width);
+        for row in &rows {
+            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            writeln!(f, "  {}", cells.join("  ").trim_end())?;
+        }
+        if self.candidates.iter().any(|share| !share.answered.is_empty()) {
+            writeln!(f, "  * in this answer")?;
+        }
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = [(self.authoritative, ", authoritative"), (self.truncated, ", truncated")];
+        let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+        writeln!(f, "answer     {}{flags}", self.rcode)?;
+        for (title, records) in
+            [("", &self.answers), ("authority:", &self.authority), ("additional:", &self.additional)]
+        {
+            if !title.is_empty() && !records.is_empty() {
+                writeln!(f, "  {title}")?;
+            }
+            records.iter().try_for_each(|record| writeln!(f, "  {record}"))?;
+        }
+        Ok(())
+    }
+}
