@@ -235,7 +235,8 @@ impl Rig {
         let (publisher, reader) = Publisher::new(config.clone(), &[zone], 1);
         let members: Vec<Member> = (0..world.clusters).map(|_| Member::new(started)).collect();
         let lost = members[usize::from(LOST)].clone();
-        let federation = Federation::new(started, publisher, members, Arc::new(Seen::default()), 1);
+        let ask = signpost::app::resolver(&config);
+        let federation = Federation::new(started, publisher, members, Arc::new(Seen::default()), ask, 1);
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
         runtime.spawn(federation.run(queue, stop.clone()));
         let server = runtime.block_on(async {

@@ -28,8 +28,8 @@ use crate::source::{self, Feed, Message};
 use crate::table::{Atlas, Publisher, Reader};
 use crate::zonefile::{self, ZoneData, ZoneFileError};
 
-use federation::Gauges;
-pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index};
+use federation::{Ask, Gauges};
+pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index, resolver};
 pub use places::{PlacesProblem, Reading as PlacesReading, read as read_places};
 
 /// Where the addresses stand in the configuration.
@@ -243,7 +243,8 @@ impl Daemon {
         };
         let follower = places::Follower::new(config.clone(), places, publisher.cartographer(), metrics.clone());
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
-        let federation = Federation::new(started, publisher, members, seen.clone(), seed);
+        let ask = federation::resolver(&config);
+        let federation = Federation::new(started, publisher, members, seen.clone(), ask, seed);
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
         let mut sources = Sources::new(updates);
         sources.start(prepared, &config, federation.members());
@@ -362,7 +363,8 @@ impl Daemon {
                 bound.push((*listener, socket));
             }
         }
-        Ok(Reloading { loaded, sources, bound })
+        let ask = federation::resolver(&loaded.config);
+        Ok(Reloading { loaded, sources, bound, ask })
     }
 
     /// Whether a source can go on as it is: the same position, name, place and rules.
@@ -384,7 +386,7 @@ impl Daemon {
     }
 
     async fn apply(&mut self, reloading: Reloading) -> Result<(), AppError> {
-        let Reloading { loaded, sources, bound } = reloading;
+        let Reloading { loaded, sources, bound, ask } = reloading;
         loaded.warn();
         let Loaded { config, zones, atlas, places } = loaded;
         if config.admin != self.config.admin {
@@ -404,7 +406,7 @@ impl Daemon {
         let (mut federation, queue) = self.publishing.end().await?;
         // An atlas is for one configuration's clusters.
         self.places.stop().await;
-        let cartographer = federation.reconfigure(config.clone(), &zones, atlas);
+        let cartographer = federation.reconfigure(config.clone(), &zones, atlas, ask);
         self.explainer.set_config(config.clone());
         let follower = places::Follower::new(config.clone(), places, cartographer, self.metrics.clone());
         self.places = Following::start(follower);
@@ -452,6 +454,7 @@ struct Reloading {
     loaded: Loaded,
     sources: Vec<(ClusterId, Prepared)>,
     bound: Vec<(Listener, Bound)>,
+    ask: Ask,
 }
 
 /// The limits that a socket is made with.

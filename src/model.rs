@@ -254,6 +254,8 @@ pub struct Service {
     pub cluster_address: ClusterAddress,
     /// `status.loadBalancer.ingress[].ip`, in the object's order, or what is to be given instead.
     pub ingress: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].hostname` of those without an address: lower case, no final dot.
+    pub hostnames: Vec<Arc<str>>,
     pub ports: Vec<Port>,
     /// Whether a controller makes EndpointSlices for it.
     pub has_selector: bool,
@@ -300,6 +302,10 @@ pub struct Share {
     pub cluster_address: ClusterAddress,
     /// The load balancer's addresses, in the object's order.
     pub ingress: Vec<IpAddr>,
+    /// Names of load balancers whose addresses are not among these.
+    pub hostnames: Vec<Arc<str>>,
+    /// Seconds for which `ingress` is known, where some of it was asked for by name: no answer is kept for longer.
+    pub most_ttl: Option<u32>,
     pub ports: Vec<Port>,
     /// At least one endpoint is ready and serving.
     pub ready: bool,

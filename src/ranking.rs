@@ -106,7 +106,7 @@ impl Choice {
     pub fn among<T: AsRef<Standing>>(candidates: &[T], has: impl Fn(&T) -> bool) -> Choice {
         let mut kinds = Kinds::default();
         for candidate in candidates.iter().filter(|c| c.as_ref().has_address() && has(c)) {
-            kinds.add(candidate.as_ref());
+            kinds.0 |= Kinds::of(candidate.as_ref()).0;
         }
         kinds.choice()
     }
@@ -127,10 +127,8 @@ impl Kinds {
     const DRAINED: u8 = 1 << 1;
 
     #[inline]
-    fn add(&mut self, candidate: &Standing) {
-        let ready = if candidate.ready { Kinds::READY } else { 0 };
-        let drained = if candidate.drained { Kinds::DRAINED } else { 0 };
-        self.0 |= 1 << (ready | drained);
+    fn of(candidate: &Standing) -> Kinds {
+        Kinds(1 << (u8::from(candidate.ready) | u8::from(candidate.drained) << 1))
     }
 
     #[inline]
@@ -155,8 +153,8 @@ pub struct Summary {
     /// Of those that have an address of the family.
     ipv4: Kinds,
     ipv6: Kinds,
-    /// One bit for each band in which a candidate has an address.
-    bands: u128,
+    /// One bit for each band in which a candidate has an address: those that are not overloaded, and those that are.
+    bands: [u64; 2],
     /// Load has its say in bands and weights.
     loaded: bool,
     /// The second one goes first in this answer.
@@ -177,25 +175,21 @@ impl Summary {
             self.any.ipv6 |= candidate.ipv6;
             self.lacking.ipv4 |= !candidate.ipv4;
             self.lacking.ipv6 |= !candidate.ipv6;
-            if candidate.ipv4 {
-                self.ipv4.add(candidate);
-            }
-            if candidate.ipv6 {
-                self.ipv6.add(candidate);
-            }
-            self.bands |= 1 << candidate.band.number();
+            let kind = Kinds::of(candidate);
+            self.ipv4.0 |= if candidate.ipv4 { kind.0 } else { 0 };
+            self.ipv6.0 |= if candidate.ipv6 { kind.0 } else { 0 };
+            self.add_band(candidate.band);
         }
     }
 
     /// Before each candidate's band is [added](Summary::add_band) anew, by its load.
     pub fn clear_bands(&mut self) {
-        (self.bands, self.loaded) = (0, true);
+        (self.bands, self.loaded) = ([0; 2], true);
     }
 
-    pub fn add_band(&mut self, candidate: &Standing) {
-        if candidate.has_address() {
-            self.bands |= 1 << candidate.band.number();
-        }
+    #[inline]
+    pub fn add_band(&mut self, band: Band) {
+        self.bands[usize::from(band.0 / Tier::COUNT)] |= 1 << (band.0 % Tier::COUNT);
     }
 
     #[inline]
@@ -211,16 +205,25 @@ impl Summary {
     /// Those in which a candidate has an address, the best first.
     #[inline]
     pub fn bands(self) -> impl Iterator<Item = Band> {
-        let mut left = self.bands;
+        let [mut calm, mut overloaded] = self.bands;
         std::iter::from_fn(move || {
-            let next = left.trailing_zeros() as u8;
-            left &= left.wrapping_sub(1);
-            let band = match self.exchanged {
-                Some((one, other)) if one.0 == next => other,
-                Some((one, other)) if other.0 == next => one,
-                _ => Band(next),
+            let next = if calm != 0 {
+                let next = calm.trailing_zeros() as u8;
+                calm &= calm - 1;
+                Band(next)
+            } else if overloaded != 0 {
+                let next = overloaded.trailing_zeros() as u8;
+                overloaded &= overloaded - 1;
+                Band(Tier::COUNT | next)
+            } else {
+                return None;
             };
-            (next < Band::COUNT).then_some(band)
+            Some(match self.exchanged {
+                None => next,
+                Some((one, other)) if one == next => other,
+                Some((one, other)) if other == next => one,
+                Some(_) => next,
+            })
         })
     }
 

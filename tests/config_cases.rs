@@ -191,6 +191,7 @@ location:
   distances: [{between: [r1, lab], kilometers: 7}]
   places: [{region: lab, availabilityZone: lab-a, cidrs: [192.0.2.0/24]}, {file: x.places}]
   databases: [{file: x.mmdb, autonomousSystems: {\"64500\": r1}, countries: {US: lab}, continents: {EU: r1}}]
+resolvers: [\"192.0.2.53:5353\"]
 admin: off
 identity: {version: '1', server: ns1}
 limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 1500ms, tcpIdleInternal: 2m, syncWait: 0s,
@@ -253,6 +254,7 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
         }],
     };
     assert_eq!(config.location, expected);
+    assert_eq!(config.resolvers, ["192.0.2.53:5353".parse().unwrap()]);
 
     let subnets: Vec<bool> = config.listeners.iter().map(|l| l.audience.client_subnet).collect();
     assert_eq!(subnets, [true, true, false, false]);
@@ -353,7 +355,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 69, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 70, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

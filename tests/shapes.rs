@@ -369,6 +369,8 @@ fn a_headless_service_of_66_000_pods() {
         ready: true,
         pods,
         wishes: Wishes::default(),
+        hostnames: vec![],
+        most_ttl: None,
     };
     let mut world = World::new(config(vec![cluster("c1", "r")]), ZONE_FILE).synced();
     world.publish(key("n", "s"), vec![share]);

@@ -26,8 +26,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "config", "source", "index", "load", "model", "location", "table", "zonefile", "answer", "net", "metrics",
-            "admin", "explain",
+            "config", "source", "index", "load", "names", "model", "location", "table", "zonefile", "answer", "net",
+            "metrics", "admin", "explain",
         ],
     ),
 ];
@@ -55,6 +55,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("kube::", &["source/"]),
     ("k8s_openapi", &["source/"]),
     ("prometheus::", &["metrics.rs"]),
+    ("hickory_resolver", &["app/federation/hostnames.rs"]),
     ("hickory_proto", &["explain.rs", "zonefile.rs", "zonefile/"]),
     ("libc::", &["net/"]),
     ("seize", &["table/map.rs"]),

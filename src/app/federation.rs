@@ -1,6 +1,7 @@
 //! The one task that writes: updates of all clusters → index → table.
 
 mod backlog;
+mod hostnames;
 mod notes;
 
 use std::collections::btree_map::Entry;
@@ -23,6 +24,8 @@ use crate::table::{Atlas, Cartographer, Note, Publisher};
 use crate::zonefile::ZoneData;
 
 use backlog::Backlog;
+use hostnames::Hostnames;
+pub use hostnames::{Ask, resolver};
 use notes::Notes;
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
@@ -63,6 +66,7 @@ pub struct Federation {
     index: Index,
     publisher: Publisher,
     loads: Loads,
+    hostnames: Hostnames,
     members: Vec<Member>,
     notes: Notes,
     backlog: Backlog,
@@ -170,7 +174,16 @@ pub fn new_index(config: &Config) -> Index {
 
 impl Federation {
     /// `seed`: random, so that nobody can make names that collide in the index.
-    pub fn new(started: Instant, publisher: Publisher, members: Vec<Member>, seen: Arc<Seen>, seed: u64) -> Federation {
+    /// `ask`: for the names of load balancers.
+    pub fn new(
+        started: Instant,
+        publisher: Publisher,
+        members: Vec<Member>,
+        seen: Arc<Seen>,
+        ask: Ask,
+        seed: u64,
+    ) -> Federation {
+        let hostnames = Hostnames::new(publisher.config(), ask);
         let index = new_index(publisher.config()).seeded(seed);
         let loads = Loads::new(rules(publisher.config()));
         let mut federation = Federation {
@@ -179,6 +192,7 @@ impl Federation {
             index,
             publisher,
             loads,
+            hostnames,
             members,
             notes: Notes::default(),
             backlog: Backlog::default(),
@@ -201,7 +215,7 @@ impl Federation {
     }
 
     /// Goes over to another configuration. A cluster keeps all that was heard of it while it may still say it.
-    pub fn reconfigure(&mut self, config: Arc<Config>, zones: &[ZoneData], atlas: Atlas) -> Cartographer {
+    pub fn reconfigure(&mut self, config: Arc<Config>, zones: &[ZoneData], atlas: Atlas, ask: Ask) -> Cartographer {
         // It would name clusters by their old numbers.
         debug_assert!(self.backlog.is_empty(), "`run` ends with nothing left to compile");
         let mut index = new_index(&config).seeded(self.seed);
@@ -231,7 +245,8 @@ impl Federation {
         let loads = std::mem::replace(&mut self.loads, Loads::new(rules(&config)));
         self.loads = loads.renumbered(rules(&config), new_id);
         let now = self.now();
-        let (index, loads) = (&self.index, &mut self.loads);
+        self.hostnames.reconfigure(&config, ask);
+        let (index, loads, hostnames) = (&self.index, &mut self.loads, &mut self.hostnames);
         let keys = index.keys();
         let before = std::mem::take(&mut self.notes);
         let notes = &mut self.notes;
@@ -239,7 +254,7 @@ impl Federation {
             table.set_atlas(atlas);
             table.reserve(keys.len());
             index.services(&keys, |key, service| {
-                let said = publish(table, loads, key, service, now);
+                let said = publish(table, loads, hostnames, key, service, now);
                 if !said.is_empty() && before.get(key) != Some(&said) {
                     say(table.config(), key, &said);
                 }
@@ -280,6 +295,10 @@ impl Federation {
                     return (self, updates);
                 }
                 Some(message) = updates.recv() => self.take(message, &mut updates),
+                (name, answer) = self.hostnames.next() => {
+                    let services = self.hostnames.take(&name, answer, self.now());
+                    vec![Changes { services, ..Changes::default() }]
+                }
                 () = wait => {
                     let now = self.now();
                     vec![self.index.tick(now), self.tick_loads(now)]
@@ -288,13 +307,15 @@ impl Federation {
                 () = tokio::task::yield_now(), if !self.backlog.is_empty() => Vec::new(),
             };
             self.publish(changes).await;
+            self.hostnames.tick(self.now());
             self.ask_for_lists();
         }
     }
 
     fn next_deadline(&self) -> Option<Moment> {
         let release = self.index.held().into_iter().map(|held| self.ask_at(&held)).min();
-        [self.index.next_deadline(), release, self.loads.next_deadline()].into_iter().flatten().min()
+        let own = [self.index.next_deadline(), self.loads.next_deadline(), self.hostnames.next_deadline()];
+        own.into_iter().flatten().chain(release).min()
     }
 
     /// The services of which another share of the traffic is to go elsewhere now.
@@ -366,9 +387,9 @@ impl Federation {
     /// Puts services into the table as the index has them now.
     fn compile(&mut self, services: &[ServiceKey]) {
         let now = self.now();
-        let Federation { index, publisher, loads, notes, .. } = self;
+        let Federation { index, publisher, loads, hostnames, notes, .. } = self;
         index.services(services, |key, service| {
-            let said = publish(publisher, loads, key, service, now);
+            let said = publish(publisher, loads, hostnames, key, service, now);
             let new = notes.set(key, said);
             say(publisher.config(), key, &new);
         });
@@ -458,14 +479,23 @@ impl Federation {
     }
 }
 
-/// Puts a service into the table, with what its annotations say of its load.
+/// Puts a service into the table, with what its load balancers' names lead to and what its annotations say of its load.
 fn publish(
     publisher: &mut Publisher,
     loads: &mut Loads,
+    hostnames: &mut Hostnames,
     key: &ServiceKey,
     service: Option<&Federated>,
     now: Moment,
 ) -> Vec<Note> {
+    hostnames.need(key, service.map_or(&[], |service| &service.shares), now);
+    let filled =
+        service.filter(|service| service.shares.iter().any(|share| !share.hostnames.is_empty())).map(|service| {
+            let mut service = service.clone();
+            hostnames.fill(&mut service.shares);
+            service
+        });
+    let service = filled.as_ref().or(service);
     let shares = service.map_or(&[][..], |service| &service.shares);
     if loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
         return publisher.publish(key, service);

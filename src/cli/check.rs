@@ -83,7 +83,7 @@ pub fn check(path: &Path, out: &mut impl Write) -> io::Result<Verdict> {
 
 /// What any directory of manifests has, and what any cloud puts into a Service: left out, and nobody's mistake.
 fn is_normal(reason: Reason) -> bool {
-    matches!(reason, Reason::UnknownKind | Reason::IngressHostname | Reason::IngressAddress)
+    matches!(reason, Reason::UnknownKind | Reason::IngressAddress)
 }
 
 /// The zones whose files are in order, and the names of the others. A start stops at the first problem; here all of
@@ -147,8 +147,12 @@ fn contribution(share: &Share, external: &[std::net::IpAddr]) -> String {
     let list = |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let outside = match (share.exposure, external) {
         (Exposure::ClusterOnly, _) => "to its own clients only".to_owned(),
-        (Exposure::LoadBalancer, []) => "no external address yet".to_owned(),
-        (Exposure::LoadBalancer, addresses) => format!("external {}", list(addresses)),
+        (Exposure::LoadBalancer, []) if share.hostnames.is_empty() => "no external address yet".to_owned(),
+        (Exposure::LoadBalancer, addresses) => {
+            let names = share.hostnames.iter().map(ToString::to_string);
+            let all: Vec<String> = addresses.iter().map(ToString::to_string).chain(names).collect();
+            format!("external {}", all.join(" "))
+        }
     };
     let inside = match &share.cluster_address {
         ClusterAddress::Virtual(addresses) => format!("clusterIP {}", list(addresses)),

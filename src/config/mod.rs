@@ -47,6 +47,7 @@ pub const MAX_DISTANCES: usize = 10_000;
 pub const MAX_PLACES: usize = 1024;
 pub const MAX_PLACE_CIDRS: usize = 4096;
 pub const MAX_DATABASES: usize = 16;
+pub const MAX_RESOLVERS: usize = 8;
 /// Services of a zone that differ from the others; addresses of one.
 pub const MAX_SERVICES: usize = 10_000;
 pub const MAX_SERVICE_ADDRESSES: usize = 100;
@@ -68,6 +69,8 @@ pub struct Config {
     pub identity: Identity,
     pub limits: Limits,
     pub location: Location,
+    /// Who is asked for the names of load balancers; nobody: those of the system.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +161,7 @@ impl Config {
             admin: None,
             identity: Identity::default(),
             location: Location::default(),
+            resolvers: Vec::new(),
             limits: Limits {
                 udp_workers: 1,
                 udp_receive_buffer: 0,

@@ -23,6 +23,7 @@ pub(super) struct RawConfig {
     pub identity: Option<RawIdentity>,
     pub limits: Option<RawLimits>,
     pub location: Option<RawLocation>,
+    pub resolvers: Option<At<Vec<At<String>>>>,
 }
 
 #[derive(Debug, serde::Deserialize)]

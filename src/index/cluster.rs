@@ -500,8 +500,9 @@ fn replaced<'a>(
 ) -> Stored<'a> {
     let mut new = Stored { slice_wait: old.slice_wait, ..new };
     let both = [old.exposure, new.exposure] == [Exposure::LoadBalancer; 2];
-    if both && new.ingress.is_empty() && !old.ingress.is_empty() {
-        new.ingress = old.ingress;
+    let is_empty = |service: &Stored<'_>| service.ingress.is_empty() && service.hostnames.is_empty();
+    if both && is_empty(&new) && !is_empty(old) {
+        (new.ingress, new.hostnames) = (old.ingress, old.hostnames);
         let until = old.ingress_until.unwrap_or(now + INGRESS_GRACE);
         new.ingress_until = Some(until);
         deadlines.insert((until, key.clone(), Timer::Ingress));

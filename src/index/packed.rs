@@ -6,7 +6,7 @@
 //! ```text
 //! entry    = length of the key (1 octet), key, run(service or nothing), run(slice)...
 //! key      = namespace, 0, name, 0
-//! service  = flags, [moment], [moment], [wishes], run(address...), run(address...), run(port...)
+//! service  = flags, [moment], [moment], [wishes], [run(run(hostname)...)], run(address...), run(address...), run(port...)
 //! wishes   = flags, [weight], [ttl], [load]
 //! slice    = run(name), run(endpoint...), run(port...)
 //! endpoint = flags, [run(hostname)], run(address...)
@@ -252,7 +252,7 @@ pub(super) struct Written(Vec<u8>);
 impl Written {
     pub fn service(service: &Service) -> Written {
         let mut out = Vec::with_capacity(128);
-        let Service { key: _, exposure, cluster_address, ingress, ports, has_selector, wishes } = service;
+        let Service { key: _, exposure, cluster_address, ingress, hostnames, ports, has_selector, wishes } = service;
         let cluster_addresses = match cluster_address {
             ClusterAddress::Virtual(addresses) => &addresses[..],
             ClusterAddress::Headless => &[],
@@ -262,8 +262,13 @@ impl Written {
             (HEADLESS, *cluster_address == ClusterAddress::Headless),
             (SELECTOR, *has_selector),
             (WISHES, *wishes != Wishes::default()),
+            (HOSTNAMES, !hostnames.is_empty()),
         ]));
         write_wishes(&mut out, wishes);
+        if !hostnames.is_empty() {
+            let name = |out: &mut Vec<u8>, name: &str| run(out, |out| out.extend_from_slice(name.as_bytes()));
+            run(&mut out, |out| hostnames.iter().for_each(|hostname| name(out, hostname)));
+        }
         run(&mut out, |out| cluster_addresses.iter().for_each(|address| write_address(out, *address)));
         run(&mut out, |out| ingress.iter().for_each(|address| write_address(out, *address)));
         run(&mut out, |out| ports.iter().for_each(|port| write_port(out, port)));
@@ -296,6 +301,7 @@ const INGRESS_UNTIL: u8 = 1 << 3;
 const WAITS: u8 = 1 << 4;
 const WAIT_OVER: u8 = 1 << 5;
 const WISHES: u8 = 1 << 6;
+const HOSTNAMES: u8 = 1 << 7;
 
 const WEIGHT: u8 = 1;
 const TTL: u8 = 1 << 1;
@@ -310,7 +316,8 @@ fn flags(set: &[(u8, bool)]) -> u8 {
 }
 
 fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
-    let Stored { exposure, is_headless, has_selector, cluster_addresses, ingress, ports, wishes, .. } = service;
+    let Stored { exposure, is_headless, has_selector, cluster_addresses, ingress, hostnames, ports, wishes, .. } =
+        service;
     let until = match service.slice_wait {
         SliceWait::Until(at) => Some(at),
         SliceWait::NotNeeded | SliceWait::Over => None,
@@ -323,12 +330,16 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         (WAITS, until.is_some()),
         (WAIT_OVER, service.slice_wait == SliceWait::Over),
         (WISHES, *wishes != Wishes::default()),
+        (HOSTNAMES, !hostnames.is_empty()),
     ]));
     for moment in [service.ingress_until, until].into_iter().flatten() {
         out.extend_from_slice(&moment.0.as_secs().to_le_bytes());
         out.extend_from_slice(&moment.0.subsec_nanos().to_le_bytes());
     }
     write_wishes(out, wishes);
+    if !hostnames.is_empty() {
+        run(out, |out| out.extend_from_slice(hostnames.0));
+    }
     for list in [cluster_addresses.0, ingress.0, ports.0] {
         run(out, |out| out.extend_from_slice(list));
     }
@@ -368,11 +379,13 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         (false, false) => SliceWait::NotNeeded,
     };
     let wishes = if has(WISHES) { read_wishes(&mut octets) } else { Wishes::default() };
+    let hostnames = Hostnames(if has(HOSTNAMES) { octets.run() } else { &[] });
     Stored {
         exposure: if has(LOAD_BALANCER) { Exposure::LoadBalancer } else { Exposure::ClusterOnly },
         is_headless: has(HEADLESS),
         cluster_addresses: Addresses(octets.run()),
         ingress: Addresses(octets.run()),
+        hostnames,
         ingress_until,
         ports: Ports(octets.run()),
         has_selector: has(SELECTOR),
@@ -436,6 +449,20 @@ impl<'a> Addresses<'a> {
             4 => Ipv4Addr::from(octets.array::<4>()).into(),
             _ => Ipv6Addr::from(octets.array::<16>()).into(),
         })
+    }
+}
+
+/// A list of names of load balancers in an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Hostnames<'a>(&'a [u8]);
+
+impl<'a> Hostnames<'a> {
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        items(self.0, |octets| text(octets.run()))
     }
 }
 
@@ -566,6 +593,7 @@ mod tests {
             service("a lb headless noselector"),
             service("a lb=1.1.1.1 weight=0 ttl=86400 load=0.75"),
             service("a port=80 ttl=5"),
+            service("a lb=1.1.1.1 host=a.example,b.example load=0.5"),
             Service { cluster_address: ClusterAddress::Virtual(vec![]), ..service("a") },
         ];
         let waits = [SliceWait::NotNeeded, SliceWait::Until(at(7)), SliceWait::Over];
@@ -607,6 +635,9 @@ mod tests {
         let stored = written.as_service();
         assert_eq!(stored.ports.iter().collect::<Vec<_>>(), ports);
         assert_eq!(stored.wishes, Wishes::default());
+        assert!(stored.hostnames.is_empty());
+        let named = Written::service(&service("a host=a.example,b.b.example"));
+        assert_eq!(named.as_service().hostnames.iter().collect::<Vec<_>>(), ["a.example", "b.b.example"]);
         for text in ["a weight=7", "a ttl=300", "a load=1", "a weight=0 ttl=5 load=0"] {
             let object = service(text);
             assert_eq!(Written::service(&object).as_service().wishes, object.wishes, "{text}");

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::packed::{Addresses, Endpoints, Entry, Ports};
+use super::packed::{Addresses, Endpoints, Entry, Hostnames, Ports};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Label, Moment, Pod, Share, Wishes};
 
 /// What a cluster holds under one service's name, read from its entry.
@@ -24,7 +25,8 @@ pub(super) struct Stored<'a> {
     /// None, where it is headless.
     pub cluster_addresses: Addresses<'a>,
     pub ingress: Addresses<'a>,
-    /// The object has no ingress address any more; `ingress` is what it had last, and goes at this moment.
+    pub hostnames: Hostnames<'a>,
+    /// The object has no ingress any more; `ingress` and `hostnames` are what it had last, and go at this moment.
     pub ingress_until: Option<Moment>,
     pub ports: Ports<'a>,
     pub has_selector: bool,
@@ -76,8 +78,8 @@ impl Stored<'_> {
     /// Whether the object, as just heard, is the one that is stored.
     pub fn is_from(&self, object: &Stored<'_>) -> bool {
         let ingress_same = match self.ingress_until {
-            Some(_) => object.ingress.is_empty(),
-            None => object.ingress == self.ingress,
+            Some(_) => object.ingress.is_empty() && object.hostnames.is_empty(),
+            None => object.ingress == self.ingress && object.hostnames == self.hostnames,
         };
         ingress_same
             && self.exposure == object.exposure
@@ -136,6 +138,8 @@ impl Shares {
             exposure: Exposure::ClusterOnly,
             cluster_address: ClusterAddress::Headless,
             ingress: Vec::new(),
+            hostnames: Vec::new(),
+            most_ttl: None,
             ports: Vec::new(),
             ready: false,
             pods: Vec::new(),
@@ -154,6 +158,8 @@ impl Shares {
         };
         share.ingress.clear();
         share.ingress.extend(service.ingress.iter());
+        share.hostnames.clear();
+        share.hostnames.extend(service.hostnames.iter().map(Arc::from));
         share.ports.clear();
         share.ports.extend(service.ports.iter());
         share.ready = service.ready(entry.endpoints(), sliceless_ready);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::slim;
 use crate::config::{Cluster, Export};
@@ -16,6 +17,8 @@ pub use super::problem::{Fault, Problem};
 
 /// Most entries of `ingress`. Clouds give 1 to 3, large load balancers some dozens; answers are cut at 8 addresses.
 pub const MAX_INGRESS: usize = 100;
+/// Most of these that have a host name and no address: each is asked for again and again.
+pub const MAX_HOSTNAMES: usize = 8;
 /// Most `clusterIPs`: the API server allows one per family.
 pub const MAX_CLUSTER_IPS: usize = 2;
 /// Most ports, of a Service or of a slice: the API server's own limit for slices.
@@ -145,13 +148,13 @@ fn exported_service(raw: slim::Service, cluster: &Cluster, left_out: &mut Vec<Pr
     let ports = service_ports(&raw.spec.ports, &cluster_address)?;
     let Asked { wishes, addresses } = asked(&raw.metadata.annotations, exposure, left_out);
     // An address that is left over from a time as LoadBalancer is nobody's any more.
-    let ingress = match exposure {
-        Exposure::LoadBalancer if !addresses.is_empty() => addresses,
+    let Reached { ingress, hostnames } = match exposure {
+        Exposure::LoadBalancer if !addresses.is_empty() => Reached { ingress: addresses, hostnames: Vec::new() },
         Exposure::LoadBalancer => ingress(&raw.status.load_balancer.ingress, left_out)?,
-        Exposure::ClusterOnly => Vec::new(),
+        Exposure::ClusterOnly => Reached::default(),
     };
     let has_selector = raw.spec.has_selector;
-    Ok(Service { key, exposure, cluster_address, ingress, ports, has_selector, wishes })
+    Ok(Service { key, exposure, cluster_address, ingress, hostnames, ports, has_selector, wishes })
 }
 
 /// What annotations ask for.
@@ -223,12 +226,20 @@ fn cluster_address(spec: &slim::ServiceSpec) -> Result<ClusterAddress, Problem> 
     Ok(ClusterAddress::Virtual(addresses))
 }
 
-/// The entries with an address, in their order. An entry that is of no use costs itself only: the load balancer is
+/// Where a load balancer is reached.
+#[derive(Default)]
+struct Reached {
+    ingress: Vec<IpAddr>,
+    hostnames: Vec<Arc<str>>,
+}
+
+/// The entries in their order. An entry that is of no use costs itself only: the load balancer is
 /// the cloud's, and its other addresses work.
-fn ingress(entries: &[slim::Ingress], left_out: &mut Vec<Problem>) -> Result<Vec<IpAddr>, Problem> {
+fn ingress(entries: &[slim::Ingress], left_out: &mut Vec<Problem>) -> Result<Reached, Problem> {
     const PATH: &str = "status.loadBalancer.ingress";
     at_most(PATH, entries.len(), MAX_INGRESS)?;
     let mut addresses = Vec::with_capacity(entries.len());
+    let mut hostnames = Vec::new();
     for (i, entry) in entries.iter().enumerate() {
         if !entry.ip.is_empty() {
             let address = address(|| format!("{PATH}[{i}].ip"), &entry.ip)?;
@@ -238,10 +249,26 @@ fn ingress(entries: &[slim::Ingress], left_out: &mut Vec<Problem>) -> Result<Vec
                 addresses.push(address);
             }
         } else if !entry.hostname.is_empty() {
-            left_out.push(Problem::field(format!("{PATH}[{i}].hostname"), &entry.hostname, Fault::IngressHostname));
+            let path = || format!("{PATH}[{i}].hostname");
+            match hostname(&entry.hostname) {
+                Some(name) if hostnames.contains(&name) => {}
+                Some(name) if hostnames.len() < MAX_HOSTNAMES => hostnames.push(name),
+                Some(_) => {
+                    left_out.push(Problem::field(path(), &entry.hostname, Fault::TooManyHostnames(MAX_HOSTNAMES)));
+                }
+                None => left_out.push(Problem::field(path(), &entry.hostname, Fault::IngressHostname)),
+            }
         }
     }
-    Ok(addresses)
+    Ok(Reached { ingress: addresses, hostnames })
+}
+
+/// A name that can be asked for: labels of letters, digits and hyphens, the last one no number (RFC 1123 section 2.1).
+fn hostname(text: &str) -> Option<Arc<str>> {
+    let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let labels = text.split('.').all(|label| Label::parse(label).is_ok());
+    let number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    (labels && !number && text.len() <= MAX_SUBDOMAIN).then(|| text.into())
 }
 
 fn service_ports(list: &slim::List<slim::ServicePort>, cluster_address: &ClusterAddress) -> Result<Vec<Port>, Problem> {

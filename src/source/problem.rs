@@ -53,8 +53,10 @@ pub enum Fault {
     TooMany {
         limit: usize,
     },
-    /// A load balancer's entry with a host name and no address. Left out; the object is used.
+    /// A load balancer's entry with no address and a host name that is none. Left out; the object is used.
     IngressHostname,
+    /// More host names than this. Left out; the object is used.
+    TooManyHostnames(usize),
     /// A load balancer's address that is [`Fault::Unusable`]. Left out; the object is used.
     IngressUnusable,
     // Annotations, which are left out; the object is used.
@@ -131,7 +133,7 @@ impl Fault {
             Fault::NotAServiceType | Fault::NotAProtocol | Fault::NotAnAddressType => Reason::Word,
             Fault::EmptyList => Reason::List,
             Fault::TooMany { .. } => Reason::Limit,
-            Fault::IngressHostname => Reason::IngressHostname,
+            Fault::IngressHostname | Fault::TooManyHostnames(_) => Reason::IngressHostname,
             Fault::IngressUnusable => Reason::IngressAddress,
             Fault::NotAWeight
             | Fault::NotATtl
@@ -164,7 +166,8 @@ impl fmt::Display for Fault {
             Fault::UnnamedPort => f.write_str("is no name, and only a single port may have none"),
             Fault::EmptyList => f.write_str("where a list with at least one entry is expected"),
             Fault::TooMany { limit } => write!(f, "entries are more than the {limit} that are possible"),
-            Fault::IngressHostname => f.write_str("is a host name, and only addresses are used: entry left out"),
+            Fault::IngressHostname => f.write_str("is no host name that can be asked for: entry left out"),
+            Fault::TooManyHostnames(limit) => write!(f, "is one more than {limit} host names: entry left out"),
             Fault::NotAWeight => f.write_str("is not a whole number from 0 to 65535: annotation left out"),
             Fault::NotATtl => f.write_str("is not a whole number of seconds from 5 to 86400: annotation left out"),
             Fault::NotALoad => f.write_str("is not a number from 0 to 1: annotation left out"),

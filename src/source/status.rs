@@ -96,7 +96,7 @@ labels! {
         Word => "word",
         /// More entries than an object may have, or more objects or octets than the configuration allows.
         Limit => "limit",
-        /// A load balancer's entry that has a host name and no address.
+        /// A load balancer's entry that has no address, and no host name that can be asked for.
         IngressHostname => "ingress_hostname",
         /// A load balancer's entry that no client could ever reach.
         IngressAddress => "ingress_address",

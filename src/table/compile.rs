@@ -205,11 +205,17 @@ impl Compiler {
     }
 }
 
+/// Seconds: less is not worth an answer.
+const MIN_TTL: u32 = 5;
+
 /// How a service is answered for, where that is not how its zone's others are.
 fn settings(service: &Federated, policy: &Policy, special: Option<&config::Service>) -> Option<Settings> {
     // Each cluster may ask for less than the others, so that its own changes show soon enough.
     let wish = service.shares.iter().filter_map(|share| share.wishes.ttl).min();
     let ttl = special.and_then(|special| special.ttl).or(wish).unwrap_or(policy.ttl);
+    // An address that was asked for by name may be another one after that.
+    let most = service.shares.iter().filter_map(|share| share.most_ttl).min();
+    let ttl = most.map_or(ttl, |most| ttl.min(most.max(MIN_TTL)));
     let cut = |mode, most| Cut { mode, most };
     let (external, internal) = match special {
         Some(special) => {

@@ -153,7 +153,9 @@ fn shed(seen: &mut [Seen], summary: &mut Summary) {
         s.standing.band = s.standing.band.overloaded(s.shedding.overloaded);
         let rest = u32::from(u8::MAX - s.shedding.share);
         s.weight = (u32::from(s.weight) * rest / u32::from(u8::MAX)) as u16;
-        summary.add_band(&s.standing);
+        if s.standing.has_address() {
+            summary.add_band(s.standing.band);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod mmdb;
 mod check;
 mod demo;
 mod explain;
+mod hostnames;
 mod input;
 mod load;
 mod metrics;

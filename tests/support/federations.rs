@@ -246,6 +246,8 @@ fn share(s: usize, c: usize) -> impl Strategy<Value = Share> {
                 ready,
                 pods: if headless { pods } else { vec![] },
                 wishes,
+                hostnames: vec![],
+                most_ttl: None,
             }
         },
     )

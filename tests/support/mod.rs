@@ -63,6 +63,8 @@ pub fn load_balancer(cluster: u16, cluster_ip: &str, ingress: &[&str]) -> Share 
         ready: true,
         pods: vec![],
         wishes: signpost::model::Wishes::default(),
+        hostnames: vec![],
+        most_ttl: None,
     }
 }
 
@@ -108,6 +110,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
         admin: None,
         identity: Identity { version: Some("v".into()), server: Some("s1".into()) },
         location: signpost::config::Location::default(),
+        resolvers: vec![],
         limits: Limits {
             udp_workers: 1,
             udp_receive_buffer: 0,

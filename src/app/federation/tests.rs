@@ -17,7 +17,7 @@ fn federation(clusters: &[&str]) -> (Federation, Arc<Seen>) {
     let (started, seen) = (Instant::now(), Arc::new(Seen::default()));
     let (publisher, _) = Publisher::new(config(clusters), &[], 0);
     let members = clusters.iter().map(|_| Member::new(started)).collect();
-    (Federation::new(started, publisher, members, seen.clone(), 1), seen)
+    (Federation::new(started, publisher, members, seen.clone(), nobody(), 1), seen)
 }
 
 fn service(name: &str) -> Object {
@@ -165,5 +165,10 @@ fn notes_are_counted_as_they_come_and_go() {
 
 fn reconfigure(federation: &mut Federation, config: Arc<Config>) {
     let atlas = Atlas::new(&config, Vec::new(), Vec::new());
-    federation.reconfigure(config, &[], atlas);
+    federation.reconfigure(config, &[], atlas, nobody());
+}
+
+/// No name leads anywhere.
+fn nobody() -> Ask {
+    Arc::new(|_| Box::pin(async { Err("nobody is asked".to_owned()) }))
 }

@@ -85,6 +85,12 @@ impl Resolver<'_> {
         }
     }
 
+    pub(super) fn resolvers(&mut self, raw: Option<At<Vec<At<String>>>>) -> Vec<SocketAddr> {
+        let list = self.list(raw, "resolvers", "resolvers", crate::config::MAX_RESOLVERS);
+        let list = self.distinct(list, "resolvers");
+        list.iter().filter_map(|(key, raw)| self.address(raw, key)).collect()
+    }
+
     pub(super) fn admin(&mut self, raw: Option<RawAdmin>, bound: &[Bound]) -> Option<SocketAddr> {
         const KEY: &str = "admin.address";
         let (address, place): (SocketAddr, Option<Place>) = match raw {

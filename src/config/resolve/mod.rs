@@ -25,7 +25,7 @@ const MAX_IDENTITY: usize = 255;
 pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Config, Vec<Problem>> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut resolver = Resolver { directory, problems: Vec::new() };
-    let RawConfig { zones, clusters, listeners, admin, identity, limits, location } = raw;
+    let RawConfig { zones, clusters, listeners, admin, identity, limits, location, resolvers } = raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
     let names: Vec<String> = raw_clusters.iter().map(|cluster| cluster.value.name.value.clone()).collect();
@@ -39,7 +39,9 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let identity = resolver.identity(identity);
     let limits = resolver.limits(limits.unwrap_or_default(), cores);
     let location = resolver.location(location, &clusters);
-    let config = Config { path: path.to_owned(), zones, clusters, listeners, admin, identity, limits, location };
+    let resolvers = resolver.resolvers(resolvers);
+    let config =
+        Config { path: path.to_owned(), zones, clusters, listeners, admin, identity, limits, location, resolvers };
 
     let views = config.views().len();
     if views > MAX_VIEWS {

@@ -27,7 +27,7 @@ pub(super) fn key(name: &str) -> ServiceKey {
 }
 
 /// `name` and then words: `lb` or `lb=1.1.1.1,2.2.2.2`, `headless`, `noselector`, `port=N`, `weight=N`,
-/// `ttl=N`, `load=N`.
+/// `ttl=N`, `load=N`, `host=NAME`.
 pub(super) fn service(text: &str) -> Service {
     let mut words = text.split_whitespace();
     let mut service = Service {
@@ -35,6 +35,7 @@ pub(super) fn service(text: &str) -> Service {
         exposure: Exposure::ClusterOnly,
         cluster_address: ClusterAddress::Virtual(vec!["10.0.0.1".parse().unwrap()]),
         ingress: vec![],
+        hostnames: vec![],
         ports: vec![],
         has_selector: true,
         wishes: Wishes::default(),
@@ -45,6 +46,10 @@ pub(super) fn service(text: &str) -> Service {
             ("lb", addresses) => {
                 service.exposure = Exposure::LoadBalancer;
                 service.ingress = addresses.split(',').map(|a| a.parse().unwrap()).collect();
+            }
+            ("host", names) => {
+                service.exposure = Exposure::LoadBalancer;
+                service.hostnames = names.split(',').map(Into::into).collect();
             }
             ("headless", _) => service.cluster_address = ClusterAddress::Headless,
             ("noselector", _) => service.has_selector = false,

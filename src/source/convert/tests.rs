@@ -145,6 +145,7 @@ fn a_service() {
             ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)],
             has_selector: true,
             wishes: Wishes::default(),
+            hostnames: vec![],
         }
     );
 }
@@ -225,10 +226,40 @@ fn ingress_entries_stand_for_themselves() {
     let patch = format!("status: {{loadBalancer: {{ingress: {ingress}}}}}");
     let (service, left_out) = good_service(&patch, &cluster(Export::All, &[]));
     assert_eq!(service.ingress, addresses(&["198.51.100.9", "10.0.0.9", "198.51.100.10"]));
+    assert_eq!(service.hostnames, ["lb.example.com".into()]);
     let reasons: Vec<Reason> = left_out.iter().map(Problem::reason).collect();
-    assert_eq!(reasons[0], Reason::IngressHostname);
-    assert_eq!(reasons[1..], [Reason::IngressAddress; 8]);
-    assert_eq!(left_out[1].path(), Some("status.loadBalancer.ingress[2].ip"));
+    assert_eq!(reasons, [Reason::IngressAddress; 8]);
+    assert_eq!(left_out[0].path(), Some("status.loadBalancer.ingress[2].ip"));
+}
+
+#[test]
+fn load_balancers_with_names() {
+    let named = |names: &[&str]| {
+        let entries: Vec<String> = names.iter().map(|name| format!("{{hostname: '{name}'}}")).collect();
+        let patch = format!("status: {{loadBalancer: {{ingress: [{}]}}}}", entries.join(", "));
+        let (service, left_out) = good_service(&patch, &cluster(Export::All, &[]));
+        assert!(service.ingress.is_empty());
+        let names: Vec<String> = service.hostnames.iter().map(ToString::to_string).collect();
+        (names, left_out)
+    };
+    let (names, left_out) = named(&["A-1.ELB.example.com.", "a-1.elb.example.com", "b.example.com", "xn--a.example"]);
+    assert_eq!(names, ["a-1.elb.example.com", "b.example.com", "xn--a.example"]);
+    assert_eq!(left_out, []);
+    let long = format!("{}.example", "x".repeat(64));
+    let longer = format!("{}example", "abcdefgh.".repeat(30));
+    for bad in ["a..b", "a b", "-a.example", "10.0.0.1", "a.1", "a_b.example", ".", "ä.example", &long, &longer] {
+        let (names, left_out) = named(&[bad]);
+        assert!(names.is_empty(), "{bad}");
+        assert_eq!(left_out.iter().map(Problem::reason).collect::<Vec<_>>(), [Reason::IngressHostname], "{bad}");
+        assert_eq!(left_out[0].path(), Some("status.loadBalancer.ingress[0].hostname"));
+    }
+    let many: Vec<String> = (0..100).map(|n| format!("n{n}.example")).collect();
+    let (names, left_out) = named(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((names.len(), left_out.len()), (MAX_HOSTNAMES, 100 - MAX_HOSTNAMES));
+    // What is told to be reached elsewhere is not asked for.
+    let patch = "{metadata: {annotations: {signpost.dev/address: 203.0.113.5}}, \
+         status: {loadBalancer: {ingress: [{hostname: lb.example.com}]}}}";
+    assert_eq!(good_service(patch, &cluster(Export::All, &[])).0.hostnames, []);
 }
 
 #[test]
