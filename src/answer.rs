@@ -161,18 +161,15 @@ impl Responder {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
         };
-        let subnet = request.edns.and_then(|edns| edns.subnet);
-        let elsewhere = subnet.and_then(|subnet| subnet.address());
+        let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
+        let mut elsewhere = subnet.and_then(|subnet| subnet.address());
         let view = table.view(client.audience.view, client.address, elsewhere.is_some());
         let mut edns = request.edns;
-        let believed = match &mut edns {
-            Some(edns) if !client.audience.client_subnet => {
-                edns.subnet = None;
-                None
-            }
-            _ => elsewhere,
-        };
-        let vantage = table.vantage(view, client.address, believed);
+        if subnet.is_some() && !client.audience.client_subnet {
+            elsewhere = None;
+            edns.iter_mut().for_each(|edns| edns.subnet = None);
+        }
+        let vantage = table.vantage(view, client.address, elsewhere);
         let class = match view {
             View::External => ViewClass::External,
             View::Internal(_) => ViewClass::Internal,

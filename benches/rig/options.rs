@@ -23,6 +23,7 @@ pub const HELP: &str = "Options:
                        an OPT record), cookie (the same with a cookie), subnet (the same with a client subnet),
                        case (A with letters of mixed case)
   --servers A,B        of: signpost, gdnsd, nsd, knot, bind, pdns, coredns
+  --places N           Signpost orders its answers by place, of which it knows N prefixes and each client's; none
   --write FILE         also writes the tables there, as Markdown
   --witness dnsperf    has each server asked by dnsperf too, at a fixed rate
   --witness-rate N     queries a second; 50000
@@ -36,6 +37,8 @@ pub struct Options {
     pub write: Option<PathBuf>,
     pub witness: bool,
     pub witness_rate: u32,
+    /// Prefixes whose place Signpost knows; 0: place plays no part.
+    pub places: u32,
     /// Of Signpost, on as many cores. None compares servers on one core.
     pub workers: Option<u16>,
     pub help: bool,
@@ -53,6 +56,7 @@ impl Options {
             write: None,
             witness: false,
             witness_rate: WITNESS_RATE,
+            places: 0,
             workers: None,
             help: false,
             // cargo says --bench to every benchmark.
@@ -74,6 +78,7 @@ impl Options {
                     other => return Err(format!("{other} is no witness; there is dnsperf")),
                 },
                 "--witness-rate" => options.witness_rate = number(value()?)?,
+                "--places" => options.places = number(value()?)?,
                 "--workers" => options.workers = Some(workers(value()?)?),
                 "--help" => options.help = true,
                 other => return Err(format!("{other} is no option. {HELP}")),

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+use signpost::table::Random;
 
 use super::questions::{CLUSTERS, PORT, SERVICES, ZONE, in_cluster, ingress, namespace, service};
 
@@ -12,6 +14,8 @@ use super::questions::{CLUSTERS, PORT, SERVICES, ZONE, in_cluster, ingress, name
 const PER_FILE: u32 = 500;
 /// Octets of a server's receive buffer, for all servers that let themselves be told.
 pub const RECEIVE_BUFFER: u32 = 4 << 20;
+/// Of the clusters.
+const REGIONS: [&str; 3] = ["us-east-1", "eu-west-1", "ap-northeast-1"];
 /// Of `_peer._tcp`, which nobody asks for.
 const PEER_PORT: u16 = 2380;
 
@@ -39,10 +43,22 @@ pub fn zone_file() -> String {
 }
 
 /// Zone, manifests and configuration; returns the configuration's path.
-pub fn write_signpost(directory: &Path, address: SocketAddr, admin: SocketAddr, workers: usize) -> io::Result<PathBuf> {
+pub fn write_signpost(
+    directory: &Path,
+    address: SocketAddr,
+    admin: SocketAddr,
+    workers: usize,
+    places: u32,
+) -> io::Result<PathBuf> {
     fs::write(directory.join("zone"), apex())?;
+    let location = if places == 0 { "{}" } else { "{places: [{file: places}]}" };
+    if places > 0 {
+        fs::write(directory.join("places"), places_file(places))?;
+    }
+    // With all bands, answers are as long as without places.
     let mut config = format!(
-        "zones: [{{name: {ZONE}, file: zone, ttl: 180}}]
+        "zones: [{{name: {ZONE}, file: zone, ttl: 180, externalMode: ordered}}]
+location: {location}
 listeners: [{{addresses: ['{address}'], view: external}}]
 admin: {{address: '{admin}'}}
 limits: {{udpWorkers: {workers}, udpReceiveBuffer: {RECEIVE_BUFFER}}}
@@ -50,7 +66,9 @@ clusters:
 "
     );
     for cluster in 0..CLUSTERS {
-        writeln!(config, "- {{name: cluster-{cluster}, manifests: cluster-{cluster}}}").expect("a String grows");
+        let region = REGIONS[cluster as usize % REGIONS.len()];
+        writeln!(config, "- {{name: cluster-{cluster}, manifests: cluster-{cluster}, region: {region}}}")
+            .expect("a String grows");
         let manifests = directory.join(format!("cluster-{cluster}"));
         fs::create_dir(&manifests)?;
         for first in (0..SERVICES).step_by(PER_FILE as usize) {
@@ -62,6 +80,22 @@ clusters:
     let path = directory.join("signpost.yaml");
     fs::write(&path, config)?;
     Ok(path)
+}
+
+/// Where this machine is, where each client subnet of the mix is, and where others are.
+fn places_file(count: u32) -> String {
+    let mut random = Random::new(5);
+    let mut text = format!("127.0.0.0/8 {}\n", REGIONS[0]);
+    let mut place = |first: u32, random: &mut Random| {
+        let region = REGIONS[random.below(REGIONS.len() as u32) as usize];
+        writeln!(text, "{}/24 {region}", Ipv4Addr::from_bits(first << 8)).expect("a String grows");
+    };
+    (0..1 << 16).for_each(|n| place(198 << 16 | n, &mut random));
+    for _ in 1 << 16..count {
+        let first = (1 << 16) + random.below(100 << 16);
+        place(first, &mut random);
+    }
+    text
 }
 
 /// Without a selector and without slices, it counts as ready.

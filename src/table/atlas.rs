@@ -56,13 +56,14 @@ impl Atlas {
         &self.geography
     }
 
+    /// What each cluster is to every client; `None`: that goes by place.
+    pub(super) fn anywhere(&self) -> Option<&[Reach]> {
+        (!self.geography.depends_on_place()).then(|| &*self.reach[0])
+    }
+
     /// What each cluster is to the client at `address`, or in the subnet that begins at `elsewhere`; and for how many bits of
     /// that subnet this is the same.
-    #[inline]
     pub(super) fn look_up(&self, address: IpAddr, elsewhere: Option<IpAddr>) -> (&[Reach], u8) {
-        if !self.geography.depends_on_place() {
-            return (&self.reach[0], 0);
-        }
         let (ordering, scope) = match elsewhere {
             Some(subnet) => self.geography.of_subnet(subnet),
             None => (self.geography.of_address(address), 0),

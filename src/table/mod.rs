@@ -464,7 +464,8 @@ impl Reader {
     pub fn with<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> T) -> T {
         let table = self.shared.load();
         let atlas = table.atlas.load();
-        read(&Snapshot { names: table.names.enter(), table: &table, atlas: &atlas })
+        let anywhere = atlas.anywhere();
+        read(&Snapshot { names: table.names.enter(), table: &table, atlas: &atlas, anywhere })
     }
 }
 
@@ -472,6 +473,8 @@ impl Reader {
 pub struct Snapshot<'a> {
     table: &'a Table,
     atlas: &'a Atlas,
+    /// What each cluster is to any client outside, if that does not go by place.
+    anywhere: Option<&'a [Reach]>,
     names: map::Pinned<'a>,
 }
 
@@ -537,14 +540,14 @@ impl Snapshot<'_> {
     #[inline]
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, vantage: Vantage<'s>) -> Sight<'s> {
         let policy = &zone.policy;
-        let mut settings = Settings { ttl: policy.ttl, external: policy.external, internal: policy.internal };
-        if let Some(own) = record.settings() {
-            settings = own;
-        }
-        let cut = if vantage.view == EXTERNAL { settings.external } else { settings.internal };
+        let of_view = |external, internal| if vantage.view == EXTERNAL { external } else { internal };
+        let (ttl, cut) = match record.settings() {
+            None => (policy.ttl, of_view(policy.external, policy.internal)),
+            Some(Settings { ttl, external, internal }) => (ttl, of_view(external, internal)),
+        };
         let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
         let calm = self.table.shedding.load(Ordering::Relaxed) == 0;
-        let (families, ttl) = (policy.families, settings.ttl);
+        let families = policy.families;
         let perspective = Perspective { reach, members, calm, families, ttl, cut, apex };
         Sight::new(record, perspective)
     }
@@ -588,7 +591,10 @@ impl Snapshot<'_> {
     pub fn vantage(&self, view: View, address: IpAddr, elsewhere: Option<IpAddr>) -> Vantage<'_> {
         let (view, reach, scope) = match view {
             View::External => {
-                let (reach, scope) = self.atlas.look_up(address, elsewhere);
+                let (reach, scope) = match self.anywhere {
+                    Some(reach) => (reach, 0),
+                    None => self.atlas.look_up(address, elsewhere),
+                };
                 (EXTERNAL, reach, scope)
             }
             View::Internal(cluster) => {

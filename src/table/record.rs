@@ -233,6 +233,7 @@ impl<'a> Record<'a> {
         (self.0[1] & WITH_SETTINGS != 0).then(|| self.read_settings())
     }
 
+    #[cold]
     fn read_settings(self) -> Settings {
         let octets: &[u8; SETTINGS] =
             self.0[name_end(self.0)..].first_chunk().expect("the head says that they are there");
