@@ -104,8 +104,8 @@ fn fastest(addresses: &[IpAddr], look_up: impl Fn(IpAddr) -> u64) -> f64 {
     (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
 }
 
-/// Four of five are IPv4, nearly half of these /24 as in the Internet's routing table. IPv6 ones lie close together in the
-/// registries' blocks.
+/// Four of five are IPv4, nearly half of these /24 as in the Internet's routing table. IPv6 ones are of the five registries'
+/// blocks.
 fn networks(count: usize, random: &mut Random) -> Vec<(IpNet, usize)> {
     let mut networks = BTreeMap::new();
     while networks.len() < count {
@@ -119,9 +119,9 @@ fn networks(count: usize, random: &mut Random) -> Vec<(IpNet, usize)> {
             let first = (1 << 24) + random.below(0xDF00_0000);
             IpNet::new(Ipv4Addr::from_bits(first).into(), length)
         } else {
-            let block = [0x2001_u128, 0x2400, 0x2600, 0x2800, 0x2a00, 0x2c00][random.below(6) as usize];
-            let rest = u128::from(random.draw()) << 64 >> 16 & !(0xF << 124);
-            IpNet::new(Ipv6Addr::from_bits(block << 112 | rest >> 12).into(), 29 + random.below(20) as u8)
+            let block = [0x240_u128, 0x260, 0x280, 0x2a0, 0x2c0][random.below(5) as usize];
+            let rest = u128::from(random.draw()) << 52;
+            IpNet::new(Ipv6Addr::from_bits(block << 116 | rest).into(), 29 + random.below(20) as u8)
         };
         if let Ok(net) = net {
             networks.insert(net.trunc(), random.below(CITIES as u32) as usize);
