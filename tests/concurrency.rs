@@ -148,7 +148,7 @@ fn an_answer_is_one_state_and_never_a_mix() {
             if n.is_multiple_of(100) {
                 let services = [federated("watched", state(n / 100 % 3)), fixed.clone(), other];
                 let fill = |table: &mut Publisher| services.iter().for_each(|service| publish(table, service));
-                publisher.replace(config.clone(), &zones, fill, |_: ClusterId| true);
+                drop(publisher.replace(config.clone(), &zones, fill, |_: ClusterId| true));
             }
             writes.fetch_add(1, Ordering::Relaxed);
         }

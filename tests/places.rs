@@ -15,6 +15,8 @@ use signpost::answer::Transport;
 use signpost::config::{Cluster, Config, Location, Mode, Places};
 use signpost::location::{Coordinates, Site, Spot, World as Earth, tiers};
 use signpost::model::{AvailabilityZone, Region, View};
+use signpost::table::Atlas;
+use signpost::zonefile;
 use support::ask::Ask;
 use support::*;
 
@@ -283,4 +285,27 @@ fn what_does_not_go_by_place_has_scope_zero() {
             assert_eq!(scope(&message, subnet), expected, "{name} {rtype}");
         }
     }
+}
+
+/// Who is in the midst of a batch goes on with what it has, and no worker has to free it.
+#[test]
+fn what_is_replaced_is_kept_while_it_is_read() {
+    let mut world = World::new(config(vec![cluster("c0", REGIONS[0])]), ZONE_FILE).synced();
+    let atlas = |world: &World| Atlas::new(&world.config, Vec::new(), Vec::new());
+    let cartographer = world.publisher.cartographer();
+    let retired = world.reader.with(|_| {
+        let retired = cartographer.publish(atlas(&world));
+        assert!(!retired.is_unused());
+        retired
+    });
+    assert!(retired.is_unused());
+
+    let (config, reader) = (world.config.clone(), world.reader.clone());
+    let zones = [zonefile::parse(ZONE_FILE, &config.zones[0].name, "test.zone".as_ref()).unwrap()];
+    let retired = reader.with(|_| {
+        let retired = world.publisher.replace(config, &zones, |_| {}, |_| true);
+        assert!(!retired.is_unused());
+        retired
+    });
+    assert!(retired.is_unused());
 }

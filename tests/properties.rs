@@ -273,7 +273,7 @@ proptest! {
                             table.publish(key, Some(&service));
                         }
                     };
-                    world.publisher.replace(config, std::slice::from_ref(&file), fill, |_| true);
+                    drop(world.publisher.replace(config, std::slice::from_ref(&file), fill, |_| true));
                 }
             }
         }

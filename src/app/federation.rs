@@ -20,7 +20,7 @@ use crate::metrics::{ClusterSample, FederationGauges};
 use crate::model::{ClusterId, Federated, Moment, ServiceKey};
 use crate::source::Message;
 use crate::source::status::{ErrorReason, Reason, Status};
-use crate::table::{Atlas, Cartographer, Note, Publisher};
+use crate::table::{Atlas, Cartographer, Note, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
 use backlog::Backlog;
@@ -261,7 +261,7 @@ impl Federation {
                 notes.set(key, said);
             });
         };
-        self.publisher.replace(config, zones, fill, |id| index.is_synced(id));
+        retire(self.publisher.replace(config, zones, fill, |id| index.is_synced(id)));
         self.show_clusters();
         self.publisher.cartographer()
     }
@@ -506,6 +506,15 @@ fn publish(
         loads.tell(&subject(cluster), load, Origin::Annotation, now);
     }
     publisher.publish_shedding(key, service, |cluster| loads.of(&subject(cluster)))
+}
+
+/// Drops it when nobody reads it any more, aside.
+pub fn retire(retired: Retired) {
+    tokio::task::spawn_blocking(move || {
+        while !retired.is_unused() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
 }
 
 /// Clients hold answers for as long as the longest TTL.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::federation::retire;
 use crate::config::{Config, Database, Places};
 use crate::location::{DatabaseError, Known, PlaceLine, Spot, coordinates, parse_places, read_database};
 use crate::metrics::{Metrics, PlacesSample, Reload};
@@ -261,7 +262,7 @@ impl Follower {
             return;
         }
         self.broken = reading.broken;
-        self.cartographer.publish(atlas);
+        retire(self.cartographer.publish(atlas));
         self.metrics.set_places(reading.sample);
         self.metrics.places_reloaded(Reload::Applied);
         info!(prefixes = reading.sample.prefixes, orders = reading.sample.orders, "places read again");

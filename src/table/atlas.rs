@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::Table;
+use super::{Retired, Table};
 use crate::config::{Config, Places};
 use crate::location::{Geography, Spot, overlaid};
 use crate::ranking::{Reach, Tier, sites, world};
@@ -76,7 +76,8 @@ impl Atlas {
 pub struct Cartographer(pub(super) Arc<ArcSwap<Table>>);
 
 impl Cartographer {
-    pub fn publish(&self, atlas: Atlas) {
-        self.0.load().atlas.store(Arc::new(atlas));
+    /// Gives the old one.
+    pub fn publish(&self, atlas: Atlas) -> Retired {
+        Retired(self.0.load().atlas.swap(Arc::new(atlas)))
     }
 }

@@ -255,14 +255,14 @@ impl Publisher {
     }
 
     /// Replaces everything at once: a table for `config`, which `fill` publishes all services in, is swapped in when it is
-    /// full. `synced` says which of the new clusters need not be waited for.
+    /// full. `synced` says which of the new clusters need not be waited for. Gives the old table.
     pub fn replace(
         &mut self,
         config: Arc<Config>,
         zones: &[ZoneData],
         fill: impl FnOnce(&mut Publisher),
         synced: impl Fn(ClusterId) -> bool,
-    ) {
+    ) -> Retired {
         let (table, names) = Table::new(&config, zones, self.table.seed);
         let mut next = Publisher::of(config, Arc::new(table), names, self.shared.clone());
         fill(&mut next);
@@ -272,8 +272,9 @@ impl Publisher {
                 next.set_synced(id);
             }
         }
-        next.shared.store(next.table.clone());
+        let old = next.shared.swap(next.table.clone());
         *self = next;
+        Retired(old)
     }
 
     /// Makes a service's answers what `service` says, in every zone; `None`: it is gone. Nothing is known of its load.
@@ -346,7 +347,7 @@ impl Publisher {
         self.entries.names.reserve(services * zones);
     }
 
-    /// Replaces what is known of places. `atlas` is for the clusters of this publisher's configuration.
+    /// Sets what is known of places, before anybody reads it. `atlas` is for the clusters of this publisher's configuration.
     pub fn set_atlas(&mut self, atlas: Atlas) {
         self.table.atlas.store(Arc::new(atlas));
     }
@@ -363,6 +364,18 @@ impl Publisher {
     /// Names in the table: services and namespaces of all zones.
     pub fn name_count(&self) -> usize {
         self.entries.names.len()
+    }
+}
+
+/// What was replaced, and may still be read for a moment. To free it takes milliseconds: whoever drops it waits until nobody else
+/// has it, or it would be freed by the worker that leaves it last, in the midst of its queries.
+#[must_use = "a worker would have to free it"]
+pub struct Retired(Arc<dyn Send + Sync>);
+
+impl Retired {
+    /// Nobody reads it any more, and nobody can again.
+    pub fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 }
 
