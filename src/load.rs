@@ -63,6 +63,26 @@ pub struct Loads {
     states: HashMap<Subject, State>,
     /// When a state moves by itself.
     due: BTreeSet<(Moment, Subject)>,
+    counts: Counts,
+}
+
+/// How many subjects there are of which something is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub shedding: usize,
+    pub overloaded: usize,
+}
+
+impl Counts {
+    fn add(&mut self, shedding: Shedding) {
+        self.shedding += usize::from(shedding.share > 0);
+        self.overloaded += usize::from(shedding.overloaded);
+    }
+
+    fn remove(&mut self, shedding: Shedding) {
+        self.shedding -= usize::from(shedding.share > 0);
+        self.overloaded -= usize::from(shedding.overloaded);
+    }
 }
 
 /// Told apart from the state, so that a simulation can leave them out.
@@ -99,7 +119,7 @@ struct State {
 
 impl Loads {
     pub fn new(rules: Rules) -> Loads {
-        Loads { rules, states: HashMap::new(), due: BTreeSet::new() }
+        Loads { rules, states: HashMap::new(), due: BTreeSet::new(), counts: Counts::default() }
     }
 
     /// The same for other rules and other numbers of the clusters; `None`: that cluster is gone.
@@ -112,6 +132,7 @@ impl Loads {
             };
             let Some(subject) = subject else { continue };
             loads.due.extend(state.due.map(|at| (at, subject.clone())));
+            loads.counts.add(state.shedding());
             loads.states.insert(subject, state);
         }
         loads
@@ -164,6 +185,10 @@ impl Loads {
         self.states.get(subject).map(State::shedding).unwrap_or_default()
     }
 
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// What was told last and still counts.
     pub fn load(&self, subject: &Subject, now: Moment) -> Option<Load> {
         self.states.get(subject)?.load(now)
@@ -174,7 +199,9 @@ impl Loads {
         if let Some(at) = state.due.take() {
             self.due.remove(&(at, subject.clone()));
         }
+        self.counts.remove(state.shedding());
         state.advance(&self.rules, now);
+        self.counts.add(state.shedding());
         if state.is_at_rest() {
             self.states.remove(subject);
             return;
@@ -405,6 +432,11 @@ mod tests {
                 while let Some(next) = loads.next_deadline().filter(|next| *next <= at(now)) {
                     loads.tick(next);
                 }
+                let counted = (0..3).map(|n| loads.of(&subject(n))).fold(Counts::default(), |mut all, shedding| {
+                    all.add(shedding);
+                    all
+                });
+                prop_assert_eq!(loads.counts(), counted);
                 if let Step::Tell { subject: n, part, valid } = step {
                     let origin = valid.map_or(Origin::Annotation, |s| Origin::Object { until: at(now + s) });
                     loads.tell(&subject(n), part.and_then(load), origin, at(now));
@@ -430,6 +462,7 @@ mod tests {
                 loads.tick(next);
             }
             prop_assert!(last <= at(now + 200 + 50 * 30));
+            prop_assert_eq!(loads.counts(), Counts::default());
             prop_assert!(loads.states.is_empty(), "{:?}", loads);
         }
     }

@@ -85,8 +85,17 @@ pub trait FederationGauges: Send + Sync {
     fn names(&self) -> u64;
     /// Parts of services that are not answered with as they are, by reason.
     fn notes(&self) -> Vec<(&'static str, u64)>;
+    fn loads(&self) -> LoadSample;
     /// One for each configured cluster.
     fn clusters(&self) -> Vec<ClusterSample>;
+}
+
+/// Shares of services, one for each cluster, and names of load balancers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadSample {
+    pub shedding: u64,
+    pub overloaded: u64,
+    pub unresolved: u64,
 }
 
 /// The state of one cluster's source. Reasons and kinds are `'static`: label values come from the program, never
@@ -421,9 +430,7 @@ impl Metrics {
             ("signpost_places_left_out", "Lines and prefixes of places that are not used.", left_out),
             ("signpost_places_broken_files", "Files with places that could not be read.", broken_files),
         ] {
-            let gauge = IntGauge::new(name, help)?;
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-            page.0.register(Box::new(gauge))?;
+            page.gauge(name, help, value)?;
         }
         page.counters(
             "signpost_places_reload_total",
@@ -454,6 +461,14 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         notes.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     page.0.register(Box::new(notes))?;
+    let LoadSample { shedding, overloaded, unresolved } = federation.loads();
+    for (name, help, value) in [
+        ("signpost_shares_shedding", "Clusters' shares of services whose load sends clients elsewhere.", shedding),
+        ("signpost_shares_overloaded", "Those of them that stand behind all others.", overloaded),
+        ("signpost_hostnames_unresolved", "Names of load balancers that cannot be resolved now.", unresolved),
+    ] {
+        page.gauge(name, help, value)?;
+    }
     let synced = IntGaugeVec::new(Opts::new("signpost_cluster_synced", "1 once all kinds were listed."), &["cluster"])?;
     let heard = GaugeVec::new(
         Opts::new("signpost_cluster_last_heard_seconds", "Seconds since the last event or bookmark."),
@@ -503,6 +518,12 @@ impl Page {
         let counter = IntCounter::new(name, help)?;
         counter.inc_by(value.load(Relaxed));
         self.0.register(Box::new(counter))
+    }
+
+    fn gauge(&self, name: &str, help: &str, value: u64) -> Result<(), prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.0.register(Box::new(gauge))
     }
 
     /// A counter with one label; members that occur in several sets are summed.
@@ -600,6 +621,10 @@ mod tests {
     impl FederationGauges for Two {
         fn notes(&self) -> Vec<(&'static str, u64)> {
             vec![("long_name", 3)]
+        }
+
+        fn loads(&self) -> LoadSample {
+            LoadSample { shedding: 3, overloaded: 2, unresolved: 1 }
         }
 
         fn names(&self) -> u64 {

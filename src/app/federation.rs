@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use crate::config::{Cluster, Config, Export, Namespaces, Schema, Source};
 use crate::index::{Changes, Held, Index, Kind, SlicePolicy};
-use crate::load::{Loads, Origin, Rules, Subject};
-use crate::metrics::{ClusterSample, FederationGauges};
+use crate::load::{Counts, Loads, Origin, Rules, Subject};
+use crate::metrics::{ClusterSample, FederationGauges, LoadSample};
 use crate::model::{ClusterId, Federated, Moment, ServiceKey};
 use crate::source::Message;
 use crate::source::status::{ErrorReason, Reason, Status};
@@ -90,6 +90,7 @@ pub struct Seen {
 #[derive(Default)]
 struct SeenState {
     names: u64,
+    loads: LoadSample,
     clusters: Vec<SeenCluster>,
     notes: Vec<(&'static str, u64)>,
 }
@@ -122,6 +123,10 @@ impl FederationGauges for Gauges {
 
     fn notes(&self) -> Vec<(&'static str, u64)> {
         self.0.lock().notes.clone()
+    }
+
+    fn loads(&self) -> LoadSample {
+        self.0.lock().loads
     }
 
     fn clusters(&self) -> Vec<ClusterSample> {
@@ -459,6 +464,12 @@ impl Federation {
         let held = self.index.held();
         let mut state = self.seen.lock();
         state.names = self.publisher.name_count() as u64;
+        let Counts { shedding, overloaded } = self.loads.counts();
+        state.loads = LoadSample {
+            shedding: shedding as u64,
+            overloaded: overloaded as u64,
+            unresolved: self.hostnames.failing() as u64,
+        };
         state.notes = self.notes.counts();
         for cluster in synced {
             state.clusters[cluster.index()].synced = true;

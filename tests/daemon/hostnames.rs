@@ -65,6 +65,10 @@ fn names_are_answered_with_addresses() {
     cloud.process.signal(Signal::HUP);
     wait_for("a warning", DEADLINE, || server.log_has(&["lb.elb.test", "cannot be resolved", "last addresses stay"]));
     expect(&[one, "104.197.74.80", three]);
+    wait_for("counted", DEADLINE, || match server.metric("signpost_hostnames_unresolved") {
+        1.0 => Ok(()),
+        count => Err(format!("{count}")),
+    });
 
     // What a name leads to is published by the same rules as an address; with one beside it both are.
     fs::write(&zone, format!("{ZONE}inside A 10.1.2.3\nmixed A 104.197.74.81\n")).expect("the folder is ours");

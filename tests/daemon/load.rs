@@ -46,6 +46,8 @@ fn a_full_cluster_sends_some_of_its_clients_elsewhere() {
         Ok(false) => Err("the own cluster is always first".to_owned()),
         Err(error) => Err(error),
     });
+    assert_eq!(server.metric("signpost_shares_shedding"), 1.0);
+    assert_eq!(server.metric("signpost_shares_overloaded"), 0.0);
     // Nobody outside is sent anywhere else than before: there all are one band.
     let mut seen = server.external().address_set(SERVICE, "A").expect("an answer");
     seen.sort_unstable();

@@ -60,6 +60,8 @@ pub struct Hostnames {
     due: BTreeSet<(Moment, Arc<str>)>,
     asking: FuturesUnordered<Asking>,
     full: bool,
+    /// Names that could not be resolved when they were asked for last.
+    failing: usize,
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ impl Hostnames {
     pub fn new(config: &Config, ask: Ask) -> Hostnames {
         let own = config.zones.iter().map(|zone| zone.name.clone()).collect();
         let (asking, due) = (FuturesUnordered::new(), BTreeSet::new());
-        Hostnames { ask, own, names: HashMap::new(), services: HashMap::new(), due, asking, full: false }
+        Hostnames { ask, own, names: HashMap::new(), services: HashMap::new(), due, asking, full: false, failing: 0 }
     }
 
     /// Goes on with another configuration, and what is known.
@@ -149,8 +151,14 @@ impl Hostnames {
             if let Some(at) = state.due {
                 self.due.remove(&(at, name.clone()));
             }
+            self.failing -= usize::from(state.failures > 0);
             self.names.remove(name);
         }
+    }
+
+    /// How many names could not be resolved when they were asked for last.
+    pub fn failing(&self) -> usize {
+        self.failing
     }
 
     /// Begins to ask for what is due.
@@ -186,6 +194,7 @@ impl Hostnames {
         let (wait, changed) = match answer {
             Ok(found) => {
                 if state.failures > 0 {
+                    self.failing -= 1;
                     info!("{name}: found again");
                 }
                 state.failures = 0;
@@ -197,6 +206,7 @@ impl Hostnames {
             Err(error) => {
                 state.failures += 1;
                 if state.failures == 1 {
+                    self.failing += 1;
                     let kept = state.found.as_ref().map_or("it has no address yet", |_| "its last addresses stay");
                     warn!("the load balancer's name {name} cannot be resolved, {kept}: {error}");
                 }
@@ -337,10 +347,12 @@ mod tests {
             hostnames.tick(at(second));
             assert_eq!(hostnames.take(&name, Err("away".to_owned()), at(second)), []);
             assert_eq!(hostnames.next_deadline(), Some(at(second + wait)));
+            assert_eq!(hostnames.failing(), 1);
         }
         assert_eq!(filled(&hostnames, &["lb.example"]), seen);
         hostnames.tick(at(317));
         assert_eq!(hostnames.take(&name, found("198.51.100.2", 1), at(317)), [key("a"), key("b")]);
+        assert_eq!(hostnames.failing(), 0);
         assert_eq!(hostnames.next_deadline(), Some(at(322)), "never more often than every five seconds");
     }
 
