@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,6 +24,8 @@ const GLANCE: Duration = Duration::from_secs(1);
 const MAX_PLACES_FILE: u64 = 1 << 30;
 /// Octets of a database: the largest ones that are sold have some hundred million.
 const MAX_DATABASE: u64 = 4 << 30;
+/// Of the thread that reads, on top of the process's own.
+const NICENESS: i32 = 10;
 /// Most lines of a file of which it is told what is wrong with them.
 const MAX_TOLD: usize = 20;
 
@@ -206,6 +209,24 @@ fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(octets)
 }
 
+/// Reads in a thread of its own, which gives way to those that answer. `None`: the system has no thread left, and says so.
+fn read_aside(config: Arc<Config>) -> Option<oneshot::Receiver<(Atlas, Reading)>> {
+    let (done, reading) = oneshot::channel();
+    let work = move || {
+        // Not fatal: it only takes more of the workers' time.
+        let _ = rustix::process::nice(NICENESS);
+        // Nobody waits for it any more when the configuration is another one.
+        let _ = done.send(read(&config));
+    };
+    match std::thread::Builder::new().name("places".to_owned()).spawn(work) {
+        Ok(_) => Some(reading),
+        Err(error) => {
+            warn!("the files with places are not read again: {error}");
+            None
+        }
+    }
+}
+
 /// Looks after the files that `config` names until `stop`.
 pub struct Follower {
     config: Arc<Config>,
@@ -241,12 +262,12 @@ impl Follower {
             let settled = now == before;
             before.clone_from(&now);
             if settled && now != self.stamps {
-                let config = self.config.clone();
-                let reading = tokio::task::spawn_blocking(move || read(&config));
+                let Some(reading) = read_aside(self.config.clone()) else { continue };
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    // It ends with an error only when the process does.
                     Ok((atlas, reading)) = reading => self.take(atlas, reading),
+                    // A thread that panics has said why; the next glance begins anew.
+                    else => {}
                 }
             }
         }
