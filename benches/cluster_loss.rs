@@ -130,7 +130,7 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     let rig = Rig::start(world)?;
     let start = Instant::now();
     for cluster in 0..world.clusters {
-        for kind in Kind::ALL {
+        for kind in Kind::CORE {
             rig.tell(cluster, world.list(cluster, kind, 0..world.services))?;
         }
     }

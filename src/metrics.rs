@@ -111,6 +111,8 @@ pub struct ClusterSample {
     pub objects_skipped: Vec<(&'static str, u64)>,
     /// Deletions held back by the mass-loss rule, by kind.
     pub held_deletions: Vec<(&'static str, u64)>,
+    /// For each kind, whether the cluster's API does not have it.
+    pub missing: Vec<(&'static str, bool)>,
 }
 
 /// What is known of where clients are.
@@ -486,6 +488,10 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         Opts::new("signpost_held_deletions", "Deletions held back because too many came at once."),
         &["cluster", "kind"],
     )?;
+    let missing = IntGaugeVec::new(
+        Opts::new("signpost_kind_missing", "Whether the cluster's API has no such kind, or does not show it to us."),
+        &["cluster", "kind"],
+    )?;
     for sample in federation.clusters() {
         let cluster = sample.cluster.as_str();
         synced.with_label_values(&[cluster]).set(i64::from(sample.synced));
@@ -501,13 +507,17 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         for (kind, count) in sample.held_deletions {
             held.with_label_values(&[cluster, kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        for (kind, is_missing) in sample.missing {
+            missing.with_label_values(&[cluster, kind]).set(is_missing.into());
+        }
     }
     page.0.register(Box::new(names))?;
     page.0.register(Box::new(synced))?;
     page.0.register(Box::new(heard))?;
     page.0.register(Box::new(errors))?;
     page.0.register(Box::new(skipped))?;
-    page.0.register(Box::new(held))
+    page.0.register(Box::new(held))?;
+    page.0.register(Box::new(missing))
 }
 
 /// The metrics of one scrape.
@@ -640,6 +650,7 @@ mod tests {
                     source_errors: vec![("forbidden", 3)],
                     objects_skipped: vec![("port", 2)],
                     held_deletions: vec![("Service", 12)],
+                    missing: vec![("serviceload", true), ("clusterload", false)],
                 },
                 ClusterSample { cluster: "cluster-2".into(), ..ClusterSample::default() },
             ]
@@ -660,6 +671,8 @@ mod tests {
         assert_line(&text, r#"signpost_source_errors_total{cluster="cluster-1",reason="forbidden"} 3"#);
         assert_line(&text, r#"signpost_objects_skipped_total{cluster="cluster-1",reason="port"} 2"#);
         assert_line(&text, r#"signpost_held_deletions{cluster="cluster-1",kind="Service"} 12"#);
+        assert_line(&text, r#"signpost_kind_missing{cluster="cluster-1",kind="serviceload"} 1"#);
+        assert_line(&text, r#"signpost_kind_missing{cluster="cluster-1",kind="clusterload"} 0"#);
     }
 
     #[test]

@@ -236,6 +236,19 @@ impl Load {
     }
 }
 
+/// What an object of a cluster says of the load of one of its services, or of the cluster as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadReport {
+    /// `None`: of all that is in the cluster.
+    pub service: Option<ServiceKey>,
+    /// `None`: what it says is no load.
+    pub load: Option<Load>,
+    /// From when it is first seen.
+    pub valid: Duration,
+    /// Two reports with one stamp are one, seen twice.
+    pub stamp: u64,
+}
+
 /// What a cluster asks for its share of one service, by annotations of its Service object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wishes {

@@ -111,6 +111,8 @@ impl Federation {
         let converted = match kind {
             Kind::Service => slim::from_json(json).map(|raw| convert::service(raw, cluster)),
             Kind::EndpointSlice => slim::from_json(json).map(|raw| convert::slice(raw, cluster)),
+            Kind::ServiceLoad => slim::from_json(json).map(|raw| convert::service_load(raw, cluster)),
+            Kind::ClusterLoad => slim::from_json(json).map(|raw| convert::cluster_load(raw, cluster)),
         };
         match converted.unwrap_or_else(|error| convert::undecodable(*error, cluster)) {
             Converted::Object { object, .. } => self.apply(id, Update::Apply(object)),
@@ -318,6 +320,10 @@ fn object(kind: Kind, namespace: &str, name: &str, address: &str, odd: usize) ->
                 "status": {"loadBalancer": {"ingress": if odd == 5 { json!("all") } else { json!(ingress) }}},
             })
         }
+        Kind::ServiceLoad | Kind::ClusterLoad => json!({
+            "metadata": {"name": if odd == 1 { "cluster" } else { name }, "namespace": namespace},
+            "spec": {"load": if odd == 2 { json!("NaN") } else { json!(1) }, "validForSeconds": odd},
+        }),
         Kind::EndpointSlice => json!({
             "metadata": {
                 "name": format!("{name}-1"), "namespace": namespace,

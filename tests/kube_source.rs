@@ -9,7 +9,7 @@ mod source_world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scripted_api::{Ask, Fault, ScriptedApi, bookmark, line, status};
+use scripted_api::{Ask, Fault, Kind, ScriptedApi, bookmark, line, status};
 use serde_json::json;
 use signpost::config::{self, Namespaces, Source};
 use signpost::model::Label;
@@ -596,4 +596,52 @@ async fn a_plugin_that_fails_is_asked_again() {
     )
     .unwrap();
     world.until_current().await;
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_there_yet() {
+    let api = api().await;
+    let mut world = World::start(&api).await;
+    world.until("synced without it", World::synced).await;
+    world.until("it is missed", |w| w.status.is_missing(Kind::ServiceLoad)).await;
+    let asked = api.count(Ask::List(Kind::ServiceLoad));
+    world.until("it is looked for again", |w| w.api.count(Ask::List(Kind::ServiceLoad)) > asked + 2).await;
+    assert!(ErrorReason::ALL.iter().all(|&reason| world.status.errors(reason) == 0), "that is no error");
+    assert_eq!(world.resets[&Kind::ServiceLoad], 1, "said once");
+
+    let load = |part: f64| json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {"load": part}});
+    api.put(Kind::ServiceLoad, load(0.9));
+    api.install(Kind::ServiceLoad, true);
+    let current = |w: &World, count: usize| w.known.get(&Kind::ServiceLoad).is_some_and(|known| known.len() == count);
+    world.until("its objects", |w| current(w, 1)).await;
+    assert!(!world.status.is_missing(Kind::ServiceLoad) && world.status.is_missing(Kind::ClusterLoad));
+    api.put(Kind::ServiceLoad, json!({"metadata": {"name": "other", "namespace": "ns"}, "spec": {"load": 7}}));
+    world.until("a bad one, which is watched too", |w| current(w, 2)).await;
+    assert_eq!(world.status.skips(Reason::Load), 1);
+
+    // Once it was there, its absence is the API's fault and not an empty list.
+    api.install(Kind::ServiceLoad, false);
+    world.relist.notify_one();
+    world.until("the failure", |w| w.status.errors(ErrorReason::NotFound) > 2).await;
+    assert!(current(&world, 2) && !world.status.is_missing(Kind::ServiceLoad));
+    api.install(Kind::ServiceLoad, true);
+    api.delete(Kind::ServiceLoad, "ns", "other");
+    world.until("back again", |w| current(w, 1)).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn loads_that_may_not_be_read_are_not_needed() {
+    let api = api().await;
+    for _ in 0..3 {
+        for kind in [Kind::ServiceLoad, Kind::ClusterLoad] {
+            api.fault(Ask::List(kind), Fault::Status(403, "", status(403, "no right")));
+        }
+    }
+    let mut world = World::start(&api).await;
+    world.until("synced", World::synced).await;
+    world.until("asked again", |w| w.api.count(Ask::List(Kind::ClusterLoad)) > 4).await;
+    assert!(world.status.is_missing(Kind::ClusterLoad));
+    assert_eq!(world.status.errors(ErrorReason::Forbidden), 0);
+    world.stop().await;
 }

@@ -3,15 +3,17 @@
 mod common;
 
 use std::fs;
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
 use std::time::Duration;
 
 use common::cluster::{Cluster, workload};
 use common::dig::{Dig, addresses};
 use common::proxy::SilentProxy;
 use common::shared::{Shared, Turn};
-use common::signpost::{MemberSource, Setup, Signpost, ZONE};
+use common::signpost::{MemberSource, Setup, Signpost, ZONE, http_get};
 use common::{same, stays, try_wait_for, wait_for};
 
 /// From a change in a cluster that is well to the answer: milliseconds, but pods and slices take their time before.
@@ -25,6 +27,9 @@ const SILENCE: Duration = Duration::from_secs(45);
 const INGRESS: [&str; 3] = ["104.197.117.10", "104.197.74.77", "104.197.38.157"];
 
 static FEDERATION: Shared<Vec<Cluster>> = Shared::new(|| Cluster::start_all(&["cluster-1", "cluster-2", "cluster-3"]));
+
+/// From the installation of a kind that was missing to the first answer that shows its objects.
+const FOUND: Duration = Duration::from_secs(90);
 
 /// The clusters, all of them well; each test uses a namespace of its own.
 fn federation() -> Turn<Vec<Cluster>> {
@@ -227,6 +232,9 @@ fn the_rights_of_the_readme_are_enough_and_no_more() {
     publish(cluster, "rights", "basket", INGRESS[2]);
     cluster.scale("rights", "basket", 0);
     shows(&dig, &format!("basket.rights.{ZONE}"), &INGRESS[2..], SHOWS);
+    // Loads that nobody can publish yet are no reason to complain.
+    cluster.apply(include_str!("../config/crds/serviceloads.yaml"));
+    cluster.apply(include_str!("../config/crds/clusterloads.yaml"));
     let log = signpost.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "nothing is missing, so nothing is complained of:\n{log}");
     signpost.stop();
@@ -238,7 +246,131 @@ fn the_rights_of_the_readme_are_enough_and_no_more() {
         said.is_ok_and(|said| said.trim() == "yes")
     };
     assert!(may("list", "services", "rights") && may("watch", "endpointslices.discovery.k8s.io", "rights"));
+    assert!(may("list", "serviceloads.signpost.dev", "rights") && may("watch", "clusterloads.signpost.dev", "rights"));
     for (verb, what) in [("list", "secrets"), ("list", "pods"), ("get", "services"), ("list", "namespaces")] {
         assert!(!may(verb, what, "rights"), "{verb} {what}");
     }
+}
+
+#[test]
+fn load_is_published_by_objects() {
+    let clusters = federation();
+    let cluster = &clusters[0];
+    let kinds = ["config/crds/serviceloads.yaml", "config/crds/clusterloads.yaml"];
+    let crds = [include_str!("../config/crds/serviceloads.yaml"), include_str!("../config/crds/clusterloads.yaml")];
+    for crd in kinds {
+        // Of another test; there may be none.
+        let _ = cluster.try_kubectl(&["delete", "--ignore-not-found", "-f", crd]);
+    }
+    publish(cluster, "load", "cart", INGRESS[0]);
+    publish(&clusters[1], "load", "cart", INGRESS[1]);
+    let setup = Setup::new(vec![direct(cluster), direct(&clusters[1])]);
+    let signpost = Signpost::start(&setup);
+    let metric = |line: &str| {
+        let page = http_get(signpost.ports.admin, "/metrics").map_err(|error| error.to_string())?;
+        if page.lines().any(|found| found == line) { Ok(()) } else { Err(format!("{line} is not in {page}")) }
+    };
+    let missing = |n: u8| metric(&format!("signpost_kind_missing{{cluster=\"cluster-1\",kind=\"serviceload\"}} {n}"));
+    wait_for("the kind is missing", SHOWS, || missing(1));
+    for crd in crds {
+        cluster.apply(crd);
+    }
+    let load = |part: &str| {
+        format!(
+            "apiVersion: signpost.dev/v1alpha1\nkind: ServiceLoad\nmetadata: {{name: cart, namespace: load}}\n\
+             spec: {{load: {part}, validForSeconds: 600}}\n"
+        )
+    };
+    wait_for("the kind is there", SHOWS, || cluster.try_kubectl(&["get", "serviceloads", "-A"]).map(drop));
+    cluster.apply(&load("0.95"));
+    wait_for("the kind is found", FOUND, || missing(0));
+    wait_for("it sheds", SHOWS, || metric("signpost_shares_shedding 1"));
+    let shown = cluster.kubectl(&["get", "svcload", "-n", "load"]);
+    let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "LOAD", "VALID", "MEASURED", "AGE"], "{shown}");
+    assert_eq!(lines[1][..3], ["cart", "0.95", "600"], "{shown}");
+
+    // By the watch.
+    let all = "apiVersion: signpost.dev/v1alpha1\nkind: ClusterLoad\nmetadata: {name: cluster}\nspec: {load: 0.9}\n";
+    cluster.apply(all);
+    wait_for("the cluster sheds too", FOUND, || metric("signpost_shares_shedding 2"));
+    for (bad, field) in [(load("7"), "spec.load"), (load("0.5").replace("600", "1"), "validForSeconds")] {
+        let refused = cluster.try_apply(&bad).expect_err("the schema forbids it");
+        assert!(refused.contains(field), "{refused}");
+    }
+    let refused = cluster.try_apply(&all.replace("cluster}", "other}")).expect_err("there is one");
+    assert!(refused.contains("the only ClusterLoad is named cluster"), "{refused}");
+    the_recipe(cluster);
+    // A quiet API server sometimes ends a watch without a bookmark; that is not what is asked here.
+    let log = signpost.log();
+    let warned = log.lines().find(|line| line.contains("WARN") && !line.contains("silent"));
+    assert_eq!(warned, None, "{log}");
+    signpost.stop();
+}
+
+/// `config/publish-load.sh`, from a HorizontalPodAutoscaler and from Prometheus.
+fn the_recipe(cluster: &Cluster) {
+    cluster.apply(
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: cart, namespace: load}\nspec:\n\
+         \x20 scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: cart}\n\
+         \x20 maxReplicas: 10\n\
+         \x20 metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 80}}}]\n",
+    );
+    let publish = |rest: &[&str]| {
+        let arguments = [&[cluster.name.as_str(), "load", "cart"], rest].concat();
+        cluster.script("config/publish-load.sh", &arguments)
+    };
+    let load = || cluster.kubectl(&["get", "serviceload", "cart", "-n", "load", "-o", "jsonpath={.spec.load}"]);
+    let refused = publish(&["hpa"]).expect_err("nothing was measured yet");
+    assert!(refused.contains("hpa load/cart has no utilization yet; nothing is published"), "{refused}");
+    let measured = |utilization: u32| {
+        let current = format!("{{\"averageUtilization\":{utilization},\"averageValue\":\"1\"}}");
+        let status = format!(
+            "{{\"status\":{{\"currentReplicas\":6,\"desiredReplicas\":6,\"conditions\":[],\"currentMetrics\":\
+             [{{\"type\":\"Resource\",\"resource\":{{\"name\":\"cpu\",\"current\":{current}}}}}]}}}}"
+        );
+        let patch = ["patch", "hpa", "cart", "-n", "load", "--subresource=status", "--type=merge", "-p", &status];
+        cluster.kubectl(&patch);
+    };
+    // 6 of 10 pods at 40 of 80 percent.
+    for (utilization, expected) in [(40, "0.3"), (200, "1")] {
+        measured(utilization);
+        publish(&["hpa"]).expect("it is measured");
+        assert_eq!(load(), expected);
+    }
+    for (body, expected) in [
+        (
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"a":"b"},"value":[1435.7,"0.425"]}]}}"#,
+            Some("0.425"),
+        ),
+        (
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1435,"1.7"]}]}}"#,
+            Some("1"),
+        ),
+        (r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#, None),
+        (r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1435,"NaN"]}]}}"#, None),
+    ] {
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
+        let url = format!("http://{}", server.local_addr().expect("it is bound"));
+        let prometheus = thread::spawn(move || {
+            let (mut stream, _) = server.accept().expect("the script asks");
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).expect("a request");
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).expect("the script reads it");
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        let said = publish(&["prometheus", &url, "max(rate(x[1m])) / 100"]);
+        let asked = prometheus.join().expect("it answers");
+        assert!(asked.starts_with("GET /api/v1/query?query=max%28rate%28x%5b1m%5d%29%29"), "{asked}");
+        match expected {
+            Some(expected) => {
+                said.expect(body);
+                assert_eq!(load(), expected, "{body}");
+            }
+            None => assert!(said.expect_err(body).contains("no single number"), "{body}"),
+        }
+    }
+    let measured = cluster.kubectl(&["get", "serviceload", "cart", "-n", "load", "-o", "jsonpath={.spec.measuredAt}"]);
+    assert!(measured.ends_with('Z'), "{measured}");
 }

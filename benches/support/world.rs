@@ -88,6 +88,7 @@ impl World {
         let object = |number| match kind {
             Kind::Service => Object::Service(self.service(cluster, number)),
             Kind::EndpointSlice => Object::Slice(self.slice(cluster, number, true, 0)),
+            other => unreachable!("no {} in this world", other.name()),
         };
         let mut numbers: Vec<u32> = numbers.collect();
         numbers.sort_by_cached_key(|number| (self.namespace(*number), self.name(*number)));

@@ -3,6 +3,7 @@
 mod backlog;
 mod hostnames;
 mod notes;
+mod reports;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{Cluster, Config, Export, Namespaces, Schema, Source};
-use crate::index::{Changes, Held, Index, Kind, SlicePolicy};
+use crate::index::{Changes, Held, Index, Kind, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Subject};
 use crate::metrics::{ClusterSample, FederationGauges, LoadSample};
 use crate::model::{ClusterId, Federated, Moment, ServiceKey};
@@ -27,6 +28,7 @@ use backlog::Backlog;
 use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
 use notes::Notes;
+use reports::{Reports, Taken};
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
 pub const UPDATE_QUEUE: usize = 1_024;
@@ -37,13 +39,6 @@ const PUBLISH_TURN: usize = 256;
 
 /// From one list that did not release held deletions to the next.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-
-fn kind_label(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Service => "service",
-        Kind::EndpointSlice => "endpointslice",
-    }
-}
 
 /// What one cluster's source and the publisher share.
 #[derive(Clone)]
@@ -66,6 +61,7 @@ pub struct Federation {
     index: Index,
     publisher: Publisher,
     loads: Loads,
+    reports: Reports,
     hostnames: Hostnames,
     members: Vec<Member>,
     notes: Notes,
@@ -140,6 +136,7 @@ impl FederationGauges for Gauges {
                 source_errors: ErrorReason::ALL.iter().map(|&r| (r.label(), status.errors(r))).collect(),
                 objects_skipped: Reason::ALL.iter().map(|&r| (r.label(), status.skips(r))).collect(),
                 held_deletions: cluster.held.clone(),
+                missing: Kind::ALL.iter().map(|&kind| (kind.label(), status.is_missing(kind))).collect(),
             }
         };
         self.0.lock().clusters.iter().map(sample).collect()
@@ -197,6 +194,7 @@ impl Federation {
             index,
             publisher,
             loads,
+            reports: Reports::default(),
             hostnames,
             members,
             notes: Notes::default(),
@@ -249,6 +247,7 @@ impl Federation {
         };
         let loads = std::mem::replace(&mut self.loads, Loads::new(rules(&config)));
         self.loads = loads.renumbered(rules(&config), new_id);
+        self.reports = std::mem::take(&mut self.reports).renumbered(new_id);
         let now = self.now();
         self.hostnames.reconfigure(&config, ask);
         let (index, loads, hostnames) = (&self.index, &mut self.loads, &mut self.hostnames);
@@ -323,10 +322,21 @@ impl Federation {
         own.into_iter().flatten().chain(release).min()
     }
 
-    /// The services of which another share of the traffic is to go elsewhere now.
+    fn take_load(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
+        let limit = self.publisher.config().limits.objects_per_cluster as usize;
+        let Taken { changed, refused } = self.reports.take(cluster, update, &mut self.loads, limit, now);
+        Changes { refused: refused.then_some(cluster), ..self.shed(changed) }
+    }
+
     fn tick_loads(&mut self, now: Moment) -> Changes {
+        let changed = self.loads.tick(now);
+        self.shed(changed)
+    }
+
+    /// Other shares of their traffic are to go elsewhere now.
+    fn shed(&mut self, subjects: Vec<Subject>) -> Changes {
         let mut services = Vec::new();
-        for subject in self.loads.tick(now) {
+        for subject in subjects {
             match subject {
                 Subject::Cluster(cluster) => self.publisher.set_shedding(cluster, self.loads.of(&subject)),
                 Subject::Service(_, key) => services.push(key),
@@ -348,7 +358,10 @@ impl Federation {
         let mut changes = Vec::new();
         let mut next = Some(first);
         while let Some((cluster, update)) = next {
-            changes.push(self.index.apply(cluster, update, now));
+            changes.push(match update.kind().is_load() {
+                true => self.take_load(cluster, update, now),
+                false => self.index.apply(cluster, update, now),
+            });
             next = if changes.len() < BATCH { updates.try_recv().ok() } else { None };
         }
         changes
@@ -434,7 +447,7 @@ impl Federation {
                 new.insert(now);
                 warn!(
                     cluster = %name,
-                    kind = kind_label(held.kind),
+                    kind = held.kind.label(),
                     held = held.count,
                     "more than half of the objects went within 60 s: their last state stays until a list confirms it"
                 );
@@ -479,7 +492,7 @@ impl Federation {
                 state.clusters[old.cluster.index()].held.clear();
             }
             for new in &held {
-                state.clusters[new.cluster.index()].held.push((kind_label(new.kind), new.count as u64));
+                state.clusters[new.cluster.index()].held.push((new.kind.label(), new.count as u64));
             }
             self.shown = held;
         }

@@ -28,7 +28,7 @@ const WARMED_AT_ONCE: usize = 16;
 pub(super) struct Cluster {
     pub policy: SlicePolicy,
     /// By [`Kind`]: has it been listed?
-    listed: [bool; Kind::ALL.len()],
+    listed: [bool; Kind::CORE.len()],
     entries: Entries,
     /// Where entries are put together.
     buffer: Vec<u8>,
@@ -92,7 +92,7 @@ impl Cluster {
     pub fn new(policy: SlicePolicy, seed: u64) -> Cluster {
         Cluster {
             policy,
-            listed: [false; Kind::ALL.len()],
+            listed: [false; Kind::CORE.len()],
             entries: Entries::new(seed),
             buffer: Vec::new(),
             service_count: 0,
@@ -129,6 +129,7 @@ impl Cluster {
         match kind {
             Kind::Service => self.service_losses.held(),
             Kind::EndpointSlice => self.slice_losses.held(),
+            Kind::ServiceLoad | Kind::ClusterLoad => None,
         }
     }
 
@@ -140,6 +141,7 @@ impl Cluster {
                 let key = SliceKey { namespace: slice.namespace.clone(), name: slice.name.clone() };
                 self.slice_count >= limit && self.owner(&key).is_none()
             }
+            Object::Load(_) => false,
         }
     }
 
@@ -151,6 +153,9 @@ impl Cluster {
             Update::Apply(Object::Slice(slice)) => self.apply_slice(slice, &mut edit),
             Update::Delete(Kind::Service, key) => self.delete_service(&key, &mut edit),
             Update::Delete(Kind::EndpointSlice, key) => self.delete_slice(&key, &mut edit),
+            Update::Apply(Object::Load(_))
+            | Update::Delete(Kind::ServiceLoad | Kind::ClusterLoad, _)
+            | Update::Reset { kind: Kind::ServiceLoad | Kind::ClusterLoad, .. } => {}
             Update::Reset { kind: Kind::Service, objects, keep } => {
                 self.reset_services(objects, keep, &mut edit);
                 self.listed[Kind::Service as usize] = true;
@@ -298,7 +303,7 @@ impl Cluster {
     fn reset_services(&mut self, objects: Vec<Object>, keep: Vec<ObjectKey>, edit: &mut Edit) {
         let services = objects.into_iter().filter_map(|object| match object {
             Object::Service(service) => Some(service),
-            Object::Slice(_) => None,
+            Object::Slice(_) | Object::Load(_) => None,
         });
         let services = last_of_each(services.collect(), |a, b| a.key.cmp(&b.key));
         let missing = if self.service_count == 0 {
@@ -394,7 +399,7 @@ impl Cluster {
     fn reset_slices(&mut self, objects: Vec<Object>, keep: Vec<ObjectKey>, edit: &mut Edit) {
         let slices = objects.into_iter().filter_map(|object| match object {
             Object::Slice(slice) => Some(slice),
-            Object::Service(_) => None,
+            Object::Service(_) | Object::Load(_) => None,
         });
         let slices = last_of_each(slices.collect(), |a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let missing = if self.slice_count == 0 {

@@ -1,10 +1,11 @@
 //! The federation as last heard: what each cluster said, object by object, and what an update changes.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use crate::model::{ClusterId, Federated, Moment, Service, ServiceKey, Slice};
+use crate::model::{ClusterId, Federated, LoadReport, Moment, Service, ServiceKey, Slice};
 
 mod cluster;
 mod losses;
@@ -22,7 +23,7 @@ const LOOKED_UP_AT_ONCE: usize = 16;
 
 /// What every cluster said last, held per cluster and joined on demand.
 ///
-/// A cluster is *synced* when every [`Kind`] of it has been listed once. Until then its objects are kept but not
+/// A cluster is *synced* when every kind of it that is kept here has been listed once. Until then its objects are kept but not
 /// shown: half a cluster (Services without their slices) would answer wrongly.
 pub struct Index {
     /// Of the hash of every cluster's entries.
@@ -107,7 +108,7 @@ impl Index {
     pub fn held(&self) -> Vec<Held> {
         let mut all = Vec::new();
         for (cluster, state) in self.numbered() {
-            for kind in Kind::ALL {
+            for kind in Kind::CORE {
                 if let Some((count, release_from)) = state.held(kind) {
                     all.push(Held { cluster, kind, count, release_from });
                 }
@@ -182,16 +183,48 @@ impl Index {
 pub enum Kind {
     Service,
     EndpointSlice,
+    /// `ServiceLoad` of `signpost.dev`.
+    ServiceLoad,
+    /// `ClusterLoad` of `signpost.dev`.
+    ClusterLoad,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
+    pub const ALL: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::ServiceLoad, Kind::ClusterLoad];
+    /// Without these nothing is known of a cluster.
+    pub const CORE: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
+
+    /// As it is called in Kubernetes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::ServiceLoad => "ServiceLoad",
+            Kind::ClusterLoad => "ClusterLoad",
+        }
+    }
+
+    /// A metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Service => "service",
+            Kind::EndpointSlice => "endpointslice",
+            Kind::ServiceLoad => "serviceload",
+            Kind::ClusterLoad => "clusterload",
+        }
+    }
+
+    /// Load comes and goes by itself; it is not for the index to keep.
+    pub fn is_load(self) -> bool {
+        matches!(self, Kind::ServiceLoad | Kind::ClusterLoad)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     Service(Service),
     Slice(Slice),
+    Load(LoadReport),
 }
 
 /// An object's identity within its cluster, valid or not.
@@ -222,6 +255,47 @@ impl Object {
         match self {
             Object::Service(_) => Kind::Service,
             Object::Slice(_) => Kind::EndpointSlice,
+            Object::Load(LoadReport { service: Some(_), .. }) => Kind::ServiceLoad,
+            Object::Load(LoadReport { service: None, .. }) => Kind::ClusterLoad,
+        }
+    }
+
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Object::Service(service) => ObjectKey::of(&service.key),
+            Object::Slice(slice) => ObjectKey { namespace: slice.namespace.as_str().into(), name: slice.name.clone() },
+            Object::Load(LoadReport { service: Some(key), .. }) => ObjectKey::of(key),
+            Object::Load(LoadReport { service: None, .. }) => {
+                ObjectKey { namespace: "".into(), name: CLUSTER_LOAD.into() }
+            }
+        }
+    }
+}
+
+/// The only name of a `ClusterLoad`, which is in no namespace.
+pub const CLUSTER_LOAD: &str = "cluster";
+
+impl ObjectKey {
+    fn of(key: &ServiceKey) -> ObjectKey {
+        ObjectKey { namespace: key.namespace.as_str().into(), name: key.name.as_str().into() }
+    }
+}
+
+impl Update {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Update::Apply(object) => object.kind(),
+            Update::Delete(kind, _) | Update::Reset { kind, .. } => *kind,
+        }
+    }
+}
+
+/// With its namespace, if it is in one.
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.namespace {
+            "" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
         }
     }
 }

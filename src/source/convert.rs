@@ -1,16 +1,20 @@
 //! A slim object → the model's object, or why not. Kubernetes' words end in here.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::quality::FixedState;
 
 use super::slim;
 use crate::config::{Cluster, Export};
-use crate::index::{Object, ObjectKey};
+use crate::index::{CLUSTER_LOAD, Object, ObjectKey};
 use crate::model::{
-    ClusterAddress, Endpoint, Exposure, Label, Load, Port, Protocol, Service, ServiceKey, Slice, Wishes,
+    ClusterAddress, Endpoint, Exposure, Label, Load, LoadReport, Port, Protocol, Service, ServiceKey, Slice, Wishes,
 };
 
 pub use super::problem::{Fault, Problem};
@@ -81,6 +85,56 @@ pub fn slice(raw: slim::EndpointSlice, cluster: &Cluster) -> Converted {
         Ok(slice) => Converted::Object { object: Object::Slice(slice), left_out: Vec::new() },
         Err(problem) => Converted::malformed(key, problem),
     }
+}
+
+/// Seconds for which a load may hold, and does where it does not say.
+const VALIDITIES: RangeInclusive<i64> = 5..=3_600;
+const VALIDITY: i64 = 60;
+
+/// Of the service with the object's own name.
+pub fn service_load(raw: slim::LoadObject, cluster: &Cluster) -> Converted {
+    let key = raw.metadata.key();
+    if !cluster.namespaces.allow(&raw.metadata.namespace) || raw.metadata.deleting {
+        return Converted::NotExported(key);
+    }
+    let service = label("metadata.namespace", &raw.metadata.namespace)
+        .and_then(|namespace| Ok(ServiceKey { namespace, name: label("metadata.name", &raw.metadata.name)? }));
+    match service {
+        Ok(service) => report(&raw, Some(service)),
+        Err(problem) => Converted::malformed(key, problem),
+    }
+}
+
+pub fn cluster_load(raw: slim::LoadObject, _: &Cluster) -> Converted {
+    let key = raw.metadata.key();
+    if raw.metadata.deleting {
+        return Converted::NotExported(key);
+    }
+    if raw.metadata.name != CLUSTER_LOAD {
+        let problem = Problem::field("metadata.name", &raw.metadata.name, Fault::NotTheClusterLoad);
+        return Converted::Malformed { key: Some(key), problem };
+    }
+    report(&raw, None)
+}
+
+/// Whatever is wrong with it, the load that was told before is over.
+fn report(raw: &slim::LoadObject, service: Option<ServiceKey>) -> Converted {
+    let mut left_out = Vec::new();
+    let text = raw.spec.load.as_ref().map_or("null", |amount| &amount.0);
+    let mut load = Load::parse(text).ok();
+    if load.is_none() {
+        left_out.push(Problem::field("spec.load", text, Fault::NotAMeasuredLoad));
+    }
+    let seconds = raw.spec.valid_for_seconds.unwrap_or(VALIDITY);
+    if !VALIDITIES.contains(&seconds) {
+        left_out.push(Problem::field("spec.validForSeconds", seconds, Fault::NotAValidity));
+        load = None;
+    }
+    let valid = Duration::from_secs(seconds.clamp(*VALIDITIES.start(), *VALIDITIES.end()).unsigned_abs());
+    // The generation counts every change of the spec; a file has none, and its contents have to do.
+    let said = (&raw.metadata.uid, raw.metadata.generation, text, seconds, &raw.spec.measured_at);
+    let stamp = FixedState::default().hash_one(said);
+    Converted::Object { object: Object::Load(LoadReport { service, load, valid, stamp }), left_out }
 }
 
 /// An object that could not even be decoded. Where its namespace is known not to be exported, nobody needs to know.

@@ -5,6 +5,7 @@
 //! | [`client`] | credentials, one client, requests whose failures are told apart |
 //! | [`list`] | a list's body → its objects, one by one |
 //! | [`watch`] | a watch's body → events |
+//! | [`resource`] | the kinds, as the API has them |
 //! | [`session`] | list, then watch, then what to do when either fails |
 //! | [`identity`] | which cluster it is |
 //! | [`backoff`] | when to try again |
@@ -35,6 +36,7 @@ pub mod client;
 pub mod identity;
 pub mod list;
 mod plugin;
+mod resource;
 mod session;
 pub mod watch;
 
@@ -60,6 +62,8 @@ pub struct Timing {
     pub relist: Duration,
     /// From a list that failed while the watch is well to the next.
     pub relist_again: Duration,
+    /// From one look for a kind that the API does not have to the next.
+    pub missing: Duration,
     pub pace: Pace,
     /// Objects in one page of a list: 10,000 are about 10 MB, which a server has in memory at once.
     pub page: u32,
@@ -77,6 +81,7 @@ impl Default for Timing {
             resume: Duration::from_secs(60),
             relist: Duration::from_secs(3600),
             relist_again: Duration::from_secs(30),
+            missing: Duration::from_secs(30),
             pace: Pace {
                 first: Duration::from_millis(500),
                 cap: Duration::from_secs(15),
@@ -113,7 +118,7 @@ pub async fn run(prepared: Prepared, feed: Feed, identities: Arc<Identities>) {
         () = prepared.api.begin() => {}
     }
     let link = Link::new(prepared.api, feed, identities);
-    let [services, slices] = Kind::ALL.map(|kind| Session::new(&link, kind, asked.clone()).run());
+    let sessions = Kind::ALL.map(|kind| Session::new(&link, kind, asked.clone()).run());
     let bell = async {
         loop {
             relist.notified().await;
@@ -122,6 +127,6 @@ pub async fn run(prepared: Prepared, feed: Feed, identities: Arc<Identities>) {
     };
     tokio::select! {
         () = stop.cancelled() => {}
-        _ = futures::future::join3(services, slices, bell) => {}
+        _ = futures::future::join(futures::future::join_all(sessions), bell) => {}
     }
 }

@@ -20,7 +20,7 @@ use super::convert::{self, Converted, Fault, Problem};
 use super::slim;
 use crate::config::{Cluster, Limits};
 use crate::index::{Kind, Object, ObjectKey};
-use crate::model::{Service, Slice};
+use crate::model::{LoadReport, Service, Slice};
 
 mod document;
 mod follow;
@@ -41,6 +41,8 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub struct Reading {
     pub services: Vec<Service>,
     pub slices: Vec<Slice>,
+    /// What is said of load.
+    pub loads: Vec<LoadReport>,
     /// The first [`MAX_PROBLEMS`], in the order of files and documents.
     pub problems: Vec<Trouble>,
     /// How many more there are.
@@ -318,7 +320,9 @@ impl DocumentReader<'_, '_> {
             }
             None => return,
         };
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+            && kind != Kind::ClusterLoad
+        {
             let namespace = metadata.entry("namespace").or_insert(Value::Null);
             if namespace.is_null() || namespace == "" {
                 *namespace = DEFAULT_NAMESPACE.into();
@@ -328,6 +332,8 @@ impl DocumentReader<'_, '_> {
         let converted = match kind {
             Kind::Service => convert_value(&value, cluster, convert::service),
             Kind::EndpointSlice => convert_value(&value, cluster, convert::slice),
+            Kind::ServiceLoad => convert_value(&value, cluster, convert::service_load),
+            Kind::ClusterLoad => convert_value(&value, cluster, convert::cluster_load),
         };
         self.converted(kind, converted, at);
     }
@@ -335,7 +341,7 @@ impl DocumentReader<'_, '_> {
     fn converted(&mut self, kind: Kind, converted: Converted, at: &str) {
         match converted {
             Converted::Object { object, left_out } => {
-                let key = key_of(&object);
+                let key = object.key();
                 if !self.first(kind, &key) {
                     return;
                 }
@@ -344,6 +350,7 @@ impl DocumentReader<'_, '_> {
                 let count = match kind {
                     Kind::Service => reading.services.len(),
                     Kind::EndpointSlice => reading.slices.len(),
+                    Kind::ServiceLoad | Kind::ClusterLoad => reading.loads.len(),
                 };
                 if count as u64 >= limit {
                     return self.trouble(Some((kind, key)), Problem::Limit { limit, of: "objects before it" }, None);
@@ -351,6 +358,7 @@ impl DocumentReader<'_, '_> {
                 match object {
                     Object::Service(service) => reading.services.push(service),
                     Object::Slice(slice) => reading.slices.push(slice),
+                    Object::Load(report) => reading.loads.push(report),
                 }
                 let name = self.place.name.clone();
                 self.reader.said(&name).good.insert((kind, key.clone()));
@@ -440,15 +448,6 @@ fn convert_value<T: DeserializeOwned>(
     }
 }
 
-fn key_of(object: &Object) -> ObjectKey {
-    match object {
-        Object::Service(service) => {
-            ObjectKey { namespace: service.key.namespace.as_str().into(), name: service.key.name.as_str().into() }
-        }
-        Object::Slice(slice) => ObjectKey { namespace: slice.namespace.as_str().into(), name: slice.name.clone() },
-    }
-}
-
 fn sort(api_version: &str, kind: &str) -> Sort {
     /// The kinds of `v1` beside Service.
     const CORE: [&str; 16] = [
@@ -469,16 +468,21 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         "Secret",
         "ServiceAccount",
     ];
+    const LOAD_GROUP: &str = "signpost.dev/v1alpha1";
     match (api_version, kind) {
         ("v1", "Service") => Sort::Object(Kind::Service),
         ("discovery.k8s.io/v1", "EndpointSlice") => Sort::Object(Kind::EndpointSlice),
+        (LOAD_GROUP, "ServiceLoad") => Sort::Object(Kind::ServiceLoad),
+        (LOAD_GROUP, "ClusterLoad") => Sort::Object(Kind::ClusterLoad),
+        (LOAD_GROUP, "ServiceLoadList") => Sort::List(Some(Kind::ServiceLoad)),
+        (LOAD_GROUP, "ClusterLoadList") => Sort::List(Some(Kind::ClusterLoad)),
         ("v1", "List") => Sort::List(None),
         ("v1", "ServiceList") => Sort::List(Some(Kind::Service)),
         ("discovery.k8s.io/v1", "EndpointSliceList") => Sort::List(Some(Kind::EndpointSlice)),
         ("v1", kind) if CORE.contains(&kind) => Sort::Other,
         // Service and EndpointSlice under another group's name, too: Knative has a Service of its own, and
         // `discovery.k8s.io/v1beta1` is gone since Kubernetes 1.25.
-        ("v1" | "discovery.k8s.io/v1", _) => Sort::Nonsense,
+        ("v1" | "discovery.k8s.io/v1" | LOAD_GROUP, _) => Sort::Nonsense,
         _ => Sort::Other,
     }
 }
@@ -504,10 +508,8 @@ impl fmt::Display for Trouble {
         if let Some(line) = self.line {
             write!(f, ", line {line}")?;
         }
-        match &self.object {
-            Some((Kind::Service, key)) => write!(f, ": Service {}/{}", key.namespace, key.name)?,
-            Some((Kind::EndpointSlice, key)) => write!(f, ": EndpointSlice {}/{}", key.namespace, key.name)?,
-            None => {}
+        if let Some((kind, key)) = &self.object {
+            write!(f, ": {} {key}", kind.name())?;
         }
         write!(f, ": {}", self.problem)
     }

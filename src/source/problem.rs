@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::status::Reason;
+use crate::index::CLUSTER_LOAD;
 
 /// Longest piece of foreign text in a message, in characters: a hostile object must not fill the log.
 const MAX_QUOTE: usize = 80;
@@ -67,6 +68,11 @@ pub enum Fault {
     /// Addresses for a Service that only its own cluster sees.
     NotExposed,
     UnknownAnnotation,
+    // Of a load, which is then unknown.
+    NotAMeasuredLoad,
+    NotAValidity,
+    /// A ClusterLoad of another name.
+    NotTheClusterLoad,
 }
 
 impl Problem {
@@ -141,6 +147,8 @@ impl Fault {
             | Fault::NotAddresses
             | Fault::NotExposed
             | Fault::UnknownAnnotation => Reason::Annotation,
+            Fault::NotAMeasuredLoad | Fault::NotAValidity => Reason::Load,
+            Fault::NotTheClusterLoad => Reason::Name,
         }
     }
 }
@@ -176,6 +184,13 @@ impl fmt::Display for Fault {
             ),
             Fault::NotExposed => f.write_str("is of no use to a Service that is not of type LoadBalancer: left out"),
             Fault::UnknownAnnotation => f.write_str("is an annotation that means nothing: left out"),
+            Fault::NotAMeasuredLoad => f.write_str("is not a number from 0 to 1: the load counts as unknown"),
+            Fault::NotAValidity => {
+                f.write_str("is not a whole number of seconds from 5 to 3600: the load counts as unknown")
+            }
+            Fault::NotTheClusterLoad => {
+                write!(f, "is not {CLUSTER_LOAD:?}, the only name that a ClusterLoad may have")
+            }
             Fault::IngressUnusable => {
                 f.write_str("is unspecified, loopback, link-local, multicast or broadcast: entry left out")
             }

@@ -40,6 +40,31 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
 }
 
+/// A ServiceLoad or ClusterLoad of `signpost.dev/v1alpha1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct LoadObject {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: LoadSpec,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadSpec {
+    #[serde(default)]
+    pub load: Option<Amount>,
+    #[serde(default)]
+    pub valid_for_seconds: Option<i64>,
+    /// Not read as a time: each writer has a clock of its own. Another text is another measurement.
+    #[serde(default, deserialize_with = "nullable")]
+    pub measured_at: String,
+}
+
+/// A number, or the text of one, as it was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Amount(pub String);
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Meta {
@@ -51,6 +76,9 @@ pub struct Meta {
     pub uid: String,
     #[serde(default, deserialize_with = "nullable")]
     pub resource_version: String,
+    /// Counts the changes of `spec`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub generation: i64,
     /// `deletionTimestamp` is set.
     #[serde(default, rename = "deletionTimestamp", deserialize_with = "present")]
     pub deleting: bool,
@@ -208,7 +236,12 @@ pub fn key_of<'de, D: Deserializer<'de>>(raw: D) -> Option<ObjectKey> {
     #[derive(Deserialize)]
     struct IdentityMeta {
         name: Text,
+        #[serde(default = "no_text")]
         namespace: Text,
+    }
+    /// Of what is in no namespace.
+    fn no_text() -> Text {
+        Text(Some("".into()))
     }
     let Identity { metadata } = Identity::deserialize(raw).ok()?;
     match (metadata.namespace, metadata.name) {
@@ -281,6 +314,31 @@ fn has_entries<'de, D: Deserializer<'de>>(raw: D) -> Result<bool, D::Error> {
         }
     }
     Ok(Option::<Entries>::deserialize(raw)?.is_some_and(|entries| entries.0))
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Amount;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Amount, E> {
+                Ok(Amount(number.to_string()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Amount, E> {
+                Ok(Amount(number.to_string()))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Amount, E> {
+                Ok(Amount(number.to_string()))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Amount, E> {
+                Ok(Amount(text.to_owned()))
+            }
+        }
+        raw.deserialize_any(Number)
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {

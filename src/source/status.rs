@@ -1,8 +1,9 @@
 //! How one cluster's source is doing: counters that the source writes and /metrics reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::index::Kind;
 use crate::model::Moment;
 
 /// The state of one cluster's source. Whether the cluster has synced is the index's to say.
@@ -16,6 +17,7 @@ pub struct Status {
     watch_restarts: AtomicU64,
     errors: [AtomicU64; ErrorReason::ALL.len()],
     skipped: [AtomicU64; Reason::ALL.len()],
+    missing: [AtomicBool; Kind::ALL.len()],
 }
 
 /// A closed set that is a metric's label: one place for the variants, their order and their words.
@@ -102,6 +104,8 @@ labels! {
         IngressAddress => "ingress_address",
         /// An annotation of ours that is unknown or has no good value.
         Annotation => "annotation",
+        /// A load that is none, which counts as unknown.
+        Load => "load",
         UnknownKind => "unknown_kind",
         /// The same object twice in one directory.
         Duplicate => "duplicate",
@@ -121,6 +125,7 @@ impl Status {
             watch_restarts: AtomicU64::new(0),
             errors: Default::default(),
             skipped: Default::default(),
+            missing: Default::default(),
         }
     }
 
@@ -160,6 +165,15 @@ impl Status {
 
     pub fn skipped(&self, reason: Reason) {
         self.skipped[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The API does not have this kind, or does not show it.
+    pub fn missing(&self, kind: Kind, missing: bool) {
+        self.missing[kind as usize].store(missing, Ordering::Relaxed);
+    }
+
+    pub fn is_missing(&self, kind: Kind) -> bool {
+        self.missing[kind as usize].load(Ordering::Relaxed)
     }
 
     pub fn lists(&self) -> u64 {

@@ -183,8 +183,11 @@ impl Cluster {
 
     /// Any number of YAML documents.
     pub fn apply(&self, manifests: &str) {
-        let applied = self.kubectl_with(User::Admin, &["apply", "--filename=-"], manifests);
-        applied.unwrap_or_else(|e| panic!("cluster {}: {e}\n{manifests}", self.name));
+        self.try_apply(manifests).unwrap_or_else(|e| panic!("cluster {}: {e}\n{manifests}", self.name));
+    }
+
+    pub fn try_apply(&self, manifests: &str) -> Result<(), String> {
+        self.kubectl_with(User::Admin, &["apply", "--filename=-"], manifests).map(drop)
     }
 
     fn kubectl_with(&self, user: User, arguments: &[&str], input: &str) -> Result<String, String> {
@@ -416,6 +419,7 @@ metadata: {name: reader}
 rules:
 - {apiGroups: [''], resources: [services], verbs: [get, list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
+- {apiGroups: [signpost.dev], resources: [serviceloads, clusterloads], verbs: [list, watch]}
 - {apiGroups: [''], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

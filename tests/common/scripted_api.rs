@@ -3,7 +3,7 @@
 //! can ask whether what was published was ever true.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its own part of this")]
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -69,6 +69,8 @@ struct State {
     requests: Vec<(Ask, String)>,
     /// Whether only what is in a namespace may be listed.
     namespaced_only: bool,
+    /// The kinds that it has.
+    installed: HashSet<Kind>,
 }
 
 #[derive(Clone)]
@@ -95,6 +97,7 @@ impl ScriptedApi {
             faults: HashMap::new(),
             requests: Vec::new(),
             namespaced_only: false,
+            installed: Kind::CORE.into(),
         };
         let api = ScriptedApi {
             address,
@@ -181,6 +184,12 @@ impl ScriptedApi {
 
     pub fn allow_namespaced_only(&self) {
         self.state().namespaced_only = true;
+    }
+
+    /// As with a custom resource's definition; without it, 404.
+    pub fn install(&self, kind: Kind, installed: bool) {
+        let installs = &mut self.state().installed;
+        let _ = if installed { installs.insert(kind) } else { installs.remove(&kind) };
     }
 
     /// Like SIGSTOP: connections are taken by the kernel, and nobody speaks.
@@ -320,6 +329,9 @@ impl Connection {
         if state.namespaced_only && namespace.is_none() {
             return Err(403);
         }
+        if !state.installed.contains(&kind) {
+            return Err(404);
+        }
         assert_eq!(parameter(target, "resourceVersion"), None, "a consistent list");
         let limit = parameter(target, "limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
         // A token names the version and the first object that is still to come.
@@ -344,6 +356,8 @@ impl Connection {
         let (name, group) = match kind {
             Kind::Service => ("ServiceList", "v1"),
             Kind::EndpointSlice => ("EndpointSliceList", "discovery.k8s.io/v1"),
+            Kind::ServiceLoad => ("ServiceLoadList", "signpost.dev/v1alpha1"),
+            Kind::ClusterLoad => ("ClusterLoadList", "signpost.dev/v1alpha1"),
         };
         Ok(format!(
             "{{\"kind\":\"{name}\",\"apiVersion\":\"{group}\",\"metadata\":{metadata},\"items\":{}}}",
@@ -488,6 +502,8 @@ fn ask(target: &str) -> (Ask, Option<String>) {
     let (kind, root) = match plural {
         "services" => (Kind::Service, "/api/v1"),
         "endpointslices" => (Kind::EndpointSlice, "/apis/discovery.k8s.io/v1"),
+        "serviceloads" => (Kind::ServiceLoad, "/apis/signpost.dev/v1alpha1"),
+        "clusterloads" => (Kind::ClusterLoad, "/apis/signpost.dev/v1alpha1"),
         other => panic!("nobody should ask for {other}: {target}"),
     };
     if kind == Kind::EndpointSlice {

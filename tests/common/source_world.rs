@@ -32,6 +32,7 @@ pub fn timing() -> Timing {
         watch: Duration::from_secs(1),
         watch_spacing: Duration::from_millis(20),
         relist_again: Duration::from_millis(50),
+        missing: Duration::from_millis(100),
         ..Timing::default()
     };
     timing.pace.first = Duration::from_millis(20);
@@ -108,22 +109,15 @@ pub fn converted<'a>(config: &config::Cluster, kind: Kind, objects: impl Iterato
             let converted = match kind {
                 SERVICE => slim::from_json(raw.as_bytes()).map(|raw| convert::service(raw, config)),
                 SLICE => slim::from_json(raw.as_bytes()).map(|raw| convert::slice(raw, config)),
+                Kind::ServiceLoad => slim::from_json(raw.as_bytes()).map(|raw| convert::service_load(raw, config)),
+                Kind::ClusterLoad => slim::from_json(raw.as_bytes()).map(|raw| convert::cluster_load(raw, config)),
             };
             match converted {
-                Ok(Converted::Object { object, .. }) => Some((key(&object), object)),
+                Ok(Converted::Object { object, .. }) => Some((object.key(), object)),
                 _ => None,
             }
         })
         .collect()
-}
-
-pub fn key(object: &Object) -> ObjectKey {
-    match object {
-        Object::Service(s) => {
-            ObjectKey { namespace: s.key.namespace.as_str().into(), name: s.key.name.as_str().into() }
-        }
-        Object::Slice(s) => ObjectKey { namespace: s.namespace.as_str().into(), name: s.name.clone() },
-    }
 }
 
 /// A source that runs, and what its updates come to.
@@ -222,7 +216,7 @@ impl World {
         let kind = match update {
             Update::Apply(object) => {
                 let kind = object.kind();
-                self.known.get_mut(&kind).expect("a list comes first").insert(key(&object), object);
+                self.known.get_mut(&kind).expect("a list comes first").insert(object.key(), object);
                 kind
             }
             Update::Delete(kind, key) => {
@@ -232,7 +226,7 @@ impl World {
             Update::Reset { kind, objects, keep } => {
                 let mut before = self.known.remove(&kind).unwrap_or_default();
                 before.retain(|key, _| keep.contains(key));
-                before.extend(objects.into_iter().map(|object| (key(&object), object)));
+                before.extend(objects.into_iter().map(|object| (object.key(), object)));
                 self.known.insert(kind, before);
                 *self.resets.entry(kind).or_default() += 1;
                 kind
@@ -262,14 +256,14 @@ impl World {
     }
 
     pub fn is_current(&self) -> bool {
-        Kind::ALL.iter().all(|kind| {
+        Kind::CORE.iter().all(|kind| {
             let state = self.api.current(*kind);
             self.known.get(kind) == Some(&converted(&self.config, *kind, state.values()))
         })
     }
 
     pub fn synced(&self) -> bool {
-        self.known.len() == Kind::ALL.len()
+        Kind::CORE.iter().all(|kind| self.known.contains_key(kind))
     }
 
     /// The load balancer's address of a service.

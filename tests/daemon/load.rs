@@ -1,4 +1,4 @@
-//! Load that a cluster tells by an annotation.
+//! Load that a cluster tells, by an annotation or by objects.
 
 use std::fs;
 
@@ -54,4 +54,38 @@ fn a_full_cluster_sends_some_of_its_clients_elsewhere() {
     let mut all = addresses(&EXTERNAL);
     all.sort_unstable();
     assert_eq!(seen, all);
+}
+
+#[test]
+fn objects_say_it_until_they_expire() {
+    let server = Server::start(Demo::new(), &[]);
+    let path = server.demo.manifest(1, "load.yaml");
+    let say = |text: &str| fs::write(&path, text).expect("the folder is ours");
+    let service = |spec: &str| {
+        let (name, namespace) = ("my-service", "my-namespace");
+        format!(
+            "apiVersion: signpost.dev/v1alpha1\nkind: ServiceLoad\n\
+             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    };
+    say(&service("{load: 7}"));
+    wait_for("a warning", DEADLINE, || {
+        server.log_has(&[
+            "load.yaml",
+            "line 4",
+            "ServiceLoad my-namespace/my-service",
+            "spec.load: \"7\" is not a number",
+        ])
+    });
+    assert_eq!(others_go_first(&server), Ok(false));
+    say(&service("{load: 1, validForSeconds: 5}"));
+    let shedding = |want: f64| match server.metric("signpost_shares_shedding") {
+        got if got == want => Ok(()),
+        got => Err(format!("{got} shares shed something")),
+    };
+    wait_for("its first step", DEADLINE, || shedding(1.0));
+    assert_eq!(others_go_first(&server), Ok(true));
+    let all = "apiVersion: signpost.dev/v1alpha1\nkind: ClusterLoad\nmetadata: {name: cluster}\nspec: {load: 0.9}\n";
+    say(&format!("{}---\n{all}", service("{load: 0.1}")));
+    wait_for("the cluster as a whole", DEADLINE, || shedding(2.0));
 }

@@ -107,6 +107,7 @@ fn update(text: &str) -> Option<Update> {
                 (Some(kept), _) => keep.push(object_key(kept)),
                 (None, Kind::Service) => objects.push(Object::Service(service(item))),
                 (None, Kind::EndpointSlice) => objects.push(Object::Slice(slice(item))),
+                (None, other) => unreachable!("no {} here", other.name()),
             }
         }
         Update::Reset { kind, objects, keep }

@@ -315,7 +315,7 @@ fn a_cluster_is_seen_when_all_kinds_were_listed() {
 #[test]
 fn a_cluster_has_no_more_objects_than_it_may() {
     let mut index = Index::new(vec![SlicePolicy::Optional; 2]).limited(2);
-    for kind in Kind::ALL {
+    for kind in Kind::CORE {
         index.apply(C0, Update::Reset { kind, objects: vec![], keep: vec![] }, at(0));
     }
     let apply = |text: &str| Update::Apply(Object::Service(service(text)));

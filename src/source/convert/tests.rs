@@ -470,6 +470,71 @@ fn malformed_slices() {
     }
 }
 
+#[test]
+fn loads() {
+    let report = |text: &str, cluster: &Cluster| {
+        let raw = serde_saphyr::from_str::<Value>(text).unwrap().to_string();
+        let is_of_service = text.contains("namespace");
+        match slim::from_json::<slim::LoadObject>(raw.as_bytes()) {
+            Ok(raw) if is_of_service => service_load(raw, cluster),
+            Ok(raw) => cluster_load(raw, cluster),
+            Err(error) => undecodable(*error, cluster),
+        }
+    };
+    let all = cluster(Export::All, &[]);
+    let good: &[(&str, u16, u64)] = &[
+        ("{load: 0.75}", 7_500, 60),
+        ("{load: 1, validForSeconds: 5}", 10_000, 5),
+        ("{load: '0.5', validForSeconds: 3600, measuredAt: '2026-01-01T00:00:00Z'}", 5_000, 3_600),
+        ("{load: 0, extra: {}}", 0, 60),
+    ];
+    let mut stamps = BTreeSet::new();
+    for (spec, load, seconds) in good {
+        for meta in ["{name: web, namespace: shop}", "{name: cluster}"] {
+            let text = format!("metadata: {meta}\nspec: {spec}");
+            let Converted::Object { object: Object::Load(got), left_out } = report(&text, &all) else {
+                panic!("{text}")
+            };
+            assert_eq!(left_out, [], "{text}");
+            assert_eq!(got.load.map(Load::ten_thousandths), Some(*load), "{text}");
+            assert_eq!(got.valid, Duration::from_secs(*seconds), "{text}");
+            assert_eq!(got.service.map(|key| key.to_string()), meta.contains("web").then(|| "shop/web".to_owned()));
+            stamps.insert(got.stamp);
+        }
+    }
+    assert_eq!(stamps.len(), good.len(), "each is another report");
+    // The load is unknown, whatever it was before.
+    let bad = [
+        ("{load: 7}", "spec.load: \"7\" is not a number from 0 to 1"),
+        ("{load: NaN}", "spec.load: \"NaN\" is not a number"),
+        ("{load: -0.1}", "spec.load: \"-0.1\" is not a number"),
+        ("{}", "spec.load: \"null\" is not"),
+        ("{load: 0.9, validForSeconds: 0}", "spec.validForSeconds: \"0\" is not a whole number of seconds from 5"),
+        ("{load: 0.9, validForSeconds: 3601}", "spec.validForSeconds: \"3601\" is not"),
+    ];
+    for (spec, sentence) in bad {
+        let text = format!("metadata: {{name: web, namespace: shop}}\nspec: {spec}");
+        let Converted::Object { object: Object::Load(got), left_out } = report(&text, &all) else { panic!("{text}") };
+        assert_eq!(got.load, None, "{text}");
+        assert!(left_out.iter().all(|problem| problem.reason() == Reason::Load), "{left_out:?}");
+        assert!(left_out[0].to_string().starts_with(sentence), "{left_out:?}");
+    }
+    let malformed = [
+        ("metadata: {name: web, namespace: shop}\nspec: {load: [1]}", Reason::Type),
+        ("metadata: {name: web.x, namespace: shop}\nspec: {load: 1}", Reason::Name),
+        ("metadata: {name: other}\nspec: {load: 1}", Reason::Name),
+    ];
+    for (text, reason) in malformed {
+        let Converted::Malformed { key: Some(_), problem } = report(text, &all) else { panic!("{text}") };
+        assert_eq!(problem.reason(), reason, "{text}: {problem}");
+    }
+    let elsewhere =
+        report("metadata: {name: web, namespace: shop}\nspec: {load: 1}", &cluster(Export::All, &["other"]));
+    assert!(matches!(elsewhere, Converted::NotExported(_)));
+    let leaving = report("metadata: {name: cluster, deletionTimestamp: now}\nspec: {load: 1}", &all);
+    assert!(matches!(leaving, Converted::NotExported(_)));
+}
+
 /// What a value becomes by its place alone can be far too much; each limit is one entry below its error.
 #[test]
 fn limits() {

@@ -20,7 +20,6 @@ use super::list::ListError;
 use super::plugin;
 use super::watch::EventError;
 use crate::config;
-use crate::index::Kind;
 use crate::source::status::ErrorReason;
 
 /// Most octets of an error's body, or of the namespace, that are read.
@@ -344,18 +343,6 @@ impl Chunks {
             all.extend_from_slice(&chunk);
         }
         Ok(all)
-    }
-}
-
-/// The collection's path, without a query.
-pub fn path(kind: Kind, namespace: Option<&str>) -> String {
-    let (group, plural) = match kind {
-        Kind::Service => ("/api/v1", "services"),
-        Kind::EndpointSlice => ("/apis/discovery.k8s.io/v1", "endpointslices"),
-    };
-    match namespace {
-        None => format!("{group}/{plural}"),
-        Some(namespace) => format!("{group}/namespaces/{namespace}/{plural}"),
     }
 }
 

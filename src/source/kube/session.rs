@@ -1,7 +1,7 @@
 //! One kind of one cluster: list it, watch it, and decide what each failure means.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Timing;
 use super::backoff::Backoff;
-use super::client::{Api, Failure, escape, path, refusal, shorten};
+use super::client::{Api, Failure, escape, refusal, shorten};
 use super::identity::{Identities, Identity};
 use super::list::{ListDecoder, ListHead};
+use super::resource::{Presence, Resource};
 use super::watch::{Event, EventKind, Lines};
 use crate::config::Namespaces;
 use crate::index::{Kind, Object, ObjectKey, Update};
@@ -100,6 +101,9 @@ impl Link {
 struct Subject<'l> {
     link: &'l Link,
     kind: Kind,
+    resource: &'static Resource,
+    /// Which of its versions the API has.
+    version: AtomicUsize,
     /// The trouble that was last logged, so that an outage is one line and not one for each try.
     trouble: Mutex<Option<ErrorReason>>,
     /// Problems of objects that were logged.
@@ -118,6 +122,10 @@ pub struct Session<'l> {
     relist_at: Instant,
     /// The versions at hand are good to watch from.
     listed: bool,
+    /// It was listed once. What the API does not have after that is not gone: the API is not what it should be.
+    known: bool,
+    /// The API does not have it, which was said.
+    missing: bool,
 }
 
 /// All namespaces, or one.
@@ -169,16 +177,14 @@ struct Gathered {
 
 impl<'l> Session<'l> {
     pub fn new(link: &'l Link, kind: Kind, asked: asks::Receiver<u64>) -> Session<'l> {
+        let resource = Resource::of(kind);
         let namespaces = match &link.feed.config.namespaces {
-            Namespaces::Only(list) if (1..=MAX_SCOPES).contains(&list.len()) => {
+            Namespaces::Only(list) if resource.is_namespaced && (1..=MAX_SCOPES).contains(&list.len()) => {
                 list.iter().cloned().map(Some).collect()
             }
             Namespaces::Only(_) | Namespaces::All => vec![None],
         };
-        let first = match kind {
-            Kind::Service => 0,
-            Kind::EndpointSlice => MAX_SCOPES,
-        };
+        let first = kind as usize * MAX_SCOPES;
         let now = Instant::now();
         let scopes = namespaces.into_iter().enumerate().map(|(i, namespace)| Scope {
             number: first + i,
@@ -188,12 +194,21 @@ impl<'l> Session<'l> {
         });
         Session {
             scopes: scopes.collect(),
-            subject: Subject { link, kind, trouble: Mutex::default(), told: Mutex::default() },
+            subject: Subject {
+                link,
+                kind,
+                resource,
+                version: AtomicUsize::new(0),
+                trouble: Mutex::default(),
+                told: Mutex::default(),
+            },
             asked,
             page: Some(link.timing().page),
             older: 0,
             relist_at: now,
             listed: false,
+            known: false,
+            missing: false,
         }
     }
 
@@ -209,6 +224,10 @@ impl<'l> Session<'l> {
             link.gate().await;
             let generation = link.api.generation();
             if let Err(failure) = self.list().await {
+                if !self.known && self.subject.lacks(&failure) {
+                    self.wait_for_it(&failure).await;
+                    continue;
+                }
                 // A list that is only due can wait while the watch goes on; not when it told that time went back.
                 self.listed &= !matches!(failure, Failure::TimeTravel { .. });
                 let wait = self.subject.failed(self.scopes[0].number, &failure, generation).await;
@@ -226,6 +245,33 @@ impl<'l> Session<'l> {
         }
     }
 
+    /// Nobody has installed it; who does is not kept waiting for long.
+    async fn wait_for_it(&mut self, failure: &Failure) {
+        let Subject { link, kind, .. } = self.subject;
+        link.backoff().heard(self.scopes[0].number);
+        link.feed.status.heard(link.feed.status.now());
+        if !self.missing {
+            self.missing = true;
+            link.feed.status.missing(kind, true);
+            let (cluster, plural) = (link.name(), self.subject.plural());
+            match self.subject.resource.presence {
+                Presence::Optional => {
+                    tracing::info!(cluster, kind = plural, "not read ({failure}); looked for now and then");
+                }
+                Presence::Always => tracing::warn!(
+                    cluster,
+                    kind = plural,
+                    "the API does not have this kind ({failure}): there are none of them until it is installed"
+                ),
+            }
+            link.tell(Update::Reset { kind, objects: Vec::new(), keep: Vec::new() }).await;
+        }
+        tokio::select! {
+            () = sleep(link.timing().missing) => {}
+            Ok(()) = self.asked.changed() => {}
+        }
+    }
+
     /// Lists all scopes, and only then tells anybody.
     async fn list(&mut self) -> Result<(), Failure> {
         let link = self.subject.link;
@@ -234,7 +280,7 @@ impl<'l> Session<'l> {
         let mut gathered = Gathered::default();
         let mut versions = Vec::with_capacity(self.scopes.len());
         for scope in &self.scopes {
-            let listed = self.subject.list(scope.namespace.as_ref(), self.page, &mut gathered).await;
+            let listed = self.subject.list_any_version(scope.namespace.as_ref(), self.page, &mut gathered).await;
             versions.push(listed.inspect_err(|failure| {
                 if failure.is_gone() {
                     self.page = None;
@@ -254,6 +300,10 @@ impl<'l> Session<'l> {
         self.relist_at = now + link.timing().relist.mul_f64(0.9 + 0.2 * random_share());
         self.subject.listed(!self.listed, objects, kept);
         self.listed = true;
+        self.known = true;
+        if std::mem::take(&mut self.missing) {
+            link.feed.status.missing(self.subject.kind, false);
+        }
         Ok(())
     }
 
@@ -326,10 +376,10 @@ impl Scope {
         let timing = link.timing();
         let target = format!(
             "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}{}",
-            path(subject.kind, self.namespace.as_ref().map(Label::as_str)),
+            subject.path(self.namespace.as_ref()),
             timing.watch.as_secs().max(1),
             escape(&self.version.0),
-            selector(subject.kind),
+            subject.resource.selector,
         );
         let mut chunks = link.api.get(&target, "a watch", timing.small).await?;
         link.confirm().await?;
@@ -410,10 +460,42 @@ fn is_lost(failure: &Failure, progress: &Progress, quiet: Duration, timing: &Tim
 
 impl Subject<'_> {
     fn plural(&self) -> &'static str {
-        match self.kind {
-            Kind::Service => "services",
-            Kind::EndpointSlice => "endpointslices",
+        self.resource.plural
+    }
+
+    fn version(&self) -> usize {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    fn path(&self, namespace: Option<&Label>) -> String {
+        self.resource.path(self.version(), namespace.map(Label::as_str))
+    }
+
+    /// Whether the failure says that there is no such kind for us, and it need not be.
+    fn lacks(&self, failure: &Failure) -> bool {
+        match (failure, self.resource.presence) {
+            (Failure::Status(refusal), Presence::Optional) => matches!(refusal.code, 403 | 404),
+            _ => false,
         }
+    }
+
+    /// Lists one scope, in the version of the group that the API has.
+    async fn list_any_version(
+        &self,
+        namespace: Option<&Label>,
+        page: Option<u32>,
+        gathered: &mut Gathered,
+    ) -> Result<Version, Failure> {
+        let versions = self.resource.versions.len();
+        for _ in 1..versions {
+            match self.list(namespace, page, gathered).await {
+                Err(Failure::Status(refusal)) if refusal.code == 404 => {
+                    self.version.store((self.version() + 1) % versions, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        self.list(namespace, page, gathered).await
     }
 
     /// Lists one scope to its last page.
@@ -426,14 +508,14 @@ impl Subject<'_> {
         let api = &self.link.api;
         let timing = api.timing();
         let end = Instant::now() + timing.list;
-        let path = path(self.kind, namespace.map(Label::as_str));
+        let path = self.path(namespace);
         let limit = page.map(|page| format!("&limit={page}")).unwrap_or_default();
         let mut token: Option<String> = None;
         let mut version: Option<String> = None;
         loop {
             let from = token.as_deref().map(|token| format!("&continue={}", escape(token))).unwrap_or_default();
             // No resourceVersion: the list is what the cluster holds now, not what a cache remembers.
-            let query = format!("{from}{limit}{}", selector(self.kind));
+            let query = format!("{from}{limit}{}", self.resource.selector);
             let target = format!("{path}?{}", query.trim_start_matches('&'));
             let mut chunks = api.get(&target, "a list", timing.read).await?;
             let mut decoder = ListDecoder::default();
@@ -461,10 +543,7 @@ impl Subject<'_> {
 
     /// A proxy can answer 200 with a list of something else.
     fn check(&self, head: &ListHead) -> Result<(), Failure> {
-        let expected = match self.kind {
-            Kind::Service => "ServiceList of v1",
-            Kind::EndpointSlice => "EndpointSliceList of discovery.k8s.io/v1",
-        };
+        let expected = self.resource.lists[self.version()];
         let got = format!("{} of {}", head.kind, head.api_version);
         if got == expected { Ok(()) } else { Err(Failure::Unexpected { expected, got: shorten(&got) }) }
     }
@@ -485,12 +564,14 @@ impl Subject<'_> {
         let converted = match self.kind {
             Kind::Service => slim::from_json(raw).map(|raw| convert::service(raw, config)),
             Kind::EndpointSlice => slim::from_json(raw).map(|raw| convert::slice(raw, config)),
+            Kind::ServiceLoad => slim::from_json(raw).map(|raw| convert::service_load(raw, config)),
+            Kind::ClusterLoad => slim::from_json(raw).map(|raw| convert::cluster_load(raw, config)),
         };
         let converted = converted.unwrap_or_else(|error| convert::undecodable(*error, config));
         match &converted {
             Converted::Object { object, left_out } => {
                 for problem in left_out {
-                    self.skipped(Some(key_of(object)), problem, "is left out of");
+                    self.skipped(Some(object.key()), problem, "is left out of");
                 }
             }
             Converted::NotExported(_) | Converted::Ignored(_) => {}
@@ -506,7 +587,7 @@ impl Subject<'_> {
             told.clear();
         }
         if told.insert((key.clone(), problem.clone())) {
-            let object = key.map_or("an object without a name".to_owned(), |k| format!("{}/{}", k.namespace, k.name));
+            let object = key.map_or("an object without a name".to_owned(), |key| key.to_string());
             tracing::warn!(cluster = self.link.name(), kind = self.plural(), object, "{problem}: {does} the object");
         }
     }
@@ -556,23 +637,6 @@ impl Subject<'_> {
         if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
             tracing::info!(cluster = self.link.name(), kind = self.plural(), "heard again");
         }
-    }
-}
-
-/// Slices of no Service say nothing that is answered with.
-fn selector(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Service => "",
-        Kind::EndpointSlice => "&labelSelector=kubernetes.io%2Fservice-name",
-    }
-}
-
-fn key_of(object: &Object) -> ObjectKey {
-    match object {
-        Object::Service(service) => {
-            ObjectKey { namespace: service.key.namespace.as_str().into(), name: service.key.name.as_str().into() }
-        }
-        Object::Slice(slice) => ObjectKey { namespace: slice.namespace.as_str().into(), name: slice.name.clone() },
     }
 }
 

@@ -201,7 +201,11 @@ impl Follower {
             objects: reading.slices.into_iter().map(Object::Slice).collect(),
             keep: of(Kind::EndpointSlice),
         };
-        for update in [services, slices] {
+        let (of_services, of_clusters) =
+            reading.loads.into_iter().map(Object::Load).partition(|load| load.kind() == Kind::ServiceLoad);
+        let loads = [(Kind::ServiceLoad, of_services), (Kind::ClusterLoad, of_clusters)];
+        let loads = loads.map(|(kind, objects)| Update::Reset { kind, objects, keep: of(kind) });
+        for update in [services, slices].into_iter().chain(loads) {
             self.feed.updates.send((self.feed.cluster, update)).await.map_err(|_| Closed)?;
         }
         self.feed.status.listed();

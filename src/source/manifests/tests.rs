@@ -240,6 +240,7 @@ struct World {
     /// Key and first port of each Service, as an index would have them.
     services: BTreeMap<String, u16>,
     slices: BTreeSet<String>,
+    loads: Vec<Object>,
 }
 
 impl World {
@@ -257,7 +258,8 @@ impl World {
             limits: Arc::new(limits()),
         };
         let task = tokio::spawn(run(path.to_owned(), feed, Memory::default()));
-        World { directory, updates, status, relist, stop, task, services: BTreeMap::new(), slices: BTreeSet::new() }
+        let (services, slices, loads) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        World { directory, updates, status, relist, stop, task, services, slices, loads }
     }
 
     fn with(files: &[(&str, &str)]) -> World {
@@ -289,7 +291,7 @@ impl World {
                 self.services.retain(|name, _| keep.contains(name));
                 self.services.extend(objects.into_iter().map(|object| match object {
                     Object::Service(service) => (service.key.to_string(), service.ports[0].number.get()),
-                    Object::Slice(slice) => panic!("{slice:?}"),
+                    other => panic!("{other:?}"),
                 }));
             }
             Kind::EndpointSlice => {
@@ -297,9 +299,10 @@ impl World {
                 self.slices.retain(|name| keep.contains(name));
                 self.slices.extend(objects.into_iter().map(|object| match object {
                     Object::Slice(slice) => slice.name.to_string(),
-                    Object::Service(service) => panic!("{service:?}"),
+                    other => panic!("{other:?}"),
                 }));
             }
+            Kind::ServiceLoad | Kind::ClusterLoad => self.loads.extend(objects),
         }
     }
 

@@ -1,0 +1,76 @@
+//! The kinds that are asked for, as the API has them.
+
+use crate::index::Kind;
+
+/// A kind's collection.
+pub struct Resource {
+    /// The path of each version of its group, the best one first.
+    pub versions: &'static [&'static str],
+    /// As it stands in the path.
+    pub plural: &'static str,
+    /// What a list of it is, in each version.
+    pub lists: &'static [&'static str],
+    /// A part of the query of lists and watches.
+    pub selector: &'static str,
+    /// Whether its objects are in namespaces.
+    pub is_namespaced: bool,
+    pub presence: Presence,
+}
+
+/// What it means that the API does not have a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Every API server has it: this is a failure.
+    Always,
+    /// Nobody has installed it, or nobody has given the right to read it, and nobody need do so.
+    Optional,
+}
+
+impl Resource {
+    pub fn of(kind: Kind) -> &'static Resource {
+        match kind {
+            Kind::Service => &Resource {
+                versions: &["/api/v1"],
+                plural: "services",
+                lists: &["ServiceList of v1"],
+                selector: "",
+                is_namespaced: true,
+                presence: Presence::Always,
+            },
+            Kind::EndpointSlice => &Resource {
+                versions: &["/apis/discovery.k8s.io/v1"],
+                plural: "endpointslices",
+                lists: &["EndpointSliceList of discovery.k8s.io/v1"],
+                // Slices of no Service say nothing that is answered with.
+                selector: "&labelSelector=kubernetes.io%2Fservice-name",
+                is_namespaced: true,
+                presence: Presence::Always,
+            },
+            Kind::ServiceLoad => &Resource {
+                versions: &["/apis/signpost.dev/v1alpha1"],
+                plural: "serviceloads",
+                lists: &["ServiceLoadList of signpost.dev/v1alpha1"],
+                selector: "",
+                is_namespaced: true,
+                presence: Presence::Optional,
+            },
+            Kind::ClusterLoad => &Resource {
+                versions: &["/apis/signpost.dev/v1alpha1"],
+                plural: "clusterloads",
+                lists: &["ClusterLoadList of signpost.dev/v1alpha1"],
+                selector: "",
+                is_namespaced: false,
+                presence: Presence::Optional,
+            },
+        }
+    }
+
+    /// The collection's path in one of its versions, without a query.
+    pub fn path(&self, version: usize, namespace: Option<&str>) -> String {
+        let (group, plural) = (self.versions[version], self.plural);
+        match namespace {
+            None => format!("{group}/{plural}"),
+            Some(namespace) => format!("{group}/namespaces/{namespace}/{plural}"),
+        }
+    }
+}
