@@ -287,6 +287,9 @@ impl<'t> Answering<'_, 't> {
         }
         let zone = if qtype == rtype::DS { self.table.zone_of_ds(query) } else { self.zone };
         match zone {
+            Some(zone) if self.table.refuses(self.table.zone_at(zone), self.vantage) => {
+                self.refuse(wire::Rcode::Refused, Some(ExtendedError::Prohibited))
+            }
             Some(zone) => self.resolve(self.table.zone_at(zone), query, qtype),
             None => self.refuse(wire::Rcode::Refused, Some(ExtendedError::NotAuthoritative)),
         }
@@ -392,8 +395,8 @@ impl<'t> Answering<'_, 't> {
             }
             let next = if qtype == rtype::DS { table.zone_of_ds(query) } else { table.zone(query) };
             match next {
-                Some(next) => zone = table.zone_at(next),
-                None => return Rcode::NoError,
+                Some(next) if !table.refuses(table.zone_at(next), self.vantage) => zone = table.zone_at(next),
+                Some(_) | None => return Rcode::NoError,
             }
         }
         Rcode::NoError
@@ -402,7 +405,7 @@ impl<'t> Answering<'_, 't> {
     /// RFC 2308: the SOA, with the time for which the negative answer holds as its TTL.
     fn negative(&mut self, zone: &Zone, query: &Query, owner: usize, ttl: u32) {
         let soa = zone.soa();
-        let pointer = pointer_to(owner + query.suffix_at(zone.label_count()));
+        let pointer = pointer_to(owner + query.suffix_at(zone.soa_label_count()));
         match self.writer.reserve_records(Section::Authority, soa.octet_count(), 1) {
             Some(target) => soa.write(target, pointer, ttl),
             None => self.writer.truncate(),

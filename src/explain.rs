@@ -345,6 +345,7 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
     let others = Others {
         ready: sight.candidates.iter().any(|c| is_taken(c) && c.ready),
         undrained: sight.candidates.iter().any(|c| is_taken(c) && c.weight > 0),
+        imported: sight.candidates.iter().any(|c| c.import && c.sight.is_some()),
     };
     // Of a question for the service's own name: pins and ports are not cut.
     let is_own =
@@ -404,11 +405,19 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
 struct Others {
     ready: bool,
     undrained: bool,
+    /// A ServiceImport.
+    imported: bool,
 }
 
 /// Why it stands where it stands.
 fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others) -> String {
     let Some(sight) = &candidate.sight else {
+        if candidate.import {
+            return "left out: a ServiceImport is for its own cluster's clients".to_owned();
+        }
+        if others.imported {
+            return "left out: this cluster's clients have its ServiceImport".to_owned();
+        }
         return "left out: only its own clients see it, as it is not of type LoadBalancer".to_owned();
     };
     let Some(band) = band else {
@@ -421,6 +430,9 @@ fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others
         };
     };
     let mut words = vec![format!("band {band}: {tier}")];
+    if candidate.import {
+        words.push("the addresses of its ServiceImport".to_owned());
+    }
     if sight.band.is_overloaded() {
         words.push("behind, for it is overloaded".to_owned());
     } else if candidate.shedding.overloaded {

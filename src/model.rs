@@ -236,6 +236,28 @@ impl Load {
     }
 }
 
+/// A ServiceExport of one cluster (MCS API): it offers the Service of its name to all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceExport {
+    pub key: ServiceKey,
+    /// When it was created, in the digits `yyyymmddhhmmss` of UTC; [`ServiceExport::UNDATED`]: not said.
+    pub since: u64,
+}
+
+impl ServiceExport {
+    pub const UNDATED: u64 = u64::MAX;
+}
+
+/// A ServiceImport of one cluster (MCS API), cut to what is answered with: at which addresses the cluster's own clients
+/// reach a service of all clusters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceImport {
+    pub key: ServiceKey,
+    /// `spec.ips`; none for a headless service.
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<Port>,
+}
+
 /// What an object of a cluster says of the load of one of its services, or of the cluster as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadReport {
@@ -272,6 +294,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Whether a controller makes EndpointSlices for it.
     pub has_selector: bool,
+    /// By the cluster's rule in the configuration. If not, a ServiceExport may still do it.
+    pub exported: bool,
     pub wishes: Wishes,
 }
 
@@ -324,6 +348,10 @@ pub struct Share {
     pub ready: bool,
     /// Only for a headless share: its ready endpoints, ordered by hostname, then by address.
     pub pods: Vec<Pod>,
+    /// It is in the zones of the schema `federation`.
+    pub exported: bool,
+    /// Since when it has a ServiceExport, as [`ServiceExport::since`].
+    pub offered: Option<u64>,
     pub wishes: Wishes,
 }
 
@@ -332,6 +360,8 @@ pub struct Share {
 pub struct Federated {
     pub key: ServiceKey,
     pub shares: Vec<Share>,
+    /// At which addresses of their own the clients of clusters reach it, in zones of the schema `mcs`; ordered by cluster.
+    pub imports: Vec<(ClusterId, Arc<ServiceImport>)>,
 }
 
 /// Whose answers a client gets.

@@ -173,9 +173,10 @@ fn answers_allocate_nothing() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in (0..=u8::MAX).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
-                let service = Federated { key: key("ns", "svc"), shares: shares(n) };
+                let service = Federated { key: key("ns", "svc"), shares: shares(n), imports: vec![] };
                 publisher.publish(&service.key, Some(&service));
-                let service = Federated { key: key("churn", &format!("s{}", n / 2)), shares: shares(n) };
+                let service =
+                    Federated { key: key("churn", &format!("s{}", n / 2)), shares: shares(n), imports: vec![] };
                 publisher.publish(&service.key, (n % 2 == 0).then_some(&service));
                 published.fetch_add(1, Ordering::Relaxed);
             }

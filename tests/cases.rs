@@ -40,6 +40,8 @@ struct File {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct World {
     world: String,
+    #[serde(default = "federation")]
+    schema: String,
     /// Keys of the zone example.com beside its name, schema and file, in YAML's flow style.
     #[serde(default)]
     zone: String,
@@ -108,6 +110,10 @@ struct Case {
     truncated: bool,
 }
 
+fn federation() -> String {
+    "federation".to_owned()
+}
+
 fn external() -> String {
     "external".to_owned()
 }
@@ -152,7 +158,7 @@ impl World {
         let write = |name: &str, text: &str| fs::write(directory.join(name), text).expect("the folder is ours");
         write("example.com.zone", &format!("{ZONE_FILE}{}", self.records));
         let mut config =
-            format!("zones:\n- {{name: {ZONE}, schema: federation, file: example.com.zone, {}}}\n", self.zone);
+            format!("zones:\n- {{name: {ZONE}, schema: {}, file: example.com.zone, {}}}\n", self.schema, self.zone);
         for (name, text) in &self.other_zones {
             write(&format!("{name}.zone"), text);
             writeln!(config, "- {{name: {name}, schema: static, file: {name}.zone}}").expect("a String takes all");
@@ -208,14 +214,15 @@ impl World {
         let Source::Manifests { directory } = &cluster.source else { panic!("a world has only manifests") };
         let reading = manifests::read(directory, cluster, &config.limits);
         assert!(reading.problems.is_empty(), "{}: {:?}", self.world, reading.problems);
-        let services = reading.services.into_iter().map(Object::Service).collect();
-        let slices = reading.slices.into_iter().map(Object::Slice).collect();
-        fill(index, id, services, slices);
+        let services = reading.services.into_iter().map(Object::Service);
+        let slices = reading.slices.into_iter().map(Object::Slice);
+        fill(index, id, services.chain(slices).chain(reading.others).collect());
     }
 }
 
-fn fill(index: &mut Index, id: ClusterId, services: Vec<Object>, slices: Vec<Object>) {
-    for (kind, objects) in [(Kind::Service, services), (Kind::EndpointSlice, slices)] {
+fn fill(index: &mut Index, id: ClusterId, objects: Vec<Object>) {
+    for kind in Kind::ALL {
+        let objects = objects.iter().filter(|object| object.kind() == kind).cloned().collect();
         index.apply(id, Update::Reset { kind, objects, keep: Vec::new() }, Moment::default());
     }
 }
@@ -223,7 +230,7 @@ fn fill(index: &mut Index, id: ClusterId, services: Vec<Object>, slices: Vec<Obj
 /// The same objects as the items of an API server's lists: JSON, without apiVersion and kind.
 fn read_api(index: &mut Index, config: &Config, id: ClusterId, manifests: &str) {
     let cluster = config.cluster(id);
-    let (mut services, mut slices) = (Vec::new(), Vec::new());
+    let mut objects = Vec::new();
     // YAML 1.2 booleans only, or the namespace `n` would be false.
     let options = serde_saphyr::options! { strict_booleans: true };
     let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple_with_options(manifests, options).expect("YAML");
@@ -232,21 +239,23 @@ fn read_api(index: &mut Index, config: &Config, id: ClusterId, manifests: &str) 
         object.remove("apiVersion");
         let kind = object.remove("kind").expect("a kind");
         let json = serde_json::to_vec(&document).expect("JSON");
-        let (converted, list) = match kind.as_str() {
-            Some("Service") => (slim::from_json(&json).map(|raw| convert::service(raw, cluster)), &mut services),
-            Some("EndpointSlice") => (slim::from_json(&json).map(|raw| convert::slice(raw, cluster)), &mut slices),
+        let converted = match kind.as_str() {
+            Some("Service") => slim::from_json(&json).map(|raw| convert::service(raw, cluster)),
+            Some("EndpointSlice") => slim::from_json(&json).map(|raw| convert::slice(raw, cluster)),
+            Some("ServiceExport") => slim::from_json(&json).map(|raw| convert::service_export(raw, cluster)),
+            Some("ServiceImport") => slim::from_json(&json).map(|raw| convert::service_import(raw, cluster)),
             _ => panic!("{kind} in a world"),
         };
         match converted.unwrap_or_else(|error| panic!("{error:?}")) {
             Converted::Object { object, left_out } => {
                 assert!(left_out.is_empty(), "{left_out:?}");
-                list.push(object);
+                objects.push(object);
             }
             Converted::NotExported(_) | Converted::Ignored(_) => {}
             Converted::Malformed { key, problem } => panic!("{key:?}: {problem}"),
         }
     }
-    fill(index, id, services, slices);
+    fill(index, id, objects);
 }
 
 impl Case {

@@ -32,7 +32,7 @@ fn state(n: u16) -> Vec<Share> {
 }
 
 fn federated(name: &str, shares: Vec<Share>) -> Federated {
-    Federated { key: key("ns", name), shares }
+    Federated { key: key("ns", name), shares, imports: vec![] }
 }
 
 /// A reader's view of the world: answers as sorted octets of their records.
@@ -140,10 +140,15 @@ fn an_answer_is_one_state_and_never_a_mix() {
             let other = Federated {
                 key: key(if n.is_multiple_of(2) { "ns" } else { "other" }, &name),
                 shares: vec![load_balancer(n % 3, "10.0.0.1", &[&format!("104.7.{}.{}", n / 250, n % 250)])],
+                imports: vec![],
             };
             publisher.publish(&other.key, (!n.is_multiple_of(5)).then_some(&other));
             // What was published some time ago goes.
-            let old = Federated { key: key("other", &format!("churn-{}", (n + 501) % CHURNED)), shares: vec![] };
+            let old = Federated {
+                key: key("other", &format!("churn-{}", (n + 501) % CHURNED)),
+                shares: vec![],
+                imports: vec![],
+            };
             publisher.publish(&old.key, n.is_multiple_of(3).then_some(&old));
             if n.is_multiple_of(100) {
                 let services = [federated("watched", state(n / 100 % 3)), fixed.clone(), other];

@@ -111,6 +111,8 @@ impl Federation {
         let converted = match kind {
             Kind::Service => slim::from_json(json).map(|raw| convert::service(raw, cluster)),
             Kind::EndpointSlice => slim::from_json(json).map(|raw| convert::slice(raw, cluster)),
+            Kind::ServiceExport => slim::from_json(json).map(|raw| convert::service_export(raw, cluster)),
+            Kind::ServiceImport => slim::from_json(json).map(|raw| convert::service_import(raw, cluster)),
             Kind::ServiceLoad => slim::from_json(json).map(|raw| convert::service_load(raw, cluster)),
             Kind::ClusterLoad => slim::from_json(json).map(|raw| convert::cluster_load(raw, cluster)),
         };
@@ -320,6 +322,13 @@ fn object(kind: Kind, namespace: &str, name: &str, address: &str, odd: usize) ->
                 "status": {"loadBalancer": {"ingress": if odd == 5 { json!("all") } else { json!(ingress) }}},
             })
         }
+        Kind::ServiceExport => json!({
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": "0000-00-00T00:00:00Z"},
+        }),
+        Kind::ServiceImport => json!({
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"type": "ClusterSetIP", "ips": [address], "ports": [{"name": "http", "port": odd}]},
+        }),
         Kind::ServiceLoad | Kind::ClusterLoad => json!({
             "metadata": {"name": if odd == 1 { "cluster" } else { name }, "namespace": namespace},
             "spec": {"load": if odd == 2 { json!("NaN") } else { json!(1) }, "validForSeconds": odd},
@@ -339,11 +348,14 @@ fn object(kind: Kind, namespace: &str, name: &str, address: &str, odd: usize) ->
     }
 }
 
+/// All that it can say and that names depend on.
+const KINDS: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::ServiceExport, Kind::ServiceImport];
+
 #[test]
 fn whatever_it_says_others_names_stay_as_they_are() {
     let (mut calm, mut harmed) = (Federation::new(), Federation::new());
     let mut said = 0;
-    for kind in [Kind::Service, Kind::EndpointSlice] {
+    for kind in KINDS {
         for (n, namespace) in NAMESPACES.iter().enumerate() {
             for (m, name) in NAMES.iter().enumerate() {
                 for odd in 0..8 {
@@ -365,14 +377,14 @@ fn whatever_it_says_others_names_stay_as_they_are() {
 
     // What is no object at all.
     for text in ["", "null", "[]", "{}", "{\"metadata\": null}", "{\"metadata\": {\"name\": 5}}", "\u{0}", "{\"a\":"] {
-        for kind in [Kind::Service, Kind::EndpointSlice] {
+        for kind in KINDS {
             harmed.say(EVIL, kind, text.as_bytes());
         }
     }
     same_answers(&mut calm, &mut harmed).unwrap_or_else(|difference| panic!("{difference}"));
 
     // That all of it is deleted, what others have too; and a list of nothing.
-    for kind in [Kind::Service, Kind::EndpointSlice] {
+    for kind in KINDS {
         for (namespace, name) in NAMESPACES.iter().flat_map(|namespace| NAMES.map(|name| (*namespace, name))) {
             let key = signpost::index::ObjectKey { namespace: namespace.into(), name: name.into() };
             harmed.apply(EVIL, Update::Delete(kind, key));

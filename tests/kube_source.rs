@@ -645,3 +645,50 @@ async fn loads_that_may_not_be_read_are_not_needed() {
     assert_eq!(world.status.errors(ErrorReason::Forbidden), 0);
     world.stop().await;
 }
+
+/// With a zone of the schema `mcs`, or what its exports are asked for by.
+#[tokio::test]
+async fn the_kinds_of_the_mcs_api() {
+    let api = api().await;
+    let mut world = World::start_with(&api, timing(), Arc::default(), |cluster| cluster.mcs = true).await;
+    for kind in [Kind::ServiceExport, Kind::ServiceImport] {
+        world.until("none, so that it need not be waited for", |w| w.resets.get(&kind) == Some(&1)).await;
+        world.until("missed", |w| w.status.is_missing(kind)).await;
+        assert!(world.known[&kind].is_empty());
+    }
+    let named = |name: &str| json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"ips": ["10.1.2.3"]}});
+    for kind in [Kind::ServiceExport, Kind::ServiceImport] {
+        api.put(kind, named("web"));
+        // An API server that has the older version of the group alone.
+        api.install(kind, true);
+        world.until("listed", |w| w.known[&kind].len() == 1).await;
+        api.put(kind, named("other"));
+        world.until("watched", |w| w.known[&kind].len() == 2).await;
+        api.delete(kind, "ns", "web");
+        world.until("and gone", |w| w.known[&kind].len() == 1).await;
+        assert!(!world.status.is_missing(kind));
+    }
+    let mut leaving = named("other");
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    api.put(Kind::ServiceExport, leaving);
+    world.until("what is being deleted is gone", |w| w.known[&Kind::ServiceExport].is_empty()).await;
+    assert!(ErrorReason::ALL.iter().all(|&reason| world.status.errors(reason) == 0), "none of this is a failure");
+    world.stop().await;
+}
+
+/// The right to read what the configuration asks for is needed.
+#[tokio::test]
+async fn exports_that_may_not_be_read_are_a_failure() {
+    let api = api().await;
+    api.install(Kind::ServiceExport, true);
+    for _ in 0..3 {
+        api.fault(Ask::List(Kind::ServiceExport), Fault::Status(403, "", status(403, "no right")));
+    }
+    let change = |cluster: &mut config::Cluster| cluster.export = config::Export::ServiceExport;
+    let mut world = World::start_with(&api, timing(), Arc::default(), change).await;
+    world.until("told", |w| w.status.errors(ErrorReason::Forbidden) == 3).await;
+    assert!(!world.known.contains_key(&Kind::ServiceExport) && !world.status.is_missing(Kind::ServiceExport));
+    world.until("listed when it may be", |w| w.known.contains_key(&Kind::ServiceExport)).await;
+    assert_eq!(api.count(Ask::List(Kind::ServiceImport)), 0, "nobody needs these without a zone for them");
+    world.stop().await;
+}

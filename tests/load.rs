@@ -39,7 +39,7 @@ fn load(world: &mut World, plain: bool, shedding: [Shedding; 4]) {
         let wishes = Wishes { weight, ..Wishes::default() };
         Share { wishes, ..load_balancer(n as u16, &format!("10.{n}.0.1"), &[&format!("104.0.0.{n}")]) }
     };
-    let service = Federated { key: key("ns", "svc"), shares: (0..4).map(share).collect() };
+    let service = Federated { key: key("ns", "svc"), shares: (0..4).map(share).collect(), imports: vec![] };
     world.publisher.publish_shedding(&service.key, Some(&service), |id| shedding[id.index()]);
 }
 
@@ -205,7 +205,7 @@ proptest! {
         let build = |loaded: bool| {
             let mut world = World::new(federation.config(), &federation.zone_file()).synced();
             for (n, (key, shares)) in federation.services.iter().enumerate() {
-                let service = Federated { key: key.clone(), shares: shares.clone() };
+                let service = Federated { key: key.clone(), shares: shares.clone(), imports: vec![] };
                 let shedding = |id: ClusterId| if loaded { all[n][id.index()] } else { CALM };
                 world.publisher.publish_shedding(key, Some(&service), shedding);
             }

@@ -49,7 +49,7 @@ impl Simulation {
         config.zones[0].external_mode = Mode::Nearest { spare: 0 };
         let world = World::new(config, ZONE_FILE).synced();
         let share = |n: u16| load_balancer(n, "10.0.0.1", &[&format!("104.0.0.{n}")]);
-        let service = Federated { key: key("ns", "svc"), shares: (0..3).map(share).collect() };
+        let service = Federated { key: key("ns", "svc"), shares: (0..3).map(share).collect(), imports: vec![] };
         let mut random = Random::new(3);
         // All answers begin at home, and end at different times.
         let resolvers =

@@ -4,14 +4,15 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, Record};
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
 use signpost::answer::Transport;
-use signpost::config::{Cluster, Mode};
-use signpost::model::{Federated, ServiceKey, Share, View, Wishes};
+use signpost::config::{Cluster, Families, Mode, Schema, Zone};
+use signpost::model::{ClusterAddress, ClusterId, Federated, ServiceImport, ServiceKey, Share, View, Wishes};
 use signpost::table::Publisher;
 use signpost::zonefile;
 use support::ask::{Ask, render, text};
@@ -269,7 +270,7 @@ proptest! {
                     let config = world.config.clone();
                     let fill = |table: &mut Publisher| {
                         for (key, shares) in &state {
-                            let service = Federated { key: key.clone(), shares: shares.clone() };
+                            let service = Federated { key: key.clone(), shares: shares.clone(), imports: vec![] };
                             table.publish(key, Some(&service));
                         }
                     };
@@ -358,5 +359,119 @@ fn equal_candidates_are_drawn_equally() {
     assert!(chi_squared(&orders) < 25.7, "5 degrees of freedom: {orders:?}");
     for counts in [first, last, within] {
         assert!(chi_squared(&counts) < 37.4, "11 degrees of freedom: {counts:?}");
+    }
+}
+
+/// For each service and each of up to five clusters: by which rule its share is exported, since when a ServiceExport offers
+/// it, and whether there is a ServiceImport.
+type Choices = Vec<Vec<(bool, Option<u64>, bool)>>;
+
+fn choices() -> impl Strategy<Value = Choices> {
+    let choice = (any::<bool>(), prop::option::of(1u64..4), prop::bool::weighted(0.2));
+    prop::collection::vec(prop::collection::vec(choice, 5), SERVICES.len())
+}
+
+/// The address of a ServiceImport, which tells by its second number whose clients it is for.
+fn import_of(s: usize, c: usize, key: &ServiceKey) -> ServiceImport {
+    let address = std::net::Ipv6Addr::new(0xfd10, c as u16, 0, 0, 0, 0, s as u16, 0x100);
+    ServiceImport { key: key.clone(), addresses: vec![address.into()], ports: vec![port("import", 7)] }
+}
+
+fn exports_decide(federation: &Federation, choices: &Choices) -> Result<(), TestCaseError> {
+    let mut config = federation.config();
+    config.zones.push(Zone { schema: Schema::Mcs, families: Families::Any, ..zone("clusterset.local") });
+    let mut world = World::new(config, &federation.zone_file()).synced();
+    // What the zone of the schema `federation` should not be told apart from.
+    let mut plain = World::new(federation.config(), &federation.zone_file()).synced();
+    let mut services = Vec::new();
+    for (s, of_service) in choices.iter().enumerate() {
+        let key = service_key(s);
+        let shares = federation.services.get(&key).cloned().unwrap_or_default();
+        let chosen = |share: Share| {
+            let (exported, offered, _) = of_service[share.cluster.index()];
+            Share { exported, offered, ..share }
+        };
+        let shares: Vec<Share> = shares.into_iter().map(chosen).collect();
+        let clusters = 0..federation.clusters.len();
+        let imports = clusters.filter(|&c| of_service[c].2);
+        let imports = imports.map(|c| (ClusterId(c as u16), Arc::new(import_of(s, c, &key)))).collect();
+        let exported: Vec<Share> = shares.iter().filter(|share| share.exported).cloned().collect();
+        if !exported.is_empty() {
+            plain.publish(key.clone(), exported);
+        }
+        let service = Federated { key: key.clone(), shares, imports };
+        world.publisher.publish(&key, Some(&service));
+        services.push(service);
+    }
+    for view in federation.views() {
+        for name in names(federation.clusters.len()) {
+            for qtype in [1, 28, 33] {
+                let ask = Ask::new(&format!("{name}.{ZONE}"), qtype).tcp();
+                let [seen, expected] = [&mut world, &mut plain].map(|world| ask.send(world, view));
+                let sets = |message: &Message| {
+                    let all = message.answers.iter().chain(&message.authorities).chain(&message.additionals);
+                    (message.metadata.response_code, all.map(text).collect::<BTreeSet<_>>())
+                };
+                prop_assert_eq!(sets(&seen), sets(&expected), "{} {}", name, qtype);
+            }
+        }
+        for (s, service) in services.iter().enumerate() {
+            let own = |c: usize| view == View::Internal(ClusterId(c as u16));
+            let name = format!("{}.{}.svc.clusterset.local", service.key.name, service.key.namespace);
+            let labels: Vec<&str> = PORTS.iter().copied().filter(|port| !port.is_empty()).collect();
+            let ports = labels.iter().flat_map(|port| ["_tcp", "_udp"].map(|p| (format!("_{port}.{p}.{name}"), 33)));
+            let clusters = federation.clusters.iter().map(|c| (format!("{}.{name}", c.name), 1));
+            let hosts = federation.clusters.iter().map(|c| (format!("{}.{}.{name}", HOSTS[0], c.name), 1));
+            let asked =
+                [(name.clone(), 1), (name.clone(), 28), (name.clone(), 33), (format!("_import._tcp.{name}"), 33)];
+            for (asked, qtype) in asked.into_iter().chain(ports).chain(clusters.clone()).chain(hosts) {
+                let message = Ask::new(&asked, qtype).tcp().send(&mut world, view);
+                origins(&message, view, &federation.clusters)?;
+                let seen = render(&message);
+                if view == View::External {
+                    prop_assert_eq!(message.metadata.response_code, ResponseCode::Refused, "{}", seen);
+                    prop_assert!(message.answers.is_empty() && message.authorities.is_empty(), "{}", seen);
+                    continue;
+                }
+                let import = service.imports.iter().find(|(c, _)| own(c.index()));
+                if let (Some((_, import)), true) = (import, asked == name) {
+                    let got: Vec<IpAddr> = message.answers.iter().filter_map(address).collect();
+                    prop_assert_eq!(&got, if qtype == 28 { &import.addresses[..] } else { &[] }, "{}", seen);
+                }
+                if qtype != 33 && import.is_none() {
+                    // From shares that are offered, of which none is lost where all are of one type.
+                    for got in message.answers.iter().filter_map(address) {
+                        let offered = service.shares.iter().filter(|share| share.offered.is_some());
+                        let from = |share: &Share| {
+                            let inner = match &share.cluster_address {
+                                ClusterAddress::Virtual(list) => list.contains(&got),
+                                ClusterAddress::Headless => false,
+                            };
+                            let pods = share.pods.iter().any(|pod| pod.addresses.contains(&got));
+                            inner || pods || share.ingress.contains(&got)
+                        };
+                        prop_assert!(offered.clone().any(from), "{got} of {s}: {seen}");
+                    }
+                }
+                if clusters.clone().any(|(cluster, _)| cluster == asked) {
+                    prop_assert!(message.answers.is_empty(), "{}", seen);
+                }
+                for srv in message.answers.iter().filter(|_| qtype == 33) {
+                    let target = srv.data.to_string().rsplit(' ').next().unwrap_or_default().to_ascii_lowercase();
+                    prop_assert!(target.ends_with(&format!("{name}.")), "{}", seen);
+                    prop_assert!(asked != name, "{}", seen);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(Cases { cases: 24, max_shrink_time: 15_000, ..Cases::default() })]
+
+    #[test]
+    fn exports_decide_what_is_in_which_zone(federation in federations(), choices in choices()) {
+        exports_decide(&federation, &choices)?;
     }
 }

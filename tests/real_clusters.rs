@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
-use common::cluster::{Cluster, workload};
+use common::cluster::{Cluster, built, workload};
 use common::dig::{Dig, addresses};
 use common::proxy::SilentProxy;
 use common::shared::{Shared, Turn};
@@ -373,4 +373,73 @@ fn the_recipe(cluster: &Cluster) {
     }
     let measured = cluster.kubectl(&["get", "serviceload", "cart", "-n", "load", "-o", "jsonpath={.spec.measuredAt}"]);
     assert!(measured.ends_with('Z'), "{measured}");
+}
+
+/// With the CRDs of the module sigs.k8s.io/mcs-api, which come when all is running.
+#[test]
+fn service_exports_and_imports_of_the_mcs_api() {
+    let clusters = federation();
+    let crds = ["serviceexports", "serviceimports"].map(|plural| {
+        let path = built().join(format!("mcs-crds/multicluster.x-k8s.io_{plural}.yaml"));
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}: run `make testbed`", path.display()))
+    });
+    for (cluster, ingress) in clusters[..2].iter().zip(INGRESS) {
+        publish(cluster, "mcs", "cart", ingress);
+    }
+    let setup = Setup { mcs: true, ..Setup::new(clusters[..2].iter().map(direct).collect()) };
+    let signpost = Signpost::start(&setup);
+    let (external, internal) = (Dig::at(signpost.ports.external), Dig::at(signpost.ports.internal));
+    // What the 2015 design asks for goes on meanwhile.
+    shows(&external, &format!("cart.mcs.{ZONE}"), &INGRESS[..2], SHOWS);
+    let name = "cart.mcs.svc.clusterset.local";
+    assert_eq!(status(&internal, name), Ok(code("NXDOMAIN", &[])));
+    let page = || http_get(signpost.ports.admin, "/metrics").expect("the admin address answers");
+    let missing = |n: u8| {
+        let line = |kind| format!("signpost_kind_missing{{cluster=\"cluster-1\",kind=\"{kind}\"}} {n}");
+        let page = page();
+        let found = ["serviceexport", "serviceimport"].map(line).iter().all(|line| page.contains(line.as_str()));
+        if found { Ok(()) } else { Err(page) }
+    };
+    missing(1).expect("both are missing");
+    let warnings = |of: &str| signpost.log().lines().filter(|l| l.contains("WARN") && l.contains(of)).count();
+    assert_eq!([warnings("serviceexports"), warnings("serviceimports")], [2, 2], "one for each cluster and kind");
+
+    for cluster in &clusters[..2] {
+        crds.iter().for_each(|crd| cluster.apply(crd));
+    }
+    // One in each version, of which each cluster has both.
+    for (cluster, version) in clusters.iter().zip(["v1alpha1", "v1beta1"]) {
+        let export = format!(
+            "apiVersion: multicluster.x-k8s.io/{version}\nkind: ServiceExport\nmetadata: {{name: cart, namespace: mcs}}\n"
+        );
+        wait_for("the kind is there", SHOWS, || cluster.try_apply(&export));
+    }
+    let own = clusters[0].kubectl(&["-n", "mcs", "get", "service", "cart", "-o", "jsonpath={.spec.clusterIP}"]);
+    let ordered: Vec<IpAddr> = [&own, INGRESS[1]].map(|a| a.parse().unwrap()).to_vec();
+    wait_for("both exports", FOUND, || same(internal.addresses(name, "A")?, ordered.clone()));
+    missing(0).expect("both kinds are there");
+    assert_eq!(status(&external, name), Ok(code("REFUSED", &[18])));
+    let data = |name: &str, kind: &str| internal.ask(name, kind).map(|reply| reply.data());
+    assert_eq!(data("dns-version.clusterset.local", "TXT"), Ok(vec!["\"1.0.0\"".to_owned()]));
+    assert_eq!(data(&format!("_client._tcp.{name}"), "SRV"), Ok(vec![format!("0 100 2379 {name}.")]));
+    assert_eq!(status(&internal, &format!("cluster-1.{name}")), Ok(code("NXDOMAIN", &[])));
+
+    let import = "apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceImport\n\
+                  metadata: {name: cart, namespace: mcs}\n\
+                  spec: {type: ClusterSetIP, ips: [10.200.0.7], ports: [{name: client, port: 2379, protocol: TCP}]}\n";
+    clusters[0].apply(import);
+    shows(&internal, name, &["10.200.0.7"], SHOWS);
+    clusters[0].kubectl(&["-n", "mcs", "delete", "serviceimport", "cart"]);
+    shows(&internal, name, &[&own, INGRESS[1]], SHOWS);
+    for cluster in &clusters[..2] {
+        cluster.kubectl(&["-n", "mcs", "delete", "serviceexport", "cart"]);
+    }
+    wait_for("nothing is exported", SHOWS, || same(status(&internal, name)?, code("NXDOMAIN", &[])));
+    shows(&external, &format!("cart.mcs.{ZONE}"), &INGRESS[..2], SHOWS);
+    for (cluster, kind) in clusters[..2].iter().flat_map(|c| ["serviceexports", "serviceimports"].map(|kind| (c, kind)))
+    {
+        // Other tests, and other runs of this one, begin without them.
+        cluster.kubectl(&["delete", "crd", &format!("{kind}.multicluster.x-k8s.io")]);
+    }
+    signpost.stop();
 }

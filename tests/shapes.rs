@@ -368,6 +368,8 @@ fn a_headless_service_of_66_000_pods() {
         ports: vec![],
         ready: true,
         pods,
+        exported: true,
+        offered: None,
         wishes: Wishes::default(),
         hostnames: vec![],
         most_ttl: None,

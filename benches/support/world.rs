@@ -59,6 +59,7 @@ impl World {
             ingress: vec![self.ingress(cluster, number).into()],
             ports: ports(number, |(_, port, _)| port),
             has_selector: true,
+            exported: true,
             wishes: Wishes::default(),
             hostnames: vec![],
         }

@@ -14,13 +14,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Cluster, Config, Export, Namespaces, Schema, Source};
-use crate::index::{Changes, Held, Index, Kind, SlicePolicy, Update};
+use crate::config::{Cluster, Config, Export, Namespaces, Source};
+use crate::index::{Changes, Held, Index, Kind, Policy, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Subject};
 use crate::metrics::{ClusterSample, FederationGauges, LoadSample};
 use crate::model::{ClusterId, Federated, Moment, ServiceKey};
-use crate::source::Message;
 use crate::source::status::{ErrorReason, Reason, Status};
+use crate::source::{self, Message};
 use crate::table::{Atlas, Cartographer, Note, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
@@ -151,9 +151,24 @@ fn slice_policy(source: &Source) -> SlicePolicy {
     }
 }
 
+/// How a cluster's index is to understand what its source says.
+fn policy(cluster: &Cluster) -> Policy {
+    let kinds = source::kinds(cluster);
+    Policy {
+        slices: slice_policy(&cluster.source),
+        by_export: cluster.export == Export::ServiceExport,
+        exports: kinds.contains(&Kind::ServiceExport),
+        imports: kinds.contains(&Kind::ServiceImport),
+    }
+}
+
 /// Whether a source can go on unchanged.
 pub fn same_source(old: &Cluster, new: &Cluster) -> bool {
-    old.name == new.name && old.source == new.source && old.export == new.export && old.namespaces == new.namespaces
+    old.name == new.name
+        && old.source == new.source
+        && old.export == new.export
+        && old.namespaces == new.namespaces
+        && old.mcs == new.mcs
 }
 
 /// Whether everything that `old` was allowed to say, `new` is allowed to say too. Where its objects come from may have
@@ -170,8 +185,7 @@ fn may_say_all_of(new: &Cluster, old: &Cluster) -> bool {
 }
 
 pub fn new_index(config: &Config) -> Index {
-    Index::new(config.clusters.iter().map(|cluster| slice_policy(&cluster.source)).collect())
-        .limited(config.limits.objects_per_cluster)
+    Index::new(config.clusters.iter().map(policy).collect()).limited(config.limits.objects_per_cluster)
 }
 
 impl Federation {
@@ -543,7 +557,7 @@ pub fn retire(retired: Retired) {
 
 /// Clients hold answers for as long as the longest TTL.
 fn rules(config: &Config) -> Rules {
-    let ttl = config.zones.iter().filter(|zone| zone.schema == Schema::Federation).map(|zone| zone.ttl).max();
+    let ttl = config.zones.iter().filter(|zone| zone.schema.has_services()).map(|zone| zone.ttl).max();
     Rules::new(Duration::from_secs(ttl.unwrap_or(1).into()))
 }
 

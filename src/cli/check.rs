@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::app;
-use crate::config::{Config, Source};
+use crate::config::{Config, Schema, Source};
 use crate::index::{Index, Kind, Object, Update};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, Share};
 use crate::names::{Name, service_name};
@@ -123,17 +123,38 @@ pub(super) fn fill(index: &mut Index, cluster: ClusterId, reading: source::manif
     for (kind, objects) in [(Kind::EndpointSlice, slices), (Kind::Service, services)] {
         index.apply(cluster, Update::Reset { kind, objects, keep: Vec::new() }, Moment::default());
     }
+    // Of both there may be none.
+    for kind in [Kind::ServiceExport, Kind::ServiceImport] {
+        index.apply(cluster, Update::Reset { kind, objects: Vec::new(), keep: Vec::new() }, Moment::default());
+    }
+    for object in reading.others.into_iter().filter(|object| !object.kind().is_load()) {
+        index.apply(cluster, Update::Apply(object), Moment::default());
+    }
 }
 
 /// One line for each service and zone: the name, and what each cluster contributes.
 fn names(config: &Config, services: &[Federated], out: &mut impl Write) -> io::Result<()> {
-    let federations = config.zones.iter().filter(|zone| zone.schema == crate::config::Schema::Federation);
-    for zone in federations {
+    for zone in config.zones.iter().filter(|zone| zone.schema.has_services()) {
+        let mcs = zone.schema == Schema::Mcs;
+        let apex = if mcs { zone.name.child(b"svc") } else { Ok(zone.name.clone()) };
+        let is_in = |share: &&Share| if mcs { share.offered.is_some() } else { share.exported };
+        let services = services
+            .iter()
+            .filter(|service| service.shares.iter().any(|share| is_in(&share)) || mcs && !service.imports.is_empty());
+        let services: Vec<&Federated> = services.collect();
         writeln!(out, "zone {} serves {} service(s):", zone.name, services.len())?;
         for service in services {
-            let Ok(name) = service_name(&service.key.name, &service.key.namespace, &zone.name) else { continue };
+            let Some(Ok(name)) =
+                apex.as_ref().ok().map(|apex| service_name(&service.key.name, &service.key.namespace, apex))
+            else {
+                continue;
+            };
             writeln!(out, "  {name}")?;
-            for share in &service.shares {
+            for (cluster, import) in service.imports.iter().filter(|(_, import)| mcs && !import.addresses.is_empty()) {
+                let addresses = import.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+                writeln!(out, "    {}: imported for its own clients as {addresses}", config.cluster(*cluster).name)?;
+            }
+            for share in service.shares.iter().filter(is_in) {
                 let cluster = config.cluster(share.cluster);
                 let external = Ingress::of(share, cluster).published;
                 writeln!(out, "    {}: {}", cluster.name, contribution(share, &external))?;

@@ -123,7 +123,7 @@ pub enum Fault {
     ZoneLabels(String),
     #[error("the zone {name} is already zones[{first}]")]
     DuplicateZone { name: String, first: usize },
-    #[error("a zone with the schema `federation` needs at least one cluster; `static` zones need none")]
+    #[error("a zone whose schema is not `static` needs at least one cluster")]
     NoClusters,
     #[error("only the mode nearest has spare addresses, and neither externalMode nor internalMode is that")]
     SpareOfNone,
@@ -144,8 +144,6 @@ pub enum Fault {
     DuplicateSource { first: usize },
     #[error("exactly one of `manifests`, `kubeconfig` and `inCluster: true` is needed, found {}", found(.0))]
     Sources(Vec<&'static str>),
-    #[error("`serviceExport` is not possible yet: use `loadBalancer`, `annotated` or `all`")]
-    ServiceExport,
     #[error("an empty list would export nothing; leave the key out to export all namespaces")]
     NoNamespaces,
 

@@ -120,6 +120,8 @@ pub enum Mode {
 pub enum Schema {
     /// `<service>.<namespace>.<zone>`
     Federation,
+    /// `<service>.<namespace>.svc.<zone>`, as the MCS DNS specification has it; for clients inside clusters only.
+    Mcs,
     /// Static data only.
     Static,
 }
@@ -147,6 +149,18 @@ pub struct Cluster {
     pub namespaces: Namespaces,
     /// Of its addresses beside those of others that are as near; 0: drained, unless all are.
     pub weight: u16,
+    /// There is a zone of the schema `mcs`, for which its ServiceExports and ServiceImports are read.
+    pub mcs: bool,
+}
+
+impl Schema {
+    /// Whether services have names in the zone.
+    pub fn has_services(self) -> bool {
+        match self {
+            Schema::Federation | Schema::Mcs => true,
+            Schema::Static => false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +207,7 @@ impl Cluster {
             export: Export::All,
             namespaces: Namespaces::All,
             weight: DEFAULT_WEIGHT,
+            mcs: false,
         }
     }
 }
@@ -217,6 +232,8 @@ pub enum Export {
     LoadBalancer,
     /// Those with the annotation `signpost.dev/export: "true"`.
     Annotated,
+    /// Those with a ServiceExport of their name (MCS API).
+    ServiceExport,
     All,
 }
 

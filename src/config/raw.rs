@@ -101,6 +101,7 @@ pub(super) struct RawService {
 #[serde(rename_all = "camelCase")]
 pub(super) enum RawSchema {
     Federation,
+    Mcs,
     Static,
 }
 

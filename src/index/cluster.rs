@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use foldhash::quality::FixedState;
 
+use super::beside::Beside;
 use super::losses::LossGuard;
 use super::packed::{Addresses, Entries, Entry, Key, Written, service_keys};
 use super::share::{Joined, SliceWait, Stored, StoredSlice};
-use super::{Kind, Object, ObjectKey, SlicePolicy, Update, each_once};
-use crate::model::{Exposure, Label, Moment, Service, ServiceKey, Slice};
+use super::{Kind, Object, ObjectKey, Policy, SlicePolicy, Update, each_once, merged};
+use crate::model::{Exposure, Label, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice};
 
 /// How long a share that was ready stays so without the slice that its controller should make. The controller takes
 /// well below a second when it is healthy; a minute of a service without endpoints would be too long.
@@ -26,9 +27,9 @@ const WARMED_AT_ONCE: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Cluster {
-    pub policy: SlicePolicy,
+    pub policy: Policy,
     /// By [`Kind`]: has it been listed?
-    listed: [bool; Kind::CORE.len()],
+    listed: [bool; Kind::ALL.len()],
     entries: Entries,
     /// Where entries are put together.
     buffer: Vec<u8>,
@@ -42,6 +43,9 @@ pub(super) struct Cluster {
     deadlines: BTreeSet<(Moment, ServiceKey, Timer)>,
     service_losses: LossGuard<ServiceKey>,
     slice_losses: LossGuard<SliceKey>,
+    /// When each was made.
+    exports: Beside<u64>,
+    imports: Beside<Arc<ServiceImport>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,10 +93,10 @@ impl Edit {
 
 impl Cluster {
     /// `seed`: of the hash of the entries.
-    pub fn new(policy: SlicePolicy, seed: u64) -> Cluster {
+    pub fn new(policy: Policy, seed: u64) -> Cluster {
         Cluster {
             policy,
-            listed: [false; Kind::CORE.len()],
+            listed: [false; Kind::ALL.len()],
             entries: Entries::new(seed),
             buffer: Vec::new(),
             service_count: 0,
@@ -101,16 +105,51 @@ impl Cluster {
             deadlines: BTreeSet::new(),
             service_losses: LossGuard::new(),
             slice_losses: LossGuard::new(),
+            exports: Beside::new(seed),
+            imports: Beside::new(seed),
         }
     }
 
     pub fn is_synced(&self) -> bool {
-        self.listed.iter().all(|listed| *listed)
+        Kind::ALL.into_iter().all(|kind| self.listed[kind as usize] || !self.policy.needs(kind))
+    }
+
+    /// For a configuration that wants more of it, it stays as synced as it was: what it did not say before comes with the
+    /// next lists.
+    pub fn take_policy(&mut self, policy: Policy) {
+        if self.is_synced() {
+            for kind in Kind::ALL {
+                self.listed[kind as usize] |= policy.needs(kind);
+            }
+        }
+        self.policy = policy;
+    }
+
+    pub fn has_exports(&self) -> bool {
+        !self.exports.is_empty()
+    }
+
+    pub fn has_imports(&self) -> bool {
+        !self.imports.is_empty()
+    }
+
+    pub fn offered(&self, key: &ServiceKey) -> Option<u64> {
+        self.exports.get(key).copied()
+    }
+
+    pub fn import(&self, key: &ServiceKey) -> Option<&Arc<ServiceImport>> {
+        self.imports.get(key)
     }
 
     /// The services that it has, in order.
     pub fn keys(&self) -> Vec<ServiceKey> {
-        service_keys(self.entries.iter(), self.service_count)
+        let services = service_keys(self.entries.iter(), self.service_count);
+        if self.imports.is_empty() {
+            return services;
+        }
+        let mut imported: Vec<ServiceKey> = self.imports.keys().cloned().collect();
+        imported.sort();
+        merged(services, imported)
     }
 
     pub fn counts(&self) -> (usize, usize) {
@@ -129,6 +168,8 @@ impl Cluster {
         match kind {
             Kind::Service => self.service_losses.held(),
             Kind::EndpointSlice => self.slice_losses.held(),
+            Kind::ServiceExport => self.exports.held(),
+            Kind::ServiceImport => self.imports.held(),
             Kind::ServiceLoad | Kind::ClusterLoad => None,
         }
     }
@@ -141,6 +182,8 @@ impl Cluster {
                 let key = SliceKey { namespace: slice.namespace.clone(), name: slice.name.clone() };
                 self.slice_count >= limit && self.owner(&key).is_none()
             }
+            Object::Export(export) => self.exports.len() >= limit && self.exports.get(&export.key).is_none(),
+            Object::Import(import) => self.imports.len() >= limit && self.imports.get(&import.key).is_none(),
             Object::Load(_) => false,
         }
     }
@@ -153,6 +196,40 @@ impl Cluster {
             Update::Apply(Object::Slice(slice)) => self.apply_slice(slice, &mut edit),
             Update::Delete(Kind::Service, key) => self.delete_service(&key, &mut edit),
             Update::Delete(Kind::EndpointSlice, key) => self.delete_slice(&key, &mut edit),
+            Update::Apply(Object::Export(ServiceExport { key, since })) => {
+                if self.exports.put(key.clone(), since) {
+                    edit.mark(&key);
+                }
+            }
+            Update::Apply(Object::Import(import)) => {
+                let key = import.key.clone();
+                if self.imports.put(key.clone(), Arc::new(import)) {
+                    edit.mark(&key);
+                }
+            }
+            Update::Delete(kind @ (Kind::ServiceExport | Kind::ServiceImport), key) => {
+                // What is no label was never stored.
+                if let Some(key) = service_key(&key) {
+                    let gone = match kind {
+                        Kind::ServiceExport => self.exports.delete(&key, now),
+                        _ => self.imports.delete(&key, now),
+                    };
+                    if gone {
+                        edit.mark(&key);
+                    }
+                }
+            }
+            Update::Reset { kind: kind @ (Kind::ServiceExport | Kind::ServiceImport), objects, keep } => {
+                let keep = keep.iter().filter_map(service_key).collect();
+                let changed = match kind {
+                    Kind::ServiceExport => {
+                        self.exports.reset(objects.into_iter().filter_map(export).collect(), keep, now)
+                    }
+                    _ => self.imports.reset(objects.into_iter().filter_map(import).collect(), keep, now),
+                };
+                changed.iter().for_each(|key| edit.mark(key));
+                self.listed[kind as usize] = true;
+            }
             Update::Apply(Object::Load(_))
             | Update::Delete(Kind::ServiceLoad | Kind::ClusterLoad, _)
             | Update::Reset { kind: Kind::ServiceLoad | Kind::ClusterLoad, .. } => {}
@@ -205,6 +282,8 @@ impl Cluster {
         }
         self.service_losses.expire(now);
         self.slice_losses.expire(now);
+        self.exports.expire(now);
+        self.imports.expire(now);
         each_once(edit.changed)
     }
 
@@ -217,7 +296,7 @@ impl Cluster {
 
     /// Whether a Service with a selector and no slice is ready for good: nobody makes slices here.
     pub fn sliceless_ready(&self) -> bool {
-        match self.policy {
+        match self.policy.slices {
             SlicePolicy::Expected => false,
             SlicePolicy::Optional => self.slice_count == 0,
         }
@@ -303,7 +382,7 @@ impl Cluster {
     fn reset_services(&mut self, objects: Vec<Object>, keep: Vec<ObjectKey>, edit: &mut Edit) {
         let services = objects.into_iter().filter_map(|object| match object {
             Object::Service(service) => Some(service),
-            Object::Slice(_) | Object::Load(_) => None,
+            _ => None,
         });
         let services = last_of_each(services.collect(), |a, b| a.key.cmp(&b.key));
         let missing = if self.service_count == 0 {
@@ -399,7 +478,7 @@ impl Cluster {
     fn reset_slices(&mut self, objects: Vec<Object>, keep: Vec<ObjectKey>, edit: &mut Edit) {
         let slices = objects.into_iter().filter_map(|object| match object {
             Object::Slice(slice) => Some(slice),
-            Object::Service(_) | Object::Load(_) => None,
+            _ => None,
         });
         let slices = last_of_each(slices.collect(), |a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let missing = if self.slice_count == 0 {
@@ -525,6 +604,20 @@ fn stem(slice: &str) -> Option<&str> {
 
 fn service_key(key: &ObjectKey) -> Option<ServiceKey> {
     Some(ServiceKey { namespace: Label::parse(&key.namespace).ok()?, name: Label::parse(&key.name).ok()? })
+}
+
+fn export(object: Object) -> Option<(ServiceKey, u64)> {
+    match object {
+        Object::Export(ServiceExport { key, since }) => Some((key, since)),
+        _ => None,
+    }
+}
+
+fn import(object: Object) -> Option<(ServiceKey, Arc<ServiceImport>)> {
+    match object {
+        Object::Import(import) => Some((import.key.clone(), Arc::new(import))),
+        _ => None,
+    }
 }
 
 fn slice_key(key: &ObjectKey) -> Option<SliceKey> {

@@ -5,8 +5,11 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use crate::model::{ClusterId, Federated, LoadReport, Moment, Service, ServiceKey, Slice};
+use crate::model::{
+    ClusterId, Federated, LoadReport, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice,
+};
 
+mod beside;
 mod cluster;
 mod losses;
 mod packed;
@@ -48,8 +51,8 @@ pub struct Held {
 
 impl Index {
     /// One policy per cluster, in the order of their ids.
-    pub fn new(policies: Vec<SlicePolicy>) -> Index {
-        let clusters = policies.into_iter().map(|policy| Cluster::new(policy, 0)).collect();
+    pub fn new<P: Into<Policy>>(policies: Vec<P>) -> Index {
+        let clusters = policies.into_iter().map(|policy| Cluster::new(policy.into(), 0)).collect();
         Index { seed: 0, clusters, limit: usize::MAX }
     }
 
@@ -73,7 +76,7 @@ impl Index {
         let source = &mut from.clusters[old.index()];
         let emptied = Cluster::new(source.policy, from.seed);
         let mut adopted = mem::replace(source, emptied);
-        adopted.policy = policy;
+        adopted.take_policy(policy);
         self.clusters[id.index()] = adopted;
     }
 
@@ -108,7 +111,7 @@ impl Index {
     pub fn held(&self) -> Vec<Held> {
         let mut all = Vec::new();
         for (cluster, state) in self.numbered() {
-            for kind in Kind::CORE {
+            for kind in Kind::ALL {
                 if let Some((count, release_from)) = state.held(kind) {
                     all.push(Held { cluster, kind, count, release_from });
                 }
@@ -133,7 +136,9 @@ impl Index {
     pub fn services<'k>(&self, keys: &'k [ServiceKey], mut each: impl FnMut(&'k ServiceKey, Option<&Federated>)) {
         let Some(first) = keys.first() else { return };
         let visible: Vec<(ClusterId, &Cluster)> = self.numbered().filter(|(_, state)| state.is_synced()).collect();
-        let mut service = Federated { key: first.clone(), shares: Vec::new() };
+        let mut service = Federated { key: first.clone(), shares: Vec::new(), imports: Vec::new() };
+        let offers = visible.iter().any(|(_, state)| state.has_exports());
+        let imports = visible.iter().any(|(_, state)| state.has_imports());
         let mut shares = Shares::default();
         let mut octets: Vec<Key> = Vec::new();
         let mut entries: Vec<Option<&Entry>> = Vec::new();
@@ -150,12 +155,22 @@ impl Index {
                 shares.clear();
                 for ((id, state), entry) in visible.iter().zip(entries.by_ref()) {
                     if let Some(entry) = entry {
-                        shares.push(*id, entry, state.sliceless_ready());
+                        let offered = if offers { state.offered(key) } else { None };
+                        shares.push(*id, entry, state.sliceless_ready(), offered);
+                        if let (Some(share), true) = (shares.all.last_mut(), state.policy.by_export) {
+                            share.exported |= offered.is_some();
+                        }
                     }
+                }
+                if imports {
+                    let of = |(id, state): &(ClusterId, &Cluster)| Some((*id, state.import(key)?.clone()));
+                    service.imports.clear();
+                    service.imports.extend(visible.iter().filter_map(of));
                 }
                 service.key.clone_from(key);
                 mem::swap(&mut service.shares, &mut shares.all);
-                each(key, (!service.shares.is_empty()).then_some(&service));
+                let is_there = !service.shares.is_empty() || !service.imports.is_empty();
+                each(key, is_there.then_some(&service));
                 mem::swap(&mut service.shares, &mut shares.all);
             }
         }
@@ -183,6 +198,9 @@ impl Index {
 pub enum Kind {
     Service,
     EndpointSlice,
+    /// Of the MCS API, as the next one.
+    ServiceExport,
+    ServiceImport,
     /// `ServiceLoad` of `signpost.dev`.
     ServiceLoad,
     /// `ClusterLoad` of `signpost.dev`.
@@ -190,7 +208,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::ServiceLoad, Kind::ClusterLoad];
+    pub const ALL: [Kind; 6] = [
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::ServiceExport,
+        Kind::ServiceImport,
+        Kind::ServiceLoad,
+        Kind::ClusterLoad,
+    ];
     /// Without these nothing is known of a cluster.
     pub const CORE: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
 
@@ -199,6 +224,8 @@ impl Kind {
         match self {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
+            Kind::ServiceExport => "ServiceExport",
+            Kind::ServiceImport => "ServiceImport",
             Kind::ServiceLoad => "ServiceLoad",
             Kind::ClusterLoad => "ClusterLoad",
         }
@@ -209,6 +236,8 @@ impl Kind {
         match self {
             Kind::Service => "service",
             Kind::EndpointSlice => "endpointslice",
+            Kind::ServiceExport => "serviceexport",
+            Kind::ServiceImport => "serviceimport",
             Kind::ServiceLoad => "serviceload",
             Kind::ClusterLoad => "clusterload",
         }
@@ -224,6 +253,8 @@ impl Kind {
 pub enum Object {
     Service(Service),
     Slice(Slice),
+    Export(ServiceExport),
+    Import(ServiceImport),
     Load(LoadReport),
 }
 
@@ -255,6 +286,8 @@ impl Object {
         match self {
             Object::Service(_) => Kind::Service,
             Object::Slice(_) => Kind::EndpointSlice,
+            Object::Export(_) => Kind::ServiceExport,
+            Object::Import(_) => Kind::ServiceImport,
             Object::Load(LoadReport { service: Some(_), .. }) => Kind::ServiceLoad,
             Object::Load(LoadReport { service: None, .. }) => Kind::ClusterLoad,
         }
@@ -264,6 +297,8 @@ impl Object {
         match self {
             Object::Service(service) => ObjectKey::of(&service.key),
             Object::Slice(slice) => ObjectKey { namespace: slice.namespace.as_str().into(), name: slice.name.clone() },
+            Object::Export(export) => ObjectKey::of(&export.key),
+            Object::Import(import) => ObjectKey::of(&import.key),
             Object::Load(LoadReport { service: Some(key), .. }) => ObjectKey::of(key),
             Object::Load(LoadReport { service: None, .. }) => {
                 ObjectKey { namespace: "".into(), name: CLUSTER_LOAD.into() }
@@ -307,6 +342,34 @@ pub enum SlicePolicy {
     Expected,
     /// Manifests: ready, if the cluster has no EndpointSlice for any service.
     Optional,
+}
+
+/// What is to be known of a cluster to understand what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    pub slices: SlicePolicy,
+    /// What has a ServiceExport is exported.
+    pub by_export: bool,
+    /// Whether ServiceExports, or ServiceImports, are listed before the cluster is synced.
+    pub exports: bool,
+    pub imports: bool,
+}
+
+impl From<SlicePolicy> for Policy {
+    fn from(slices: SlicePolicy) -> Policy {
+        Policy { slices, by_export: false, exports: false, imports: false }
+    }
+}
+
+impl Policy {
+    fn needs(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Service | Kind::EndpointSlice => true,
+            Kind::ServiceExport => self.exports,
+            Kind::ServiceImport => self.imports,
+            Kind::ServiceLoad | Kind::ClusterLoad => false,
+        }
+    }
 }
 
 /// What an update or the passing of time changed.

@@ -7,7 +7,7 @@
 //! entry    = length of the key (1 octet), key, run(service or nothing), run(slice)...
 //! key      = namespace, 0, name, 0
 //! service  = flags, [moment], [moment], [wishes], [run(run(hostname)...)], run(address...), run(address...), run(port...)
-//! wishes   = flags, [weight], [ttl], [load]
+//! wishes   = flags (one of them: not exported by rule), [weight], [ttl], [load]
 //! slice    = run(name), run(endpoint...), run(port...)
 //! endpoint = flags, [run(hostname)], run(address...)
 //! address  = 4 or 6, its octets
@@ -252,7 +252,8 @@ pub(super) struct Written(Vec<u8>);
 impl Written {
     pub fn service(service: &Service) -> Written {
         let mut out = Vec::with_capacity(128);
-        let Service { key: _, exposure, cluster_address, ingress, hostnames, ports, has_selector, wishes } = service;
+        let Service { key: _, exposure, cluster_address, ingress, hostnames, ports, has_selector, exported, wishes } =
+            service;
         let cluster_addresses = match cluster_address {
             ClusterAddress::Virtual(addresses) => &addresses[..],
             ClusterAddress::Headless => &[],
@@ -261,10 +262,10 @@ impl Written {
             (LOAD_BALANCER, *exposure == Exposure::LoadBalancer),
             (HEADLESS, *cluster_address == ClusterAddress::Headless),
             (SELECTOR, *has_selector),
-            (WISHES, *wishes != Wishes::default()),
+            (WISHES, has_wishes(wishes, *exported)),
             (HOSTNAMES, !hostnames.is_empty()),
         ]));
-        write_wishes(&mut out, wishes);
+        write_wishes(&mut out, wishes, *exported);
         if !hostnames.is_empty() {
             let name = |out: &mut Vec<u8>, name: &str| run(out, |out| out.extend_from_slice(name.as_bytes()));
             run(&mut out, |out| hostnames.iter().for_each(|hostname| name(out, hostname)));
@@ -306,6 +307,8 @@ const HOSTNAMES: u8 = 1 << 7;
 const WEIGHT: u8 = 1;
 const TTL: u8 = 1 << 1;
 const LOAD: u8 = 1 << 2;
+/// Not exported, unless a ServiceExport says so.
+const HIDDEN: u8 = 1 << 3;
 
 const READY: u8 = 1;
 const SERVING: u8 = 1 << 1;
@@ -316,8 +319,18 @@ fn flags(set: &[(u8, bool)]) -> u8 {
 }
 
 fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
-    let Stored { exposure, is_headless, has_selector, cluster_addresses, ingress, hostnames, ports, wishes, .. } =
-        service;
+    let Stored {
+        exposure,
+        is_headless,
+        has_selector,
+        cluster_addresses,
+        ingress,
+        hostnames,
+        ports,
+        exported,
+        wishes,
+        ..
+    } = service;
     let until = match service.slice_wait {
         SliceWait::Until(at) => Some(at),
         SliceWait::NotNeeded | SliceWait::Over => None,
@@ -329,14 +342,14 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         (INGRESS_UNTIL, service.ingress_until.is_some()),
         (WAITS, until.is_some()),
         (WAIT_OVER, service.slice_wait == SliceWait::Over),
-        (WISHES, *wishes != Wishes::default()),
+        (WISHES, has_wishes(wishes, *exported)),
         (HOSTNAMES, !hostnames.is_empty()),
     ]));
     for moment in [service.ingress_until, until].into_iter().flatten() {
         out.extend_from_slice(&moment.0.as_secs().to_le_bytes());
         out.extend_from_slice(&moment.0.subsec_nanos().to_le_bytes());
     }
-    write_wishes(out, wishes);
+    write_wishes(out, wishes, *exported);
     if !hostnames.is_empty() {
         run(out, |out| out.extend_from_slice(hostnames.0));
     }
@@ -345,10 +358,14 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
     }
 }
 
+fn has_wishes(wishes: &Wishes, exported: bool) -> bool {
+    *wishes != Wishes::default() || !exported
+}
+
 /// Nothing, if there are none: most services have none.
-fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes) {
+fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes, exported: bool) {
     let Wishes { weight, ttl, load } = wishes;
-    let flags = flags(&[(WEIGHT, weight.is_some()), (TTL, ttl.is_some()), (LOAD, load.is_some())]);
+    let flags = flags(&[(WEIGHT, weight.is_some()), (TTL, ttl.is_some()), (LOAD, load.is_some()), (HIDDEN, !exported)]);
     if flags == 0 {
         return;
     }
@@ -358,14 +375,16 @@ fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes) {
     out.extend(load.iter().flat_map(|load| load.ten_thousandths().to_le_bytes()));
 }
 
-fn read_wishes(octets: &mut Octets<'_>) -> Wishes {
+/// And whether it is exported.
+fn read_wishes(octets: &mut Octets<'_>) -> (Wishes, bool) {
     let flags = octets.octet();
     let has = |flag: u8| flags & flag != 0;
-    Wishes {
+    let wishes = Wishes {
         weight: has(WEIGHT).then(|| u16::from_le_bytes(octets.array())),
         ttl: has(TTL).then(|| u32::from_le_bytes(octets.array())),
         load: has(LOAD).then(|| Load::again(u16::from_le_bytes(octets.array()))),
-    }
+    };
+    (wishes, !has(HIDDEN))
 }
 
 fn read_stored(octets: &[u8]) -> Stored<'_> {
@@ -378,7 +397,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         (false, true) => SliceWait::Over,
         (false, false) => SliceWait::NotNeeded,
     };
-    let wishes = if has(WISHES) { read_wishes(&mut octets) } else { Wishes::default() };
+    let (wishes, exported) = if has(WISHES) { read_wishes(&mut octets) } else { (Wishes::default(), true) };
     let hostnames = Hostnames(if has(HOSTNAMES) { octets.run() } else { &[] });
     Stored {
         exposure: if has(LOAD_BALANCER) { Exposure::LoadBalancer } else { Exposure::ClusterOnly },
@@ -390,6 +409,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         ports: Ports(octets.run()),
         has_selector: has(SELECTOR),
         slice_wait,
+        exported,
         wishes,
     }
 }
@@ -594,6 +614,8 @@ mod tests {
             service("a lb=1.1.1.1 weight=0 ttl=86400 load=0.75"),
             service("a port=80 ttl=5"),
             service("a lb=1.1.1.1 host=a.example,b.example load=0.5"),
+            Service { exported: false, ..service("a port=80") },
+            Service { exported: false, ..service("a load=0.5") },
             Service { cluster_address: ClusterAddress::Virtual(vec![]), ..service("a") },
         ];
         let waits = [SliceWait::NotNeeded, SliceWait::Until(at(7)), SliceWait::Over];

@@ -31,6 +31,7 @@ pub(super) struct Stored<'a> {
     pub ports: Ports<'a>,
     pub has_selector: bool,
     pub slice_wait: SliceWait,
+    pub exported: bool,
     pub wishes: Wishes,
 }
 
@@ -87,6 +88,7 @@ impl Stored<'_> {
             && self.cluster_addresses == object.cluster_addresses
             && self.ports == object.ports
             && self.has_selector == object.has_selector
+            && self.exported == object.exported
             && self.wishes == object.wishes
     }
 }
@@ -131,7 +133,8 @@ impl Shares {
     }
 
     /// The share that an entry stands for; none, if it holds no Service.
-    pub fn push(&mut self, cluster: ClusterId, entry: &Entry, sliceless_ready: bool) {
+    /// `offered`: see [`Share::offered`].
+    pub fn push(&mut self, cluster: ClusterId, entry: &Entry, sliceless_ready: bool, offered: Option<u64>) {
         let Some(service) = entry.service() else { return };
         let mut share = self.spare.pop().unwrap_or_else(|| Share {
             cluster,
@@ -143,6 +146,8 @@ impl Shares {
             ports: Vec::new(),
             ready: false,
             pods: Vec::new(),
+            exported: true,
+            offered: None,
             wishes: Wishes::default(),
         });
         share.cluster = cluster;
@@ -163,6 +168,8 @@ impl Shares {
         share.ports.clear();
         share.ports.extend(service.ports.iter());
         share.ready = service.ready(entry.endpoints(), sliceless_ready);
+        share.exported = service.exported;
+        share.offered = offered;
         share.wishes = service.wishes;
         share.pods.clear();
         if service.is_headless {

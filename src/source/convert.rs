@@ -14,7 +14,8 @@ use super::slim;
 use crate::config::{Cluster, Export};
 use crate::index::{CLUSTER_LOAD, Object, ObjectKey};
 use crate::model::{
-    ClusterAddress, Endpoint, Exposure, Label, Load, LoadReport, Port, Protocol, Service, ServiceKey, Slice, Wishes,
+    ClusterAddress, Endpoint, Exposure, Label, Load, LoadReport, Port, Protocol, Service, ServiceExport, ServiceImport,
+    ServiceKey, Slice, Wishes,
 };
 
 pub use super::problem::{Fault, Problem};
@@ -57,7 +58,7 @@ pub fn service(raw: slim::Service, cluster: &Cluster) -> Converted {
     if !cluster.namespaces.allow(&raw.metadata.namespace) || raw.metadata.deleting {
         return Converted::NotExported(key);
     }
-    match exposure(&raw, cluster) {
+    match exposure(&raw, cluster).map(|exposed| exposed.filter(|(_, exported)| *exported || wants_all(cluster))) {
         Ok(None) => return Converted::NotExported(key),
         Ok(Some(_)) => {}
         Err(problem) => return Converted::malformed(key, problem),
@@ -87,6 +88,45 @@ pub fn slice(raw: slim::EndpointSlice, cluster: &Cluster) -> Converted {
     }
 }
 
+/// Of the MCS API. The Service has its name; its spec says nothing that is answered with.
+pub fn service_export(raw: slim::ServiceExport, cluster: &Cluster) -> Converted {
+    let key = raw.metadata.key();
+    if !cluster.namespaces.allow(&raw.metadata.namespace) || raw.metadata.deleting {
+        return Converted::NotExported(key);
+    }
+    match service_key(&raw.metadata) {
+        Ok(key) => {
+            let since = raw.metadata.created.unwrap_or(ServiceExport::UNDATED);
+            Converted::Object { object: Object::Export(ServiceExport { key, since }), left_out: Vec::new() }
+        }
+        Err(problem) => Converted::malformed(key, problem),
+    }
+}
+
+/// Of the MCS API: what the cluster's own clients reach the service at.
+pub fn service_import(raw: slim::ServiceImport, _: &Cluster) -> Converted {
+    let key = raw.metadata.key();
+    if raw.metadata.deleting {
+        return Converted::NotExported(key);
+    }
+    let import = service_key(&raw.metadata).and_then(|key| {
+        at_most("spec.ips", raw.spec.ips.len(), MAX_CLUSTER_IPS)?;
+        let ips = raw.spec.ips.iter().enumerate();
+        let addresses = ips.map(|(i, ip)| usable_at(|| format!("spec.ips[{i}]"), ip)).collect::<Result<_, _>>()?;
+        let ports = service_ports(&raw.spec.ports, &ClusterAddress::Headless)?;
+        Ok(ServiceImport { key, addresses, ports })
+    });
+    match import {
+        Ok(import) => Converted::Object { object: Object::Import(import), left_out: Vec::new() },
+        Err(problem) => Converted::malformed(key, problem),
+    }
+}
+
+fn service_key(meta: &slim::Meta) -> Result<ServiceKey, Problem> {
+    let namespace = label("metadata.namespace", &meta.namespace)?;
+    Ok(ServiceKey { namespace, name: label("metadata.name", &meta.name)? })
+}
+
 /// Seconds for which a load may hold, and does where it does not say.
 const VALIDITIES: RangeInclusive<i64> = 5..=3_600;
 const VALIDITY: i64 = 60;
@@ -97,9 +137,7 @@ pub fn service_load(raw: slim::LoadObject, cluster: &Cluster) -> Converted {
     if !cluster.namespaces.allow(&raw.metadata.namespace) || raw.metadata.deleting {
         return Converted::NotExported(key);
     }
-    let service = label("metadata.namespace", &raw.metadata.namespace)
-        .and_then(|namespace| Ok(ServiceKey { namespace, name: label("metadata.name", &raw.metadata.name)? }));
-    match service {
+    match service_key(&raw.metadata) {
         Ok(service) => report(&raw, Some(service)),
         Err(problem) => Converted::malformed(key, problem),
     }
@@ -176,8 +214,13 @@ fn is_importer(manager: Option<&str>) -> bool {
     manager.is_some_and(|manager| IMPORTERS.contains(&manager))
 }
 
-/// `None`: not federated.
-fn exposure(raw: &slim::Service, cluster: &Cluster) -> Result<Option<Exposure>, Problem> {
+/// A ServiceExport may come, or be there, for any of them.
+fn wants_all(cluster: &Cluster) -> bool {
+    cluster.mcs || cluster.export == Export::ServiceExport
+}
+
+/// With whether the cluster's rule exports it. `None`: of a type that is never exported.
+fn exposure(raw: &slim::Service, cluster: &Cluster) -> Result<Option<(Exposure, bool)>, Problem> {
     let exposure = match raw.spec.kind.as_str() {
         "LoadBalancer" => Exposure::LoadBalancer,
         "" | "ClusterIP" | "NodePort" => Exposure::ClusterOnly,
@@ -187,9 +230,10 @@ fn exposure(raw: &slim::Service, cluster: &Cluster) -> Result<Option<Exposure>, 
     let exported = match cluster.export {
         Export::LoadBalancer => exposure == Exposure::LoadBalancer,
         Export::Annotated => raw.metadata.annotations.export.as_deref() == Some("true"),
+        Export::ServiceExport => false,
         Export::All => true,
     };
-    Ok(exported.then_some(exposure))
+    Ok(Some((exposure, exported)))
 }
 
 fn exported_service(raw: slim::Service, cluster: &Cluster, left_out: &mut Vec<Problem>) -> Result<Service, Problem> {
@@ -197,7 +241,7 @@ fn exported_service(raw: slim::Service, cluster: &Cluster, left_out: &mut Vec<Pr
         namespace: label("metadata.namespace", &raw.metadata.namespace)?,
         name: label("metadata.name", &raw.metadata.name)?,
     };
-    let exposure = exposure(&raw, cluster)?.expect("the caller has asked whether it is exported");
+    let (exposure, exported) = exposure(&raw, cluster)?.expect("the caller has asked whether it may be exported");
     let cluster_address = cluster_address(&raw.spec)?;
     let ports = service_ports(&raw.spec.ports, &cluster_address)?;
     let Asked { wishes, addresses } = asked(&raw.metadata.annotations, exposure, left_out);
@@ -208,7 +252,7 @@ fn exported_service(raw: slim::Service, cluster: &Cluster, left_out: &mut Vec<Pr
         Exposure::ClusterOnly => Reached::default(),
     };
     let has_selector = raw.spec.has_selector;
-    Ok(Service { key, exposure, cluster_address, ingress, hostnames, ports, has_selector, wishes })
+    Ok(Service { key, exposure, cluster_address, ingress, hostnames, ports, has_selector, exported, wishes })
 }
 
 /// What annotations ask for.

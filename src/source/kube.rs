@@ -24,9 +24,8 @@ use tokio::sync::watch as asks;
 use self::backoff::Pace;
 use self::client::Api;
 use self::session::{Link, Session};
-use super::Feed;
+use super::{Feed, kinds};
 use crate::config;
-use crate::index::Kind;
 
 pub use self::client::SourceError;
 pub use self::identity::Identities;
@@ -117,8 +116,9 @@ pub async fn run(prepared: Prepared, feed: Feed, identities: Arc<Identities>) {
         () = stop.cancelled() => return,
         () = prepared.api.begin() => {}
     }
+    let kinds = kinds(&feed.config);
     let link = Link::new(prepared.api, feed, identities);
-    let sessions = Kind::ALL.map(|kind| Session::new(&link, kind, asked.clone()).run());
+    let sessions = kinds.into_iter().map(|kind| Session::new(&link, kind, asked.clone()).run());
     let bell = async {
         loop {
             relist.notified().await;

@@ -20,7 +20,7 @@ use super::convert::{self, Converted, Fault, Problem};
 use super::slim;
 use crate::config::{Cluster, Limits};
 use crate::index::{Kind, Object, ObjectKey};
-use crate::model::{LoadReport, Service, Slice};
+use crate::model::{Service, Slice};
 
 mod document;
 mod follow;
@@ -41,8 +41,8 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub struct Reading {
     pub services: Vec<Service>,
     pub slices: Vec<Slice>,
-    /// What is said of load.
-    pub loads: Vec<LoadReport>,
+    /// What is of another kind.
+    pub others: Vec<Object>,
     /// The first [`MAX_PROBLEMS`], in the order of files and documents.
     pub problems: Vec<Trouble>,
     /// How many more there are.
@@ -91,7 +91,7 @@ pub fn read(directory: &Path, cluster: &Cluster, limits: &Limits) -> Reading {
 
 fn read_once(directory: &Path, cluster: &Cluster, limits: &Limits) -> Reading {
     let reading = Reading { calm: true, ..Reading::default() };
-    let mut reader = Reader { directory, cluster, limits, reading, seen: HashMap::new() };
+    let mut reader = Reader { directory, cluster, limits, reading, counts: Default::default(), seen: HashMap::new() };
     match list(directory, limits) {
         Ok(listing) => reader.directory(&listing),
         Err(error) => {
@@ -173,6 +173,8 @@ struct Reader<'a> {
     cluster: &'a Cluster,
     limits: &'a Limits,
     reading: Reading,
+    /// By kind.
+    counts: [u64; Kind::ALL.len()],
     /// Where each object was first seen.
     seen: HashMap<(Kind, ObjectKey), Place>,
 }
@@ -332,6 +334,8 @@ impl DocumentReader<'_, '_> {
         let converted = match kind {
             Kind::Service => convert_value(&value, cluster, convert::service),
             Kind::EndpointSlice => convert_value(&value, cluster, convert::slice),
+            Kind::ServiceExport => convert_value(&value, cluster, convert::service_export),
+            Kind::ServiceImport => convert_value(&value, cluster, convert::service_import),
             Kind::ServiceLoad => convert_value(&value, cluster, convert::service_load),
             Kind::ClusterLoad => convert_value(&value, cluster, convert::cluster_load),
         };
@@ -346,19 +350,16 @@ impl DocumentReader<'_, '_> {
                     return;
                 }
                 let limit = u64::from(self.reader.limits.objects_per_cluster);
-                let reading = &mut self.reader.reading;
-                let count = match kind {
-                    Kind::Service => reading.services.len(),
-                    Kind::EndpointSlice => reading.slices.len(),
-                    Kind::ServiceLoad | Kind::ClusterLoad => reading.loads.len(),
-                };
-                if count as u64 >= limit {
+                let count = &mut self.reader.counts[kind as usize];
+                *count += 1;
+                if *count > limit {
                     return self.trouble(Some((kind, key)), Problem::Limit { limit, of: "objects before it" }, None);
                 }
+                let reading = &mut self.reader.reading;
                 match object {
                     Object::Service(service) => reading.services.push(service),
                     Object::Slice(slice) => reading.slices.push(slice),
-                    Object::Load(report) => reading.loads.push(report),
+                    other => reading.others.push(other),
                 }
                 let name = self.place.name.clone();
                 self.reader.said(&name).good.insert((kind, key.clone()));
@@ -468,10 +469,16 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         "Secret",
         "ServiceAccount",
     ];
+    const MCS_GROUP: &str = "multicluster.x-k8s.io/v1beta1";
+    const MCS_ALPHA_GROUP: &str = "multicluster.x-k8s.io/v1alpha1";
     const LOAD_GROUP: &str = "signpost.dev/v1alpha1";
     match (api_version, kind) {
         ("v1", "Service") => Sort::Object(Kind::Service),
         ("discovery.k8s.io/v1", "EndpointSlice") => Sort::Object(Kind::EndpointSlice),
+        (MCS_GROUP | MCS_ALPHA_GROUP, "ServiceExport") => Sort::Object(Kind::ServiceExport),
+        (MCS_GROUP | MCS_ALPHA_GROUP, "ServiceImport") => Sort::Object(Kind::ServiceImport),
+        (MCS_GROUP | MCS_ALPHA_GROUP, "ServiceExportList") => Sort::List(Some(Kind::ServiceExport)),
+        (MCS_GROUP | MCS_ALPHA_GROUP, "ServiceImportList") => Sort::List(Some(Kind::ServiceImport)),
         (LOAD_GROUP, "ServiceLoad") => Sort::Object(Kind::ServiceLoad),
         (LOAD_GROUP, "ClusterLoad") => Sort::Object(Kind::ClusterLoad),
         (LOAD_GROUP, "ServiceLoadList") => Sort::List(Some(Kind::ServiceLoad)),
@@ -482,7 +489,7 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         ("v1", kind) if CORE.contains(&kind) => Sort::Other,
         // Service and EndpointSlice under another group's name, too: Knative has a Service of its own, and
         // `discovery.k8s.io/v1beta1` is gone since Kubernetes 1.25.
-        ("v1" | "discovery.k8s.io/v1" | LOAD_GROUP, _) => Sort::Nonsense,
+        ("v1" | "discovery.k8s.io/v1" | MCS_GROUP | MCS_ALPHA_GROUP | LOAD_GROUP, _) => Sort::Nonsense,
         _ => Sort::Other,
     }
 }

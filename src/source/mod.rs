@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::index::Update;
+use crate::index::{Kind, Update};
 use crate::model::ClusterId;
 
 pub mod convert;
@@ -25,6 +25,17 @@ pub mod manifests;
 pub mod problem;
 pub mod slim;
 pub mod status;
+
+/// The kinds that a cluster's source reads.
+pub fn kinds(cluster: &config::Cluster) -> Vec<Kind> {
+    let exports = cluster.mcs || cluster.export == config::Export::ServiceExport;
+    let wants = |kind: &Kind| match kind {
+        Kind::ServiceExport => exports,
+        Kind::ServiceImport => cluster.mcs,
+        Kind::Service | Kind::EndpointSlice | Kind::ServiceLoad | Kind::ClusterLoad => true,
+    };
+    Kind::ALL.into_iter().filter(wants).collect()
+}
 
 /// What a source sends to the app's publisher task. The cluster is the connection's, never the object's word.
 pub type Message = (ClusterId, Update);

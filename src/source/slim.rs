@@ -40,6 +40,30 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
 }
 
+/// A ServiceExport of `multicluster.x-k8s.io`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ServiceExport {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+}
+
+/// A ServiceImport of `multicluster.x-k8s.io`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ServiceImport {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: ImportSpec,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ImportSpec {
+    #[serde(default, deserialize_with = "nullable")]
+    pub ips: Vec<String>,
+    #[serde(default)]
+    pub ports: List<ServicePort>,
+}
+
 /// A ServiceLoad or ClusterLoad of `signpost.dev/v1alpha1`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct LoadObject {
@@ -79,6 +103,9 @@ pub struct Meta {
     /// Counts the changes of `spec`.
     #[serde(default, deserialize_with = "nullable")]
     pub generation: i64,
+    /// The digits of `creationTimestamp`, `yyyymmddhhmmss`; `None`: there is none.
+    #[serde(default, rename = "creationTimestamp", deserialize_with = "digits_of_time")]
+    pub created: Option<u64>,
     /// `deletionTimestamp` is set.
     #[serde(default, rename = "deletionTimestamp", deserialize_with = "present")]
     pub deleting: bool,
@@ -290,6 +317,32 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(raw: D) ->
 
 fn present<'de, D: Deserializer<'de>>(raw: D) -> Result<bool, D::Error> {
     Ok(Option::<IgnoredAny>::deserialize(raw)?.is_some())
+}
+
+/// Of `2026-01-31T23:59:59Z`, which is how the API server writes every time.
+fn digits_of_time<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<u64>, D::Error> {
+    struct Time;
+    impl<'de> Visitor<'de> for Time {
+        type Value = Option<u64>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a time")
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Option<u64>, E> {
+            let mut digits = 0;
+            for (byte, pattern) in text.bytes().zip(*b"0000-00-00T00:00:00Z") {
+                match (byte, pattern) {
+                    (b'0'..=b'9', b'0') => digits = digits * 10 + u64::from(byte - b'0'),
+                    _ if byte == pattern => {}
+                    _ => return Ok(None),
+                }
+            }
+            Ok((text.len() == 20).then_some(digits))
+        }
+        fn visit_unit<E>(self) -> Result<Option<u64>, E> {
+            Ok(None)
+        }
+    }
+    raw.deserialize_any(Time)
 }
 
 fn has_entries<'de, D: Deserializer<'de>>(raw: D) -> Result<bool, D::Error> {

@@ -25,6 +25,17 @@ pub enum Note {
     UndeclaredAddress { cluster: ClusterId, address: IpAddr },
     /// The set is larger than a message.
     TooMany { left_out: usize },
+    /// A ServiceExport contradicts an older one of another cluster.
+    ExportConflict { cluster: ClusterId, what: Conflict },
+}
+
+/// In what two ServiceExports contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Conflict {
+    /// Headless or not.
+    Type,
+    /// The number of the port with this name; without one, of the port without a name.
+    Port(String),
 }
 
 /// Every [`Note`] in one word each, for counters.
@@ -35,11 +46,18 @@ pub enum NoteKind {
     Occluded,
     UndeclaredAddress,
     TooMany,
+    ExportConflict,
 }
 
 impl NoteKind {
-    pub const ALL: [NoteKind; 5] =
-        [NoteKind::LongName, NoteKind::StaticWins, NoteKind::Occluded, NoteKind::UndeclaredAddress, NoteKind::TooMany];
+    pub const ALL: [NoteKind; 6] = [
+        NoteKind::LongName,
+        NoteKind::StaticWins,
+        NoteKind::Occluded,
+        NoteKind::UndeclaredAddress,
+        NoteKind::TooMany,
+        NoteKind::ExportConflict,
+    ];
 
     pub fn label(self) -> &'static str {
         match self {
@@ -48,6 +66,7 @@ impl NoteKind {
             NoteKind::Occluded => "occluded",
             NoteKind::UndeclaredAddress => "undeclared_address",
             NoteKind::TooMany => "too_many",
+            NoteKind::ExportConflict => "export_conflict",
         }
     }
 }
@@ -60,6 +79,7 @@ impl Note {
             Note::Occluded { .. } => NoteKind::Occluded,
             Note::UndeclaredAddress { .. } => NoteKind::UndeclaredAddress,
             Note::TooMany { .. } => NoteKind::TooMany,
+            Note::ExportConflict { .. } => NoteKind::ExportConflict,
         }
     }
 
@@ -84,6 +104,19 @@ impl Note {
             }
             Note::TooMany { left_out } => {
                 format!("{key}: {left_out} records are more than fit into a message; they are left out")
+            }
+            Note::ExportConflict { cluster, what } => {
+                let cluster = &config.cluster(*cluster).name;
+                match what {
+                    Conflict::Type => format!(
+                        "{cluster} {key}: an older ServiceExport of another cluster is headless and this one is not, or the \
+                         other way round; this cluster's is left out"
+                    ),
+                    Conflict::Port(name) => format!(
+                        "{cluster} {key}: port {name:?} has another number in an older ServiceExport of another cluster, \
+                         which is used"
+                    ),
+                }
             }
         }
     }
@@ -142,11 +175,27 @@ impl Compiler {
         names.check_static(&[]);
         names.check_ports(service);
         let settings = settings(service, &names.zone.policy, special);
-        self.encoder.begin(names.zone.key(names.owner), service.shares.len(), settings);
+        let candidates = service.shares.len() + service.imports.len();
+        self.encoder.begin(names.zone.key(names.owner), candidates, settings);
         let instead = special.map_or(&[][..], |special| &special.addresses);
         self.anywhere.clear();
         self.local.clear();
         let mut totals = Totals::default();
+        // Before all others, so that whoever sees one need not look at these.
+        for (cluster, import) in &service.imports {
+            self.local.extend(&import.addresses);
+            self.encoder.push(&CandidateParts {
+                cluster: *cluster,
+                weight: clusters[cluster.index()].weight,
+                flags: flag::READY | flag::IMPORT,
+                shedding: Shedding::default(),
+                ingress: &[],
+                cluster_ips: &import.addresses,
+                ports: &import.ports,
+                hosts: &[],
+                pod_addresses: &[],
+            });
+        }
         for share in &service.shares {
             let cluster = &clusters[share.cluster.index()];
             self.ingress.set(share, cluster);

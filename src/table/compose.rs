@@ -36,6 +36,8 @@ pub struct Perspective<'a> {
     /// Seconds.
     pub(super) ttl: u32,
     pub(super) cut: Cut,
+    /// The names are those of the MCS DNS specification.
+    pub(super) mcs: bool,
     /// The zone's name in wire form.
     pub(super) apex: &'a [u8],
 }
@@ -62,6 +64,10 @@ impl Seen {
 
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    pub fn is_import(&self) -> bool {
+        self.has(flag::IMPORT)
     }
 
     pub fn standing(&self) -> &Standing {
@@ -282,6 +288,9 @@ impl<'a> Sight<'a> {
             }
             loaded = loaded.most(shedding);
             seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses });
+            if flags & flag::IMPORT != 0 {
+                break;
+            }
         }
         if loaded != Shedding::default() {
             shed(seen, &mut summary);
@@ -293,6 +302,11 @@ impl<'a> Sight<'a> {
 
     fn cluster_name(&self, cluster: ClusterId) -> &'a [u8] {
         self.perspective.members[cluster.index()].name.as_bytes()
+    }
+
+    /// As a label in wire form.
+    fn cluster_label(&self, cluster: ClusterId) -> &'a [u8] {
+        &self.perspective.members[cluster.index()].wire
     }
 
     /// The port lists behind a candidate: its pods' where it is pods, else that of the Service.
@@ -316,6 +330,11 @@ impl<'a> Sight<'a> {
                         None => Found::Missing,
                     }
                 }
+                // A cluster has no name there, but its pods do (MCS DNS specification, section 2.3.4).
+                None if self.perspective.mcs => match self.find_cluster(only, scratch) {
+                    Some(at) if scratch.seen[at].pods.is_some() => Found::NoData { pending: false },
+                    Some(_) | None => Found::Missing,
+                },
                 None => match self.find_cluster(only, scratch) {
                     Some(at) => addresses(scratch.seen[at].addresses, Owner::Cluster(at as u16), qtype, any),
                     None => Found::Missing,
@@ -345,7 +364,9 @@ impl<'a> Sight<'a> {
         if ipv6 && (qtype == rtype::AAAA || any) {
             return Found::Set(Set(Kind::Addresses { v4: false, of }));
         }
-        let targets = if qtype == rtype::SRV || any { self.find_targets(Wanted::All, scratch) } else { None };
+        // Where a port without a name has a record, it is at the service's own name.
+        let unnamed = (qtype == rtype::SRV || any) && !self.perspective.mcs;
+        let targets = if unnamed { self.find_targets(Wanted::All, scratch) } else { None };
         targets.map_or(Found::NoData { pending: !ipv4 && !ipv6 }, Found::Set)
     }
 

@@ -20,6 +20,8 @@ pub struct Candidate {
     /// Others than its own clients may know of it.
     pub exposed: bool,
     pub headless: bool,
+    /// A ServiceImport of this cluster.
+    pub import: bool,
     pub ready: bool,
     /// 0: drained.
     pub weight: u16,
@@ -60,7 +62,7 @@ impl Snapshot<'_> {
     /// The service at or above the name that is asked for, with all its candidates; `None`: there is none in the table.
     pub fn explain(&self, query: &Query, zone: &Zone, vantage: Vantage<'_>) -> Option<ServiceSight> {
         let depth = zone.label_count();
-        if !zone.is_federation() || query.label_count() < depth + 2 {
+        if !zone.is_federation() || self.refuses(zone, vantage) || query.label_count() < depth + 2 {
             return None;
         }
         let name = query.part(depth + 2, depth);
@@ -73,12 +75,15 @@ impl Snapshot<'_> {
         let candidate = |candidate: record::Candidate| {
             let cluster = candidate.cluster();
             let member = &self.table.members[cluster.index()];
-            let seen = scratch.seen().iter().find(|seen| seen.cluster() == cluster);
+            let import = candidate.has(flag::IMPORT);
+            let is_it = |seen: &&Seen| seen.cluster() == cluster && seen.is_import() == import;
+            let seen = scratch.seen().iter().find(is_it);
             Candidate {
                 cluster,
                 name: member.name.to_string(),
                 exposed: candidate.has(flag::EXPOSED),
                 headless: candidate.has(flag::HEADLESS),
+                import,
                 ready: candidate.has(flag::READY),
                 weight: candidate.weight(),
                 shedding: candidate.shedding().most(member.shedding()),

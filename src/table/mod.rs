@@ -9,6 +9,7 @@ mod atlas;
 mod compile;
 mod compose;
 mod explain;
+mod exports;
 mod map;
 mod random;
 mod ready;
@@ -35,6 +36,7 @@ pub use statics::{NegativeSoa, Node, Policy, Walk, Zone};
 
 use compile::Compiler;
 use compose::Perspective;
+use exports::Exports;
 use map::Key;
 use record::{NAMESPACE, Settings};
 
@@ -86,6 +88,8 @@ pub struct Table {
 /// What a table knows of a cluster.
 struct Member {
     name: Label,
+    /// The name in wire form, without the root.
+    wire: Box<[u8]>,
     synced: AtomicBool,
     namespaces: Namespaces,
     /// A [`Shedding`] in one word.
@@ -186,8 +190,11 @@ const EXTERNAL: ViewIndex = ViewIndex(0);
 impl Table {
     fn new(config: &Config, zones: &[ZoneData], seed: u64) -> (Table, map::Writer) {
         debug_assert_eq!(config.zones.len(), zones.len());
-        let mut compiled: Vec<Zone> =
-            (0..).zip(&config.zones).zip(zones).map(|((n, zone), data)| Zone::new(n, zone, data, seed)).collect();
+        let mut compiled: Vec<Zone> = (0..)
+            .zip(&config.zones)
+            .zip(zones)
+            .flat_map(|((n, zone), data)| Zone::all_of(n, zone, data, seed))
+            .collect();
         compiled.sort_by_key(|zone| std::cmp::Reverse(zone.label_count()));
         for (number, zone) in (0..=u8::MAX).zip(&mut compiled) {
             zone.number = number;
@@ -196,6 +203,7 @@ impl Table {
         let clients = clients.map(|(i, cluster)| (ClusterId(i as u16), &cluster.client_cidrs[..]));
         let members = config.clusters.iter().map(|cluster| Member {
             name: cluster.name.clone(),
+            wire: [&[cluster.name.as_bytes().len() as u8], cluster.name.as_bytes()].concat().into(),
             synced: AtomicBool::new(false),
             namespaces: cluster.namespaces.clone(),
             shedding: AtomicU16::new(0),
@@ -291,6 +299,7 @@ impl Publisher {
     ) -> Vec<Note> {
         let Publisher { config, table, entries, compiler, name, .. } = self;
         let mut notes = Vec::new();
+        let mut exports = Exports::of(service, config);
         for zone in table.zones.iter().filter(|zone| zone.is_federation()) {
             if write_service_name(name, &key.name, &key.namespace, &zone.apex).is_err() {
                 // It was never put in.
@@ -300,6 +309,10 @@ impl Publisher {
             let key = zone.key(name);
             let hash = hash(&table.hash, key);
             entries.names.prefetch(hash);
+            let service = match zone.is_mcs() {
+                true => exports.in_mcs(&mut notes),
+                false => exports.in_federation(),
+            };
             match service.map(|service| compiler.compile(service, name, zone, config, &shedding)) {
                 Some(Ok(compiled)) => {
                     let views = table.views_of(compiled.record);
@@ -560,9 +573,15 @@ impl Snapshot<'_> {
         };
         let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
         let calm = self.table.shedding.load(Ordering::Relaxed) == 0;
-        let families = policy.families;
-        let perspective = Perspective { reach, members, calm, families, ttl, cut, apex };
+        let (families, mcs) = (policy.families, zone.is_mcs());
+        let perspective = Perspective { reach, members, calm, families, ttl, cut, mcs, apex };
         Sight::new(record, perspective)
+    }
+
+    /// Whether clients with this vantage are refused whatever is in the zone.
+    #[inline]
+    pub fn refuses(&self, zone: &Zone, vantage: Vantage<'_>) -> bool {
+        zone.is_for_insiders() && vantage.view == EXTERNAL
     }
 
     /// Whether the view sees a service in the namespace `name`, which is a label with its length.

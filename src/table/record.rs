@@ -73,6 +73,8 @@ pub(super) mod flag {
     pub const HEADLESS: u8 = 1 << 5;
     /// By the load that was published for it.
     pub const OVERLOADED: u8 = 1 << 6;
+    /// For its own cluster's clients it is all that there is; nobody else sees it.
+    pub const IMPORT: u8 = 1 << 7;
 }
 
 /// Of a list of ports: no name and protocol is in it twice.
@@ -579,7 +581,7 @@ impl Encoder {
         self.port_lists.clear();
     }
 
-    /// The candidates come in the order of their clusters. Addresses beyond [`MAX_ADDRESSES`] are left out.
+    /// The candidates come in the order of their clusters, imports before all others. Addresses beyond [`MAX_ADDRESSES`] are left out.
     pub fn push(&mut self, parts: &CandidateParts<'_>) {
         debug_assert!(self.next < self.candidates);
         let ports = self.ports(parts.ports.iter());

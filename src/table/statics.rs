@@ -31,7 +31,9 @@ pub struct Zone {
     pub(super) place: usize,
     pub(super) apex: Name,
     labels: usize,
-    federation: bool,
+    /// As the configuration names it; [`apex`](Zone::apex) may be below that.
+    name: Name,
+    names: Names,
     pub(super) policy: Policy,
     nodes: HashMap<Box<[u8]>, Node, FixedState>,
     /// For negative answers.
@@ -41,6 +43,25 @@ pub struct Zone {
     deep: bool,
     wildcards: bool,
 }
+
+/// Which names of services are below a zone's apex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    None,
+    Federation,
+    /// None here; a part of the MCS schema that is not for clients outside either.
+    McsTop,
+    /// What is below `svc` in a zone of the schema `mcs`. The table has it as a zone of its own, whose
+    /// negative answers are those of the zone that it is a part of.
+    Mcs,
+}
+
+/// The label above all services in a zone of the schema `mcs`.
+const SVC: &[u8] = b"svc";
+/// MCS DNS specification, section 2.2.
+const DNS_VERSION: &[u8] = b"dns-version";
+const SCHEMA_VERSION: &[u8] = b"\x051.0.0";
+const SCHEMA_VERSION_TTL: u32 = 28_800;
 
 /// A zone's SOA record as negative answers carry it: its names end in pointers to the zone's name in the question, as its
 /// owner is one (RFC 1035 section 4.1.4).
@@ -130,16 +151,35 @@ impl Node {
 }
 
 impl Zone {
-    /// `place`: its position in the configuration.
-    pub(super) fn new(place: usize, config: &config::Zone, data: &ZoneData, seed: u64) -> Zone {
-        let federation = match config.schema {
-            Schema::Federation => true,
-            Schema::Static => false,
-        };
+    /// What the table has of a zone, one or two of them. `place`: its position in the configuration.
+    pub(super) fn all_of(place: usize, config: &config::Zone, data: &ZoneData, seed: u64) -> Vec<Zone> {
+        let new = |names, apex: &Name| Zone::new(place, config, data, seed, names, apex);
+        match config.schema {
+            Schema::Federation => vec![new(Names::Federation, &config.name)],
+            Schema::Static => vec![new(Names::None, &config.name)],
+            Schema::Mcs => {
+                let mut top = new(Names::McsTop, &config.name);
+                // Config::load leaves room for these labels.
+                let child =
+                    |label| config.name.child(label).expect("a short label in front of a name that is not too long");
+                let services = child(SVC);
+                top.nodes.entry(services.as_wire().into()).or_default();
+                let version = child(DNS_VERSION);
+                if !top.has_sets(&version) {
+                    let rdatas = vec![SCHEMA_VERSION.to_vec()];
+                    let set = RrSet { rtype: rtype::TXT, ttl: SCHEMA_VERSION_TTL, rdatas };
+                    top.add(&version, &[set], data, &[]);
+                }
+                vec![top, new(Names::Mcs, &services)]
+            }
+        }
+    }
+
+    fn new(place: usize, config: &config::Zone, data: &ZoneData, seed: u64, names: Names, apex: &Name) -> Zone {
         let (nodata_ttl, nxdomain_ttl, minimum) = match config.schema {
             // RFC 2308 section 5: a resolver takes the lower of the SOA's TTL and its MINIMUM, so that MINIMUM must
             // not be below either of the two.
-            Schema::Federation => (config.ttl, config.negative_ttl, config.ttl.max(config.negative_ttl)),
+            Schema::Federation | Schema::Mcs => (config.ttl, config.negative_ttl, config.ttl.max(config.negative_ttl)),
             Schema::Static => {
                 let lower = data.soa.ttl.min(data.soa.minimum);
                 (lower, lower, data.soa.minimum)
@@ -150,13 +190,14 @@ impl Zone {
         soa_rdata[minimum_at..].copy_from_slice(&minimum.to_be_bytes());
         let soa = NegativeSoa::new(&config.name, &soa_rdata);
 
-        let labels = config.name.label_count();
+        let labels = apex.label_count();
         let mut zone = Zone {
             number: 0,
             place,
-            apex: config.name.clone(),
+            apex: apex.clone(),
             labels,
-            federation,
+            name: config.name.clone(),
+            names,
             policy: Policy {
                 ttl: config.ttl,
                 external: Cut { mode: config.external_mode, most: config.max_answers },
@@ -170,7 +211,9 @@ impl Zone {
             deep: false,
             wildcards: false,
         };
-        for (owner, sets) in &data.sets {
+        // It is there whatever is below it.
+        zone.nodes.entry(apex.as_wire().into()).or_default();
+        for (owner, sets) in data.sets.iter().filter(|(owner, _)| owner.is_at_or_below(apex)) {
             zone.add(owner, sets, data, &soa_rdata);
         }
         zone
@@ -185,7 +228,7 @@ impl Zone {
             let extra = glue(set, data);
             let left_out = builder.add(set.rtype, set.ttl, rdatas, &extra);
             debug_assert_eq!(left_out, 0, "zonefile refuses sets that fit no message");
-            if set.rtype == rtype::NS && *owner != self.apex {
+            if set.rtype == rtype::NS && *owner != self.name {
                 let below = |target: &Name| target.is_at_or_below(owner);
                 kind = Kind::Cut { mandatory_glue: targets(set).iter().any(below) };
             } else if set.rtype == rtype::DNAME {
@@ -211,7 +254,22 @@ impl Zone {
     }
 
     pub fn name(&self) -> &Name {
-        &self.apex
+        &self.name
+    }
+
+    /// Labels of the name that owns the SOA record.
+    pub fn soa_label_count(&self) -> usize {
+        self.name.label_count()
+    }
+
+    /// Whether clients outside are refused.
+    pub fn is_for_insiders(&self) -> bool {
+        matches!(self.names, Names::McsTop | Names::Mcs)
+    }
+
+    #[inline]
+    pub(super) fn is_mcs(&self) -> bool {
+        self.names == Names::Mcs
     }
 
     #[inline]
@@ -237,13 +295,13 @@ impl Zone {
     /// Whether services have names in this zone.
     #[inline]
     pub fn is_federation(&self) -> bool {
-        self.federation
+        matches!(self.names, Names::Federation | Names::Mcs)
     }
 
     /// Whether nothing but a service's entry decides about `S.N.Z` where there is one.
     #[inline]
     pub fn has_service_names_alone(&self) -> bool {
-        self.federation && !self.deep
+        self.names == Names::Federation && !self.deep
     }
 
     /// Whether static data can stand at or above a service's name.

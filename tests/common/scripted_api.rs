@@ -329,7 +329,8 @@ impl Connection {
         if state.namespaced_only && namespace.is_none() {
             return Err(403);
         }
-        if !state.installed.contains(&kind) {
+        // The older version alone, so that both ways are gone.
+        if !state.installed.contains(&kind) || target.contains("/v1beta1/") {
             return Err(404);
         }
         assert_eq!(parameter(target, "resourceVersion"), None, "a consistent list");
@@ -356,6 +357,8 @@ impl Connection {
         let (name, group) = match kind {
             Kind::Service => ("ServiceList", "v1"),
             Kind::EndpointSlice => ("EndpointSliceList", "discovery.k8s.io/v1"),
+            Kind::ServiceExport => ("ServiceExportList", "multicluster.x-k8s.io/v1alpha1"),
+            Kind::ServiceImport => ("ServiceImportList", "multicluster.x-k8s.io/v1alpha1"),
             Kind::ServiceLoad => ("ServiceLoadList", "signpost.dev/v1alpha1"),
             Kind::ClusterLoad => ("ClusterLoadList", "signpost.dev/v1alpha1"),
         };
@@ -499,9 +502,13 @@ fn ask(target: &str) -> (Ask, Option<String>) {
         return (Ask::Uid, None);
     }
     let (group, plural) = path.rsplit_once('/').unwrap();
+    let new = "/apis/multicluster.x-k8s.io/v1beta1";
+    let mcs = if group.starts_with(new) { new } else { "/apis/multicluster.x-k8s.io/v1alpha1" };
     let (kind, root) = match plural {
         "services" => (Kind::Service, "/api/v1"),
         "endpointslices" => (Kind::EndpointSlice, "/apis/discovery.k8s.io/v1"),
+        "serviceexports" => (Kind::ServiceExport, mcs),
+        "serviceimports" => (Kind::ServiceImport, mcs),
         "serviceloads" => (Kind::ServiceLoad, "/apis/signpost.dev/v1alpha1"),
         "clusterloads" => (Kind::ClusterLoad, "/apis/signpost.dev/v1alpha1"),
         other => panic!("nobody should ask for {other}: {target}"),

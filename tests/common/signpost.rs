@@ -20,6 +20,8 @@ const STOP: Duration = Duration::from_secs(20);
 /// Starts tried, each with other ports.
 const ATTEMPTS: usize = 5;
 
+const MCS_ZONE: &str = "$TTL 3600\n@ SOA ns hostmaster 1 3600 600 86400 180\n@ NS ns\nns A 127.0.0.1\n";
+
 pub const ZONE: &str = "my-federation.my-domain.com";
 
 /// A running `signpost serve`.
@@ -44,6 +46,8 @@ pub struct Setup {
     pub sync_wait: Duration,
     /// The zone's name servers with their addresses, for NS and glue.
     pub name_servers: Vec<(String, String)>,
+    /// The zone clusterset.local beside it.
+    pub mcs: bool,
 }
 
 pub struct Member {
@@ -73,7 +77,7 @@ impl Setup {
         };
         let clusters = sources.into_iter().zip(PLACES).enumerate().map(member).collect();
         let name_servers = vec![("ns1".to_string(), "127.0.0.1".to_string())];
-        Setup { clusters, sync_wait: Duration::from_secs(30), name_servers }
+        Setup { clusters, sync_wait: Duration::from_secs(30), name_servers, mcs: false }
     }
 
     pub fn zone_file(&self) -> String {
@@ -91,7 +95,7 @@ impl Setup {
   schema: federation
   file: {}
   ttl: 180
-listeners:
+{}listeners:
 - {{addresses: ['{}'], view: external}}
 - {{addresses: ['{}'], view: {{internal: cluster-1}}}}
 admin: {{address: '{}'}}
@@ -99,6 +103,7 @@ limits: {{syncWait: {}s}}
 clusters:
 ",
             zone_file.display(),
+            if self.mcs { "- {name: clusterset.local, schema: mcs, file: mcs.zone}\n" } else { "" },
             ports.external,
             ports.internal,
             ports.admin,
@@ -146,6 +151,7 @@ impl Signpost {
         let zone_file = directory.path().join("federation.zone");
         let config = directory.path().join("signpost.yaml");
         fs::write(&zone_file, setup.zone_file()).expect("the folder is ours");
+        fs::write(directory.path().join("mcs.zone"), MCS_ZONE).expect("the folder is ours");
         fs::write(&config, setup.config(ports, &zone_file)).expect("the folder is ours");
         let process = Process::start(Run {
             name: "signpost",

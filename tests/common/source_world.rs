@@ -52,6 +52,7 @@ pub fn cluster(name: &str, file: &tempfile::NamedTempFile) -> config::Cluster {
         export: Export::LoadBalancer,
         namespaces: Namespaces::All,
         weight: config::DEFAULT_WEIGHT,
+        mcs: false,
     }
 }
 
@@ -109,6 +110,8 @@ pub fn converted<'a>(config: &config::Cluster, kind: Kind, objects: impl Iterato
             let converted = match kind {
                 SERVICE => slim::from_json(raw.as_bytes()).map(|raw| convert::service(raw, config)),
                 SLICE => slim::from_json(raw.as_bytes()).map(|raw| convert::slice(raw, config)),
+                Kind::ServiceExport => slim::from_json(raw.as_bytes()).map(|raw| convert::service_export(raw, config)),
+                Kind::ServiceImport => slim::from_json(raw.as_bytes()).map(|raw| convert::service_import(raw, config)),
                 Kind::ServiceLoad => slim::from_json(raw.as_bytes()).map(|raw| convert::service_load(raw, config)),
                 Kind::ClusterLoad => slim::from_json(raw.as_bytes()).map(|raw| convert::cluster_load(raw, config)),
             };

@@ -11,6 +11,7 @@ mod explain;
 mod hostnames;
 mod input;
 mod load;
+mod mcs;
 mod metrics;
 mod not_ready;
 mod places;

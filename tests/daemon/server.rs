@@ -29,13 +29,24 @@ const ATTEMPTS: usize = 5;
 /// The demo's files in a folder of the test's own, laid out as in the repository.
 pub struct Demo {
     directory: TempDir,
+    /// Its configuration's name.
+    config: &'static str,
 }
 
 impl Demo {
     pub fn new() -> Demo {
+        Demo::of("demo.yaml", &["config/demo/cluster-1", "config/demo/cluster-2", "config/demo/cluster-3"])
+    }
+
+    /// `config/clusterset.yaml`: its external port is inside berlin, the internal one inside oregon.
+    pub fn clusterset() -> Demo {
+        Demo::of("clusterset.yaml", &["config/clusterset/berlin", "config/clusterset/oregon"])
+    }
+
+    fn of(config: &'static str, manifests: &[&str]) -> Demo {
         let directory = tempfile::tempdir().expect("a temporary folder can be made");
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for folder in ["config", "zones", "config/demo/cluster-1", "config/demo/cluster-2", "config/demo/cluster-3"] {
+        for folder in ["config", "zones"].iter().chain(manifests) {
             fs::create_dir_all(directory.path().join(folder)).expect("the folder is ours");
             for entry in fs::read_dir(root.join(folder)).expect("the repository has the demo") {
                 let from = entry.expect("the repository can be listed").path();
@@ -45,7 +56,7 @@ impl Demo {
                 }
             }
         }
-        Demo { directory }
+        Demo { directory, config }
     }
 
     pub fn path(&self) -> &Path {
@@ -53,7 +64,7 @@ impl Demo {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.path().join("config/demo.yaml")
+        self.path().join("config").join(self.config)
     }
 
     pub fn manifest(&self, cluster: usize, file: &str) -> PathBuf {

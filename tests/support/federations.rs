@@ -248,6 +248,8 @@ fn share(s: usize, c: usize) -> impl Strategy<Value = Share> {
                 wishes,
                 hostnames: vec![],
                 most_ttl: None,
+                exported: true,
+                offered: None,
             }
         },
     )

@@ -62,6 +62,8 @@ pub fn load_balancer(cluster: u16, cluster_ip: &str, ingress: &[&str]) -> Share 
         ports: vec![port("client", 2379), port("peer", 2380)],
         ready: true,
         pods: vec![],
+        exported: true,
+        offered: None,
         wishes: signpost::model::Wishes::default(),
         hostnames: vec![],
         most_ttl: None,
@@ -80,6 +82,7 @@ pub fn cluster(name: &str, region: &str) -> Cluster {
         export: Export::All,
         namespaces: Namespaces::All,
         weight: DEFAULT_WEIGHT,
+        mcs: false,
     }
 }
 
@@ -161,7 +164,7 @@ impl World {
     }
 
     pub fn publish(&mut self, key: ServiceKey, shares: Vec<Share>) {
-        let service = Federated { key, shares };
+        let service = Federated { key, shares, imports: vec![] };
         self.publisher.publish(&service.key, Some(&service));
     }
 

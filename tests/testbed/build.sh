@@ -2,6 +2,7 @@
 # Builds the programs that the tests run beside Signpost, from pinned Go modules, into a folder (default: target/testbed):
 #   etcd kube-apiserver kube-controller-manager kwok [kubectl] kwok-stages/   from go.mod here
 #   coredns                                                                   from coredns/go.mod (its versions conflict with the above)
+#   mcs-crds/                                                                 from mcs/go.mod (so do the versions that it asks for)
 # kubectl is built only where the machine has none. What is up to date with its go.mod, its go.sum and this script is
 # left alone. From nothing this takes about 12 minutes on two cores and 4 GB of Go build cache.
 set -euo pipefail
@@ -88,5 +89,21 @@ coredns() {
     echo "$hash" >"$out/.coredns.stamp"
 }
 
+# The custom resources of the Multi-Cluster Services API, as its own module has them.
+mcs_crds() {
+    local hash module=sigs.k8s.io/mcs-api directory
+    hash=$(recipe "$here/mcs")
+    if fresh "$out/.mcs.stamp" "$hash" mcs-crds; then return; fi
+    need_go
+    cd "$here/mcs"
+    go mod download "$module"
+    directory=$(go list -m -f '{{.Dir}}' "$module")/config/crd
+    rm -rf "$out/mcs-crds"
+    mkdir "$out/mcs-crds"
+    install -m 644 "$directory"/multicluster.x-k8s.io_*.yaml "$out/mcs-crds/"
+    echo "$hash" >"$out/.mcs.stamp"
+}
+
+mcs_crds
 kubernetes_programs
 coredns

@@ -292,6 +292,8 @@ mod tests {
             ports: vec![],
             ready: true,
             pods: vec![],
+            exported: true,
+            offered: None,
             wishes: Wishes::default(),
         }
     }

@@ -21,6 +21,17 @@ struct ClientCidr {
     place: Option<Place>,
 }
 
+impl From<RawExport> for Export {
+    fn from(raw: RawExport) -> Export {
+        match raw {
+            RawExport::LoadBalancer => Export::LoadBalancer,
+            RawExport::Annotated => Export::Annotated,
+            RawExport::ServiceExport => Export::ServiceExport,
+            RawExport::All => Export::All,
+        }
+    }
+}
+
 impl Resolver<'_> {
     pub(super) fn clusters(&mut self, raw: Vec<At<RawCluster>>) -> Vec<Cluster> {
         let mut names = HashMap::new();
@@ -75,7 +86,7 @@ impl Resolver<'_> {
             network,
             client_cidrs: own.iter().map(|own| own.cidr).collect(),
             ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
-            export: self.export(raw.export, &format!("{key}.export")),
+            export: raw.export.map_or(Export::LoadBalancer, |export| export.value.into()),
             namespaces: self.namespaces(raw.namespaces, &format!("{key}.namespaces")),
             weight: self.number(
                 raw.weight,
@@ -84,6 +95,7 @@ impl Resolver<'_> {
                 "(only ratios count)",
                 DEFAULT_WEIGHT,
             ),
+            mcs: false,
         };
         client_cidrs.extend(own);
         Some(cluster)
@@ -112,19 +124,6 @@ impl Resolver<'_> {
                 let given = given.iter().filter(|(given, _)| *given).map(|(_, name)| *name).collect();
                 self.fault(raw, key, Fault::Sources(given));
                 None
-            }
-        }
-    }
-
-    fn export(&mut self, raw: Option<At<RawExport>>, key: &str) -> Export {
-        let Some(raw) = raw else { return Export::LoadBalancer };
-        match raw.value {
-            RawExport::LoadBalancer => Export::LoadBalancer,
-            RawExport::Annotated => Export::Annotated,
-            RawExport::All => Export::All,
-            RawExport::ServiceExport => {
-                self.fault(&raw, key, Fault::ServiceExport);
-                Export::LoadBalancer
             }
         }
     }

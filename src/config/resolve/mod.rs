@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, Place, Problem};
 use super::raw::{At, RawAdmin, RawConfig, RawIdentity, place};
-use super::{Config, Identity, MAX_CLUSTERS, MAX_VIEWS};
+use super::{Config, Identity, MAX_CLUSTERS, MAX_VIEWS, Schema};
 use crate::model::{Label, LabelError};
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8055);
@@ -33,7 +33,9 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let listeners_place = listeners.as_ref().and_then(|list| place(list.referenced));
 
     let zones = resolver.zones(zones, names.is_empty());
-    let clusters = resolver.clusters(raw_clusters);
+    let mut clusters = resolver.clusters(raw_clusters);
+    let mcs = zones.iter().any(|zone| zone.schema == Schema::Mcs);
+    clusters.iter_mut().for_each(|cluster| cluster.mcs = mcs);
     let (listeners, bound) = resolver.listeners(listeners, &names, client_cidrs);
     let admin = resolver.admin(admin, &bound);
     let identity = resolver.identity(identity);

@@ -9,13 +9,15 @@ use crate::config::raw::{At, RawFamilies, RawMode, RawSchema, RawService, RawZon
 use crate::config::special::publishable;
 use crate::config::{Families, MAX_SERVICE_ADDRESSES, MAX_SERVICES, MAX_ZONES, Mode, Schema, Service, Zone};
 use crate::model::{Label, ServiceKey};
-use crate::names::Name;
+use crate::names::{Name, NameError};
 
 const DEFAULT_TTL: u32 = 30;
 const DEFAULT_NEGATIVE_TTL: u32 = 5;
 /// Eight AAAA records fit into 512 octets whatever the name is.
 const DEFAULT_MAX_ANSWERS: u8 = 8;
 const DEFAULT_SPARE: u8 = 0;
+/// Of those that stand in front of the name of a zone of the schema `mcs`.
+const LONGEST_MCS_LABEL: &[u8] = b"dns-version";
 
 /// What holds for the services of a zone of which nothing else is said.
 struct Usual {
@@ -56,15 +58,25 @@ impl Resolver<'_> {
             }
             zones.extend(self.zone(raw, &key, name, no_clusters));
         }
+        // The table has two of each of these.
+        let count = zones.len() + zones.iter().filter(|zone| zone.schema == Schema::Mcs).count();
+        if count > MAX_ZONES {
+            self.fault_at(
+                place,
+                "zones",
+                Fault::too_many("zones, with those of the schema mcs twice", count, MAX_ZONES),
+            );
+        }
         zones
     }
 
     fn zone(&mut self, raw: RawZone, key: &str, name: Option<Name>, no_clusters: bool) -> Option<Zone> {
         let schema = match raw.schema.unwrap_or(RawSchema::Federation) {
             RawSchema::Federation => Schema::Federation,
+            RawSchema::Mcs => Schema::Mcs,
             RawSchema::Static => Schema::Static,
         };
-        if schema == Schema::Federation && no_clusters {
+        if schema.has_services() && no_clusters {
             self.fault(&raw.name, format!("{key}.schema"), Fault::NoClusters);
         }
         let file = self.file(&raw.file, &format!("{key}.file"), "the zone file");
@@ -77,7 +89,9 @@ impl Resolver<'_> {
         let usual = [raw.external_mode.unwrap_or(RawMode::Nearest), raw.internal_mode.unwrap_or(RawMode::Ordered)];
         let spare = self.spare(raw.spare, &usual, &format!("{key}.spare"), DEFAULT_SPARE);
         let [external_mode, internal_mode] = usual.map(|mode| mode.with_spare(spare));
-        let families = match raw.families.unwrap_or(RawFamilies::Common) {
+        // The MCS DNS specification wants a record for each ready endpoint, whatever family the others have.
+        let default = if schema == Schema::Mcs { RawFamilies::Any } else { RawFamilies::Common };
+        let families = match raw.families.unwrap_or(default) {
             RawFamilies::Common => Families::Common,
             RawFamilies::Any => Families::Any,
         };
@@ -88,6 +102,11 @@ impl Resolver<'_> {
         }
         let services = self.services(raw.services, &services_key, &usual);
         let name = name?;
+        if schema == Schema::Mcs && name.child(LONGEST_MCS_LABEL).is_err() {
+            let fault = Fault::ZoneName { name: shortened(&raw.name.value), error: NameError::LongName };
+            self.fault(&raw.name, format!("{key}.name"), fault);
+            return None;
+        }
         Some(Zone {
             name,
             schema,

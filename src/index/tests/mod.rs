@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{ClusterAddress, Endpoint, Exposure, Label, Load, Port, Protocol, Wishes};
 
+mod exports;
 mod losses;
 mod property;
 mod rules;
@@ -38,6 +39,7 @@ pub(super) fn service(text: &str) -> Service {
         hostnames: vec![],
         ports: vec![],
         has_selector: true,
+        exported: true,
         wishes: Wishes::default(),
     };
     for word in words {

@@ -144,6 +144,7 @@ fn a_service() {
             ingress: addresses(&["198.51.100.7", "2001:db8::7"]),
             ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)],
             has_selector: true,
+            exported: true,
             wishes: Wishes::default(),
             hostnames: vec![],
         }

@@ -22,9 +22,14 @@ pub struct Resource {
 pub enum Presence {
     /// Every API server has it: this is a failure.
     Always,
+    /// The configuration asks for it, but nobody has installed it yet: there are no objects, and the operator is warned.
+    Asked,
     /// Nobody has installed it, or nobody has given the right to read it, and nobody need do so.
     Optional,
 }
+
+/// Both have the same shape, and clusters have the one, the other or both.
+const MCS: &[&str] = &["/apis/multicluster.x-k8s.io/v1beta1", "/apis/multicluster.x-k8s.io/v1alpha1"];
 
 impl Resource {
     pub fn of(kind: Kind) -> &'static Resource {
@@ -45,6 +50,28 @@ impl Resource {
                 selector: "&labelSelector=kubernetes.io%2Fservice-name",
                 is_namespaced: true,
                 presence: Presence::Always,
+            },
+            Kind::ServiceExport => &Resource {
+                versions: MCS,
+                plural: "serviceexports",
+                lists: &[
+                    "ServiceExportList of multicluster.x-k8s.io/v1beta1",
+                    "ServiceExportList of multicluster.x-k8s.io/v1alpha1",
+                ],
+                selector: "",
+                is_namespaced: true,
+                presence: Presence::Asked,
+            },
+            Kind::ServiceImport => &Resource {
+                versions: MCS,
+                plural: "serviceimports",
+                lists: &[
+                    "ServiceImportList of multicluster.x-k8s.io/v1beta1",
+                    "ServiceImportList of multicluster.x-k8s.io/v1alpha1",
+                ],
+                selector: "",
+                is_namespaced: true,
+                presence: Presence::Asked,
             },
             Kind::ServiceLoad => &Resource {
                 versions: &["/apis/signpost.dev/v1alpha1"],

@@ -258,7 +258,7 @@ impl<'l> Session<'l> {
                 Presence::Optional => {
                     tracing::info!(cluster, kind = plural, "not read ({failure}); looked for now and then");
                 }
-                Presence::Always => tracing::warn!(
+                Presence::Asked | Presence::Always => tracing::warn!(
                     cluster,
                     kind = plural,
                     "the API does not have this kind ({failure}): there are none of them until it is installed"
@@ -474,6 +474,7 @@ impl Subject<'_> {
     /// Whether the failure says that there is no such kind for us, and it need not be.
     fn lacks(&self, failure: &Failure) -> bool {
         match (failure, self.resource.presence) {
+            (Failure::Status(refusal), Presence::Asked) => refusal.code == 404,
             (Failure::Status(refusal), Presence::Optional) => matches!(refusal.code, 403 | 404),
             _ => false,
         }
@@ -564,6 +565,8 @@ impl Subject<'_> {
         let converted = match self.kind {
             Kind::Service => slim::from_json(raw).map(|raw| convert::service(raw, config)),
             Kind::EndpointSlice => slim::from_json(raw).map(|raw| convert::slice(raw, config)),
+            Kind::ServiceExport => slim::from_json(raw).map(|raw| convert::service_export(raw, config)),
+            Kind::ServiceImport => slim::from_json(raw).map(|raw| convert::service_import(raw, config)),
             Kind::ServiceLoad => slim::from_json(raw).map(|raw| convert::service_load(raw, config)),
             Kind::ClusterLoad => slim::from_json(raw).map(|raw| convert::cluster_load(raw, config)),
         };

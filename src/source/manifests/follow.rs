@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use super::{Reading, Trouble};
 use crate::index::{Kind, Object, ObjectKey, Update};
-use crate::source::Feed;
 use crate::source::status::ErrorReason;
+use crate::source::{Feed, kinds};
 
 /// After an event, so long must pass without another before the directory is read: an editor's save is 3 to 6 events
 /// within some milliseconds, and what is half written should not be read.
@@ -201,11 +201,16 @@ impl Follower {
             objects: reading.slices.into_iter().map(Object::Slice).collect(),
             keep: of(Kind::EndpointSlice),
         };
-        let (of_services, of_clusters) =
-            reading.loads.into_iter().map(Object::Load).partition(|load| load.kind() == Kind::ServiceLoad);
-        let loads = [(Kind::ServiceLoad, of_services), (Kind::ClusterLoad, of_clusters)];
-        let loads = loads.map(|(kind, objects)| Update::Reset { kind, objects, keep: of(kind) });
-        for update in [services, slices].into_iter().chain(loads) {
+        let mut others: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
+        for object in reading.others {
+            others.entry(object.kind()).or_default().push(object);
+        }
+        let kinds = kinds(&self.feed.config).into_iter().filter(|kind| !Kind::CORE.contains(kind));
+        let others = kinds.map(|kind| {
+            let objects = others.remove(&kind).unwrap_or_default();
+            Update::Reset { kind, objects, keep: of(kind) }
+        });
+        for update in [services, slices].into_iter().chain(others) {
             self.feed.updates.send((self.feed.cluster, update)).await.map_err(|_| Closed)?;
         }
         self.feed.status.listed();

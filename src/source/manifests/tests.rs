@@ -240,7 +240,7 @@ struct World {
     /// Key and first port of each Service, as an index would have them.
     services: BTreeMap<String, u16>,
     slices: BTreeSet<String>,
-    loads: Vec<Object>,
+    others: Vec<Object>,
 }
 
 impl World {
@@ -258,8 +258,8 @@ impl World {
             limits: Arc::new(limits()),
         };
         let task = tokio::spawn(run(path.to_owned(), feed, Memory::default()));
-        let (services, slices, loads) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        World { directory, updates, status, relist, stop, task, services, slices, loads }
+        let (services, slices, others) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        World { directory, updates, status, relist, stop, task, services, slices, others }
     }
 
     fn with(files: &[(&str, &str)]) -> World {
@@ -302,7 +302,7 @@ impl World {
                     other => panic!("{other:?}"),
                 }));
             }
-            Kind::ServiceLoad | Kind::ClusterLoad => self.loads.extend(objects),
+            _ => self.others.extend(objects),
         }
     }
 

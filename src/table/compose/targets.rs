@@ -59,6 +59,7 @@ pub(super) type Numbers = [u16; 3];
 #[derive(Clone, Copy)]
 pub(super) struct Prefix<'a> {
     pub host: Option<Host<'a>>,
+    /// In wire form. Empty: the target is the service's own name.
     pub cluster: &'a [u8],
 }
 
@@ -66,7 +67,7 @@ impl Prefix<'_> {
     /// Octets.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.host.map_or(0, |host| 1 + host.label().len()) + 1 + self.cluster.len()
+        self.host.map_or(0, |host| 1 + host.label().len()) + self.cluster.len()
     }
 
     /// Returns what is left.
@@ -76,7 +77,9 @@ impl Prefix<'_> {
             Some(host) => put_label(out, host.label()),
             None => out,
         };
-        put_label(out, self.cluster)
+        let (target, rest) = out.split_at_mut(self.cluster.len());
+        target.copy_from_slice(self.cluster);
+        rest
     }
 
     /// Writes a record whose owner is this name, with a pointer behind the labels. Returns what is left.
@@ -147,6 +150,7 @@ impl<'a> Sight<'a> {
         mut each: impl FnMut(&Target<'a, '_>) -> bool,
     ) {
         let mut priority = 0;
+        let mut told = false;
         for band in scratch.summary.bands() {
             let mut empty = true;
             for seen in in_band(&scratch.seen, band, choice) {
@@ -155,7 +159,13 @@ impl<'a> Sight<'a> {
                 if seen.has(flag::LONG) {
                     continue;
                 }
-                let cluster = self.cluster_name(seen.cluster);
+                // Of services that are no sets of pods there is one name, and all candidates have the same ports.
+                let cluster = match (self.perspective.mcs, seen.pods) {
+                    (true, None) if told => continue,
+                    (true, None) => &[],
+                    _ => self.cluster_label(seen.cluster),
+                };
+                told = true;
                 let mut tell = |host, port: &PortEntry<'_>| {
                     each(&Target {
                         seen,
@@ -249,6 +259,10 @@ impl<'a> Sight<'a> {
         // The targets of one host or cluster come one after the other.
         let mut before = None;
         self.targets(wanted, choice, scratch, |target| {
+            // The addresses of the service's own name are an answer of its own, with its own order and limit.
+            if target.name.cluster.is_empty() {
+                return true;
+            }
             let here = (target.seen.cluster, target.name.host.map(|host| host.at));
             if before.replace(here) == Some(here) {
                 return true;
