@@ -24,6 +24,7 @@ use crate::model::{ClusterId, Label, View, ViewRule};
 use crate::net::connections::Connections;
 use crate::net::{self, BindError, Bound, Ended, Serving};
 use crate::source::manifests::Memory;
+use crate::source::places::Discovered;
 use crate::source::{self, Feed, Message};
 use crate::table::{Atlas, Publisher, Reader};
 use crate::zonefile::{self, ZoneData, ZoneFileError};
@@ -36,6 +37,10 @@ pub use places::{PlacesProblem, Reading as PlacesReading, read as read_places};
 const LISTENERS: &str = "listeners";
 /// How long sources, connections and workers may take to end once told to. Docker and Kubernetes kill after 10 and 30 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// From the first place of a cluster that is found to the use of all that were found meanwhile.
+const PLACES_QUIET: Duration = Duration::from_secs(1);
+/// From a try that a broken file with places was in the way of to the next.
+const PLACES_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why the process cannot start, or had to stop. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +79,13 @@ pub struct Loaded {
 
 impl Loaded {
     pub fn load(path: &Path) -> Result<Loaded, AppError> {
-        let config = Config::load(path).map_err(AppError::Config)?;
+        Loaded::load_with(path, &Discovered::default())
+    }
+
+    /// With what is known of where clusters are.
+    fn load_with(path: &Path, discovered: &Discovered) -> Result<Loaded, AppError> {
+        let mut config = Config::load(path).map_err(AppError::Config)?;
+        discovered.fill(&mut config.clusters);
         let zones: Result<Vec<ZoneData>, ZoneFileError> =
             config.zones.iter().map(|zone| zonefile::load(&zone.file, &zone.name)).collect();
         let zones = zones.map_err(AppError::ZoneFile)?;
@@ -150,6 +161,11 @@ struct Daemon {
     sources: Sources,
     publishing: Publishing,
     places: Following,
+    /// By the clusters' nodes, and when to put the clusters there: what is found soon after one another is one change.
+    discovered: Arc<Discovered>,
+    place_at: Option<Instant>,
+    /// In the order of `config.zones`.
+    zones: Vec<ZoneData>,
     explainer: Arc<Explainer>,
     connections: Connections,
     serving: HashMap<Listener, Working>,
@@ -246,7 +262,8 @@ impl Daemon {
         let ask = federation::resolver(&config);
         let federation = Federation::new(started, publisher, members, seen.clone(), ask, seed);
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
-        let mut sources = Sources::new(updates);
+        let discovered = Arc::<Discovered>::default();
+        let mut sources = Sources::new(updates, discovered.clone());
         sources.start(prepared, &config, federation.members());
         let waiting = Some(Instant::now() + config.limits.sync_wait);
         Ok(Daemon {
@@ -260,6 +277,9 @@ impl Daemon {
             sources,
             publishing: Publishing::start(federation, queue),
             places: Following::start(follower),
+            discovered,
+            place_at: None,
+            zones,
             explainer,
             connections,
             serving: HashMap::new(),
@@ -289,6 +309,13 @@ impl Daemon {
                     None => std::future::pending().await,
                 }
             };
+            let place_at = self.place_at;
+            let place = async {
+                match place_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = signals.end.received() => return Ok(()),
                 _ = signals.hangup.recv() => {
@@ -299,6 +326,13 @@ impl Daemon {
                     self.reload(loaded).await?;
                 }
                 () = patience => {}
+                () = self.discovered.changed.notified() => {
+                    self.place_at.get_or_insert(Instant::now() + PLACES_QUIET);
+                }
+                () = place => {
+                    self.place_at = None;
+                    self.place().await?;
+                }
                 () = synced, if waiting.is_some() => {}
                 task = ended(&mut self.sources, &mut self.publishing, &mut self.places, &mut self.serving, &mut self.admin) => {
                     return Err(AppError::TaskEnded { task });
@@ -334,6 +368,7 @@ impl Daemon {
     async fn reload(&mut self, prepared: Result<Reloading, AppError>) -> Result<(), AppError> {
         match prepared {
             Ok(reloading) => {
+                reloading.loaded.warn();
                 self.apply(reloading).await?;
                 self.metrics.reloaded(Reload::Applied);
                 info!("configuration reloaded");
@@ -346,9 +381,31 @@ impl Daemon {
         Ok(())
     }
 
+    /// Puts the clusters where their nodes are: another order of answers, and nothing else.
+    async fn place(&mut self) -> Result<(), AppError> {
+        let mut config = (*self.config).clone();
+        if !self.discovered.fill(&mut config.clusters) {
+            return Ok(());
+        }
+        let config = Arc::new(config);
+        let (atlas, mut places) = {
+            let config = config.clone();
+            let read = tokio::task::spawn_blocking(move || read_places(&config));
+            read.await.map_err(|_| AppError::TaskEnded { task: "reading places".to_owned() })?
+        };
+        // What the files said before is worth more than the places of the clusters.
+        if places.broken().is_some() {
+            self.place_at = Some(Instant::now() + PLACES_AGAIN);
+            return Ok(());
+        }
+        let ask = federation::resolver(&config);
+        let loaded = Loaded { config, zones: self.zones.clone(), atlas, places };
+        self.apply(Reloading { loaded, sources: Vec::new(), bound: Vec::new(), ask }).await
+    }
+
     /// Everything about a new configuration that can fail.
     async fn prepare_reload(&self) -> Result<Reloading, AppError> {
-        let mut loaded = Loaded::load(&self.path)?;
+        let mut loaded = Loaded::load_with(&self.path, &self.discovered)?;
         // What the files said before is worth more than nothing.
         if let Some(problem) = loaded.places.broken() {
             return Err(AppError::Places(problem));
@@ -387,7 +444,6 @@ impl Daemon {
 
     async fn apply(&mut self, reloading: Reloading) -> Result<(), AppError> {
         let Reloading { loaded, sources, bound, ask } = reloading;
-        loaded.warn();
         let Loaded { config, zones, atlas, places } = loaded;
         if config.admin != self.config.admin {
             warn!("a new admin address is used from the next start on");
@@ -413,6 +469,7 @@ impl Daemon {
         self.sources.start(sources, &config, federation.members());
         self.publishing = Publishing::start(federation, queue);
         self.config = config.clone();
+        self.zones = zones;
         for (listener, socket) in bound {
             self.serve(listener, socket);
         }
@@ -563,17 +620,19 @@ struct Sources {
     stops: BTreeMap<ClusterId, (Label, CancellationToken)>,
     updates: mpsc::Sender<Message>,
     identities: Arc<source::kube::Identities>,
+    discovered: Arc<Discovered>,
     /// What manifests said, by cluster and directory.
     memories: HashMap<(Label, PathBuf), Memory>,
 }
 
 impl Sources {
-    fn new(updates: mpsc::Sender<Message>) -> Sources {
+    fn new(updates: mpsc::Sender<Message>, discovered: Arc<Discovered>) -> Sources {
         Sources {
             tasks: JoinSet::new(),
             stops: BTreeMap::new(),
             updates,
             identities: Arc::default(),
+            discovered,
             memories: HashMap::new(),
         }
     }
@@ -600,6 +659,7 @@ impl Sources {
                 updates: self.updates.clone(),
                 status: members[id.index()].status.clone(),
                 relist: members[id.index()].relist.clone(),
+                discovered: self.discovered.clone(),
                 stop,
                 limits: Arc::new(config.limits.clone()),
             };

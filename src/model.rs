@@ -403,6 +403,13 @@ pub struct Region(pub Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AvailabilityZone(pub Arc<str>);
 
+/// Where a cluster is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    pub region: Option<Region>,
+    pub availability_zones: Vec<AvailabilityZone>,
+}
+
 /// A set of clusters whose pods reach each other without translation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Network(pub Arc<str>);

@@ -692,3 +692,33 @@ async fn exports_that_may_not_be_read_are_a_failure() {
     assert_eq!(api.count(Ask::List(Kind::ServiceImport)), 0, "nobody needs these without a zone for them");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_cluster_is_where_its_nodes_are() {
+    let api = api().await;
+    api.fault(Ask::Nodes, Fault::Status(403, "", status(403, "no right")));
+    api.set_nodes(&[("r1", "a"), ("r2", "c"), ("r1", "b")]);
+    let unplaced = |cluster: &mut config::Cluster| cluster.placed_by_nodes = true;
+    let mut world = World::start_with(&api, timing(), Arc::default(), unplaced).await;
+    let placed = |world: &World| {
+        let mut clusters = [(*world.config).clone()];
+        world.discovered.fill(&mut clusters);
+        let [cluster] = &clusters;
+        let zones = cluster.availability_zones.iter().map(|zone| zone.0.to_string()).collect::<Vec<_>>();
+        (cluster.region.as_ref().map(|region| region.0.to_string()), zones)
+    };
+    let at = |region: &str, zones: &[&str]| (Some(region.to_owned()), zones.iter().map(ToString::to_string).collect());
+    world.until("placed, after a refusal", |w| placed(w) == at("r1", &["a", "b", "c"])).await;
+    api.set_nodes(&[("r2", "c")]);
+    world.until("moved", |w| placed(w) == at("r2", &["c"])).await;
+    api.fault(Ask::Nodes, Fault::Body("{}".to_owned()));
+    let asked = api.count(Ask::Nodes);
+    world.until("asked again", |w| w.api.count(Ask::Nodes) > asked + 2).await;
+    assert_eq!(placed(&world), at("r2", &["c"]), "what fails changes nothing");
+    world.until("and it syncs", World::synced).await;
+    world.stop().await;
+    let mut world = World::start(&api).await;
+    let asked = api.count(Ask::Nodes);
+    world.until("synced", World::synced).await;
+    assert_eq!(api.count(Ask::Nodes), asked, "not asked where the configuration says it");
+}

@@ -443,3 +443,36 @@ fn service_exports_and_imports_of_the_mcs_api() {
     }
     signpost.stop();
 }
+
+#[test]
+fn clusters_are_where_their_nodes_are() {
+    let clusters = federation();
+    for (cluster, ingress) in clusters.iter().zip(INGRESS) {
+        publish(cluster, "nodes", "cart", ingress);
+    }
+    let label = |cluster: &Cluster, region: &str, zone: &str| {
+        let labels = [format!("topology.kubernetes.io/region={region}"), format!("topology.kubernetes.io/zone={zone}")];
+        cluster.kubectl(&["label", "--overwrite", "nodes", "--all", &labels[0], &labels[1]]);
+    };
+    for (cluster, region) in clusters.iter().zip(["us-east-1", "ap-northeast-1", "us-east-1"]) {
+        label(cluster, region, "a");
+    }
+    let mut setup = Setup::new(clusters.iter().map(direct).collect());
+    for member in &mut setup.clusters {
+        member.region = String::new();
+    }
+    let signpost = Signpost::start(&setup);
+    let internal = Dig::at(signpost.ports.internal);
+    let name = format!("cart.nodes.{ZONE}");
+    let own = clusters[0].kubectl(&["-n", "nodes", "get", "service", "cart", "-o", "jsonpath={.spec.clusterIP}"]);
+    let ordered: Vec<IpAddr> = [&own, INGRESS[2], INGRESS[1]].map(|a| a.parse().unwrap()).to_vec();
+    // Often enough that chance alone would not do it.
+    wait_for("the same region first", SHOWS, || {
+        (0..20).try_for_each(|_| same(internal.addresses(&name, "A")?, ordered.clone()))
+    });
+    let log = signpost.log();
+    assert!(log.contains("placed by its nodes") && log.contains("ap-northeast-1"), "{log}");
+    let page = http_get(signpost.ports.admin, "/metrics").expect("the admin address answers");
+    assert!(page.contains("signpost_reload_total{result=\"applied\"} 0"), "nobody asked for a reload: {page}");
+    signpost.stop();
+}

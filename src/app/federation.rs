@@ -169,6 +169,7 @@ pub fn same_source(old: &Cluster, new: &Cluster) -> bool {
         && old.export == new.export
         && old.namespaces == new.namespaces
         && old.mcs == new.mcs
+        && old.placed_by_nodes == new.placed_by_nodes
 }
 
 /// Whether everything that `old` was allowed to say, `new` is allowed to say too. Where its objects come from may have

@@ -140,6 +140,8 @@ pub struct Cluster {
     pub source: Source,
     pub region: Option<Region>,
     pub availability_zones: Vec<AvailabilityZone>,
+    /// Neither is given, so that the labels of its nodes say them.
+    pub placed_by_nodes: bool,
     pub network: Option<Network>,
     /// Where this cluster's own clients come from, for listeners with the view `bySource`.
     pub client_cidrs: Vec<IpNet>,
@@ -201,6 +203,7 @@ impl Cluster {
             source: Source::InCluster,
             region: None,
             availability_zones: Vec::new(),
+            placed_by_nodes: false,
             network: None,
             client_cidrs: Vec::new(),
             ingress_cidrs: Vec::new(),

@@ -6,6 +6,7 @@
 //! | [`list`] | a list's body → its objects, one by one |
 //! | [`watch`] | a watch's body → events |
 //! | [`resource`] | the kinds, as the API has them |
+//! | [`nodes`] | the region and the zones of its nodes |
 //! | [`session`] | list, then watch, then what to do when either fails |
 //! | [`identity`] | which cluster it is |
 //! | [`backoff`] | when to try again |
@@ -34,6 +35,7 @@ pub mod backoff;
 pub mod client;
 pub mod identity;
 pub mod list;
+mod nodes;
 mod plugin;
 mod resource;
 mod session;
@@ -63,6 +65,8 @@ pub struct Timing {
     pub relist_again: Duration,
     /// From one look for a kind that the API does not have to the next.
     pub missing: Duration,
+    /// From one look at the labels of the nodes to the next.
+    pub places: Duration,
     pub pace: Pace,
     /// Objects in one page of a list: 10,000 are about 10 MB, which a server has in memory at once.
     pub page: u32,
@@ -81,6 +85,7 @@ impl Default for Timing {
             relist: Duration::from_secs(3600),
             relist_again: Duration::from_secs(30),
             missing: Duration::from_secs(30),
+            places: Duration::from_secs(600),
             pace: Pace {
                 first: Duration::from_millis(500),
                 cap: Duration::from_secs(15),
@@ -125,8 +130,10 @@ pub async fn run(prepared: Prepared, feed: Feed, identities: Arc<Identities>) {
             ask.send_modify(|asks| *asks = asks.wrapping_add(1));
         }
     };
+    let places = link.follow_places();
     tokio::select! {
         () = stop.cancelled() => {}
+        () = places => {}
         _ = futures::future::join(futures::future::join_all(sessions), bell) => {}
     }
 }

@@ -8,6 +8,7 @@
 //! | [`problem`] | what can be wrong with an object or a file |
 //! | [`manifests`] | a directory, re-read on change |
 //! | [`kube`] | list and watch |
+//! | [`places`] | where clusters are by their nodes |
 //! | [`status`] | how a source is doing, for metrics |
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::model::ClusterId;
 pub mod convert;
 pub mod kube;
 pub mod manifests;
+pub mod places;
 pub mod problem;
 pub mod slim;
 pub mod status;
@@ -49,6 +51,8 @@ pub struct Feed {
     pub status: Arc<status::Status>,
     /// The app asks for a fresh consistent list.
     pub relist: Arc<Notify>,
+    /// For what is found out of where it is.
+    pub discovered: Arc<places::Discovered>,
     pub stop: CancellationToken,
     pub limits: Arc<config::Limits>,
 }

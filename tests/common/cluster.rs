@@ -419,6 +419,7 @@ metadata: {name: reader}
 rules:
 - {apiGroups: [''], resources: [services], verbs: [get, list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
+- {apiGroups: [''], resources: [nodes], verbs: [list]}
 - {apiGroups: [multicluster.x-k8s.io], resources: [serviceexports, serviceimports], verbs: [list, watch]}
 - {apiGroups: [signpost.dev], resources: [serviceloads, clusterloads], verbs: [list, watch]}
 - {apiGroups: [''], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}

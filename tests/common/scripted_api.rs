@@ -22,6 +22,7 @@ pub enum Ask {
     Uid,
     List(Kind),
     Watch(Kind),
+    Nodes,
 }
 
 /// What one request gets instead of the truth.
@@ -71,6 +72,8 @@ struct State {
     namespaced_only: bool,
     /// The kinds that it has.
     installed: HashSet<Kind>,
+    /// The labels of each.
+    nodes: Vec<Value>,
 }
 
 #[derive(Clone)]
@@ -98,6 +101,7 @@ impl ScriptedApi {
             requests: Vec::new(),
             namespaced_only: false,
             installed: Kind::CORE.into(),
+            nodes: Vec::new(),
         };
         let api = ScriptedApi {
             address,
@@ -190,6 +194,12 @@ impl ScriptedApi {
     pub fn install(&self, kind: Kind, installed: bool) {
         let installs = &mut self.state().installed;
         let _ = if installed { installs.insert(kind) } else { installs.remove(&kind) };
+    }
+
+    /// A node for each region and zone.
+    pub fn set_nodes(&self, places: &[(&str, &str)]) {
+        let labels = |(region, zone): &(&str, &str)| json!({"topology.kubernetes.io/region": region, "topology.kubernetes.io/zone": zone});
+        self.state().nodes = places.iter().map(labels).collect();
     }
 
     /// Like SIGSTOP: connections are taken by the kernel, and nobody speaks.
@@ -310,7 +320,7 @@ impl Connection {
     /// Returns whether the connection is good for another request.
     async fn answer(&mut self, ask: Ask, target: &str, namespace: Option<&str>) -> std::io::Result<bool> {
         match ask {
-            Ask::Uid | Ask::List(_) => match self.body(ask, target, namespace) {
+            Ask::Uid | Ask::Nodes | Ask::List(_) => match self.body(ask, target, namespace) {
                 Ok(body) => self.status(200, "", &body).await?,
                 Err(code) => self.status(code, "", &status(code, "as scripted")).await?,
             },
@@ -324,6 +334,19 @@ impl Connection {
         let kind = match ask {
             Ask::Uid if state.namespaced_only => return Err(403),
             Ask::Uid => return Ok(json!({"metadata": {"name": "kube-system", "uid": state.uid}}).to_string()),
+            Ask::Nodes => {
+                let items: Vec<Value> =
+                    state.nodes.iter().map(|labels| json!({"metadata": {"labels": labels}})).collect();
+                let from: usize = parameter(target, "continue").map_or(0, |token| token.parse().unwrap());
+                let mut metadata = json!({"resourceVersion": "1"});
+                // One at a time, so that there are pages.
+                if from + 1 < items.len() {
+                    metadata["continue"] = json!((from + 1).to_string());
+                }
+                let (kind, group) = ("PartialObjectMetadataList", "meta.k8s.io/v1");
+                let items = items.get(from..(from + 1).min(items.len()));
+                return Ok(json!({"kind": kind, "apiVersion": group, "metadata": metadata, "items": items}).to_string());
+            }
             Ask::List(kind) | Ask::Watch(kind) => kind,
         };
         if state.namespaced_only && namespace.is_none() {
@@ -500,6 +523,9 @@ fn ask(target: &str) -> (Ask, Option<String>) {
     let path = target.split('?').next().unwrap();
     if path == "/api/v1/namespaces/kube-system" {
         return (Ask::Uid, None);
+    }
+    if path == "/api/v1/nodes" {
+        return (Ask::Nodes, None);
     }
     let (group, plural) = path.rsplit_once('/').unwrap();
     let new = "/apis/multicluster.x-k8s.io/v1beta1";

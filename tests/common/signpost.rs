@@ -53,6 +53,7 @@ pub struct Setup {
 pub struct Member {
     pub name: String,
     pub source: MemberSource,
+    /// Empty: its nodes say where it is.
     pub region: String,
     pub availability_zone: String,
     /// The namespaces that it may export; none: all.
@@ -118,12 +119,12 @@ clusters:
                 [] => String::new(),
                 some => format!(", namespaces: [{}]", some.join(", ")),
             };
-            writeln!(
-                text,
-                "- {{name: {}, {source}, region: {}, availabilityZones: [{}]{namespaces}}}",
-                member.name, member.region, member.availability_zone,
-            )
-            .expect("a String takes everything");
+            let place = match member.region.as_str() {
+                "" => String::new(),
+                region => format!(", region: {region}, availabilityZones: [{}]", member.availability_zone),
+            };
+            writeln!(text, "- {{name: {}, {source}{place}{namespaces}}}", member.name)
+                .expect("a String takes everything");
         }
         text
     }

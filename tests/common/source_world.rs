@@ -11,6 +11,7 @@ use signpost::index::{Object, ObjectKey, Update};
 use signpost::model::{ClusterId, Label};
 use signpost::source::convert::{self, Converted};
 use signpost::source::kube::{self, Identities, Timing};
+use signpost::source::places::Discovered;
 use signpost::source::status::{ErrorReason, Status};
 use signpost::source::{Feed, Message, slim};
 use tokio::sync::{Notify, mpsc};
@@ -33,6 +34,7 @@ pub fn timing() -> Timing {
         watch_spacing: Duration::from_millis(20),
         relist_again: Duration::from_millis(50),
         missing: Duration::from_millis(100),
+        places: Duration::from_millis(200),
         ..Timing::default()
     };
     timing.pace.first = Duration::from_millis(20);
@@ -46,6 +48,7 @@ pub fn cluster(name: &str, file: &tempfile::NamedTempFile) -> config::Cluster {
         source: Source::Kubeconfig { file: file.path().to_owned(), context: None },
         region: None,
         availability_zones: Vec::new(),
+        placed_by_nodes: false,
         network: None,
         client_cidrs: Vec::new(),
         ingress_cidrs: Vec::new(),
@@ -129,6 +132,7 @@ pub struct World {
     pub config: Arc<config::Cluster>,
     pub status: Arc<Status>,
     pub relist: Arc<Notify>,
+    pub discovered: Arc<Discovered>,
     pub stop: CancellationToken,
     pub updates: mpsc::Receiver<Message>,
     /// `None` until the first list of the kind.
@@ -172,12 +176,14 @@ impl World {
         let (sender, updates) = mpsc::channel(2);
         let (status, relist, stop) =
             (Arc::new(Status::new(Instant::now())), Arc::new(Notify::new()), CancellationToken::new());
+        let discovered = Arc::<Discovered>::default();
         let feed = Feed {
             cluster: ClusterId(id),
             config: Arc::clone(&config),
             updates: sender,
             status: Arc::clone(&status),
             relist: Arc::clone(&relist),
+            discovered: Arc::clone(&discovered),
             stop: stop.clone(),
             limits: Arc::new(limits()),
         };
@@ -186,6 +192,7 @@ impl World {
             config,
             status,
             relist,
+            discovered,
             stop,
             updates,
             known: BTreeMap::new(),

@@ -76,6 +76,7 @@ pub fn cluster(name: &str, region: &str) -> Cluster {
         source: Source::Manifests { directory: PathBuf::new() },
         region: Some(Region(region.into())),
         availability_zones: vec![],
+        placed_by_nodes: false,
         network: None,
         client_cidrs: vec![],
         ingress_cidrs: vec![],

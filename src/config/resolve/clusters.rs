@@ -73,14 +73,18 @@ impl Resolver<'_> {
         let zones_key = format!("{key}.availabilityZones");
         let zones = self.list(raw.availability_zones, &zones_key, "availability zones", MAX_AVAILABILITY_ZONES);
         let zones = self.distinct(zones, &zones_key);
-        let availability_zones =
+        let availability_zones: Vec<_> =
             zones.into_iter().filter_map(|(key, zone)| self.topology(Some(zone), &key).map(AvailabilityZone)).collect();
 
         let own = self.cidrs(raw.client_cidrs, &format!("{key}.clientCidrs"), some_clients);
         let ingress = self.cidrs(raw.ingress_cidrs, &format!("{key}.ingressCidrs"), declarable);
+        let source = source?;
+        // Manifests are read without nodes.
+        let has_nodes = !matches!(source, Source::Manifests { .. });
         let cluster = Cluster {
             name: name?,
-            source: source?,
+            source,
+            placed_by_nodes: has_nodes && region.is_none() && availability_zones.is_empty(),
             region,
             availability_zones,
             network,

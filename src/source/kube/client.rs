@@ -261,9 +261,20 @@ impl Api {
 
     /// Asks for `path`, and waits at most `patience` for the head of the answer, which must be a 200.
     pub async fn get(&self, path: &str, what: &'static str, patience: Duration) -> Result<Chunks, Failure> {
+        self.get_as(path, "application/json", what, patience).await
+    }
+
+    /// The same in another form.
+    pub async fn get_as(
+        &self,
+        path: &str,
+        accept: &'static str,
+        what: &'static str,
+        patience: Duration,
+    ) -> Result<Chunks, Failure> {
         let client = self.fresh_client().await?;
         let request = http::Request::get(path)
-            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::ACCEPT, accept)
             .body(Body::empty())
             .map_err(|e| Failure::Unexpected { expected: "a path", got: e.to_string() })?;
         let response = match timeout(patience, client.send(request)).await {

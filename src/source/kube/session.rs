@@ -14,11 +14,12 @@ use super::backoff::Backoff;
 use super::client::{Api, Failure, escape, refusal, shorten};
 use super::identity::{Identities, Identity};
 use super::list::{ListDecoder, ListHead};
+use super::nodes;
 use super::resource::{Presence, Resource};
 use super::watch::{Event, EventKind, Lines};
 use crate::config::Namespaces;
 use crate::index::{Kind, Object, ObjectKey, Update};
-use crate::model::Label;
+use crate::model::{Label, Place};
 use crate::source::convert::{self, Converted, Problem};
 use crate::source::status::ErrorReason;
 use crate::source::{Feed, slim};
@@ -86,6 +87,48 @@ impl Link {
                 Ok(())
             }
             Err(failure) => Err(failure),
+        }
+    }
+
+    /// Never ends. What goes wrong here is told once, and concerns nothing but the order of answers.
+    pub async fn follow_places(&self) {
+        if !self.feed.config.placed_by_nodes {
+            return std::future::pending().await;
+        }
+        let mut told = false;
+        loop {
+            self.gate().await;
+            // A name that comes to mean another cluster is somewhere else, too.
+            let found = match self.confirm().await {
+                Ok(()) => nodes::place(&self.api).await,
+                Err(failure) => Err(failure),
+            };
+            let wait = match found {
+                Ok(place) => {
+                    told = false;
+                    self.place(place);
+                    self.timing().places
+                }
+                Err(failure) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            cluster = self.name(),
+                            "the labels of the nodes are not read ({failure}): the cluster's region and availability \
+                             zones are not known from them"
+                        );
+                    }
+                    self.timing().missing
+                }
+            };
+            sleep(wait).await;
+        }
+    }
+
+    fn place(&self, place: Place) {
+        let region = place.region.as_ref().map_or("unknown".to_owned(), |region| region.0.to_string());
+        let zones = place.availability_zones.iter().map(|zone| &*zone.0).collect::<Vec<_>>().join(", ");
+        if self.feed.discovered.set(&self.feed.config.name, place) {
+            tracing::info!(cluster = self.name(), region, zones, "placed by its nodes");
         }
     }
 

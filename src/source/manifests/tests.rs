@@ -254,6 +254,7 @@ impl World {
             updates: sender,
             status: status.clone(),
             relist: relist.clone(),
+            discovered: Arc::default(),
             stop: stop.clone(),
             limits: Arc::new(limits()),
         };
