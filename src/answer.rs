@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use crate::model::{Audience, View, is_label};
 use crate::names::{Labels, MAX_NAME};
 use crate::table::{
-    Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, Vantage, Walk, Zone, ZoneIndex,
+    EXPLAIN, Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, Vantage, Walk, Zone,
+    ZoneIndex,
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
@@ -194,6 +195,7 @@ impl Responder {
         let mut answering = Answering {
             table,
             vantage,
+            address: client.address,
             writer: Writer::new(buffer, query.end, stream, options),
             scratch: &mut self.scratch,
             random: &mut self.random,
@@ -212,6 +214,8 @@ impl Responder {
 struct Answering<'a, 't> {
     table: &'a Snapshot<'t>,
     vantage: Vantage<'a>,
+    /// The client's.
+    address: IpAddr,
     writer: Writer<'a>,
     scratch: &'a mut Scratch,
     random: &'a mut Random,
@@ -232,6 +236,10 @@ enum Step<'a> {
         record: Record<'a>,
         set: Set,
         labels: usize,
+    },
+    /// Why the answers of this service are as they are.
+    Why {
+        record: Record<'a>,
     },
     NoData {
         pending: bool,
@@ -327,7 +335,8 @@ impl<'t> Answering<'_, 't> {
             owners[link] = owner;
             let before = self.writer.position();
             let (hash, record) = (self.hash.take(), self.record.take());
-            let lookup = Lookup { table, zone, vantage: self.vantage, query, qtype, hash, record };
+            let (vantage, address) = (self.vantage, self.address);
+            let lookup = Lookup { table, zone, vantage, address, query, qtype, hash, record };
             match lookup.step(self.scratch) {
                 Step::Service { record, set, labels } => {
                     let sight = table.sight(record, zone, self.vantage);
@@ -338,6 +347,13 @@ impl<'t> Answering<'_, 't> {
                         self.writer.truncate();
                     } else if owner == HEADER {
                         sight.write_extra(set, &mut self.writer, HEADER + query.suffix_at(labels), self.scratch);
+                    }
+                    return Rcode::NoError;
+                }
+                Step::Why { record } => {
+                    let sight = table.sight(record, zone, self.vantage);
+                    if !sight.write_why(&mut self.writer, owner, self.scratch) {
+                        self.writer.truncate();
                     }
                     return Rcode::NoError;
                 }
@@ -491,6 +507,8 @@ struct Lookup<'a, 't, 'q> {
     table: &'a Snapshot<'t>,
     zone: &'a Zone,
     vantage: Vantage<'a>,
+    /// The client's.
+    address: IpAddr,
     query: &'q Query,
     qtype: u16,
     /// Of the service's name, where it is known already.
@@ -547,7 +565,7 @@ impl<'a> Lookup<'a, '_, '_> {
 
     /// The part of a federation's zone that the clusters fill.
     fn federated(self, scratch: &mut Scratch) -> Federated<'a> {
-        let Lookup { table, zone, vantage, query, qtype, hash, record } = self;
+        let Lookup { table, zone, vantage, query, qtype, hash, record, .. } = self;
         let depth = zone.label_count();
         let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
             let namespace = table.has_namespace(zone, query.prefix(depth), vantage);
@@ -561,6 +579,12 @@ impl<'a> Lookup<'a, '_, '_> {
             match found {
                 Found::Set(set) => return Federated::Is(Step::Service { record, set, labels }),
                 Found::NoData { pending } => return Federated::Is(Step::NoData { pending }),
+                Found::Missing if query.prefix(labels) == EXPLAIN && table.explains_to(self.address) => {
+                    return Federated::Is(match qtype {
+                        rtype::TXT | rtype::ANY => Step::Why { record },
+                        _ => Step::NoData { pending: false },
+                    });
+                }
                 Found::Missing => {}
             }
         }

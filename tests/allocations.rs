@@ -62,6 +62,7 @@ static ALLOCATOR: Counting = Counting;
 fn world() -> World {
     let mut config = config((0..20).map(|i| cluster(&format!("c{i}"), "r")).collect());
     config.zones[0].families = signpost::config::Families::Any;
+    config.explain_to = vec!["127.0.0.0/8".parse().expect("a CIDR")];
     config.clusters[19].namespaces = signpost::config::Namespaces::Only(vec![label("late")]);
     let statics = "www CNAME svc.ns\nold DNAME ns\n*.w TXT wild\nsub NS ns.sub\nns.sub A 192.0.2.7\n";
     let mut world = World::new(config, &format!("{ZONE_FILE}{statics}"));
@@ -95,6 +96,7 @@ fn asks() -> Vec<(Ask, Rcode)> {
         ("x.sub A", Rcode::NoError),
         ("@ ANY", Rcode::NoError),
         ("svc.ns TXT", Rcode::NoData),
+        ("_explain.wide.ns TXT", Rcode::NoError),
         ("ns A", Rcode::NoData),
         ("nothing.ns A", Rcode::NxDomain),
         ("a.b.c.d.e.f.g A", Rcode::NxDomain),

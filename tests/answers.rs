@@ -2,8 +2,9 @@
 
 mod support;
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
+use signpost::answer::Transport;
 use signpost::model::{AvailabilityZone, ClusterId, View};
 use support::*;
 
@@ -12,10 +13,16 @@ const CLUSTER_1: View = View::Internal(ClusterId(0));
 
 /// The 2015 text's three clusters: the second in another availability zone of the first one's region.
 fn world() -> World {
+    world_for(vec![])
+}
+
+/// `explain_to`: who may ask why.
+fn world_for(explain_to: Vec<ipnet::IpNet>) -> World {
     let mut clusters = vec![cluster("cluster-1", "us"), cluster("cluster-2", "us"), cluster("cluster-3", "europe")];
     clusters[0].availability_zones = vec![AvailabilityZone("a".into())];
     clusters[1].availability_zones = vec![AvailabilityZone("b".into())];
-    let mut world = World::new(config(clusters), ZONE_FILE).synced();
+    let config = signpost::config::Config { explain_to, ..config(clusters) };
+    let mut world = World::new(config, ZONE_FILE).synced();
     world.publish(
         key("my-namespace", "my-service"),
         vec![
@@ -87,4 +94,39 @@ fn negatives() {
     }
     let answer = world.ask(View::External, "www.example.net", RecordType::A);
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+}
+
+/// `_explain` for clients on the allow-list; for all others there is no such name.
+#[test]
+fn explained_by_txt() {
+    let mut world = world_for(vec!["192.0.2.0/30".parse().unwrap(), "2001:db8::/64".parse().unwrap()]);
+    let name = format!("_explain.{SERVICE}");
+    let mut ask = |from: &str, view, name: &str, rtype| {
+        let (answer, _) =
+            world.exchange_with(from.parse().unwrap(), view, Transport::Udp, &query(name, rtype, true)).unwrap();
+        Message::from_vec(&answer).unwrap()
+    };
+    let line = |text: &str| format!("{name}. 0 TXT {text}");
+    let inside = [
+        line("band=1 cluster=cluster-1 tier=own-cluster weight=100 shed=0% ready answers=A 10.0.153.185"),
+        line("band=2 cluster=cluster-2 tier=same-region weight=100 shed=0% ready answers=A 104.197.74.77"),
+        line("band=3 cluster=cluster-3 tier=region weight=100 shed=0% ready answers=A 104.197.38.157"),
+    ];
+    for from in ["192.0.2.3", "::ffff:192.0.2.3", "2001:db8::1"] {
+        assert_eq!(texts(&ask(from, CLUSTER_1, &name, RecordType::TXT).answers), inside, "{from}");
+    }
+    let outside = texts(&ask("192.0.2.1", View::External, &name, RecordType::TXT).answers);
+    assert_eq!(outside.len(), 3);
+    assert!(outside.iter().all(|text| text.contains("band=1 ") && !text.contains("10.0.153.185")), "{outside:?}");
+    let other_type = ask("192.0.2.1", CLUSTER_1, &name, RecordType::A);
+    assert_eq!((other_type.metadata.response_code, other_type.answers.len()), (ResponseCode::NoError, 0));
+    for (from, asked) in [
+        ("192.0.2.4", name.as_str()),
+        ("192.0.2.1", &format!("_explain.nothing.{ZONE}")),
+        ("192.0.2.1", &format!("_explain.cluster-1.{SERVICE}")),
+        ("192.0.2.1", &format!("x.{name}")),
+    ] {
+        let answer = ask(from, CLUSTER_1, asked, RecordType::TXT);
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain, "{from} {asked}");
+    }
 }

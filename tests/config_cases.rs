@@ -192,6 +192,7 @@ location:
   places: [{region: lab, availabilityZone: lab-a, cidrs: [192.0.2.0/24]}, {file: x.places}]
   databases: [{file: x.mmdb, autonomousSystems: {\"64500\": r1}, countries: {US: lab}, continents: {EU: r1}}]
 resolvers: [\"192.0.2.53:5353\"]
+explainTo: [192.0.2.0/28, \"2001:db8::/64\"]
 admin: off
 identity: {version: '1', server: ns1}
 limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 1500ms, tcpIdleInternal: 2m, syncWait: 0s,
@@ -254,6 +255,8 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
         }],
     };
     assert_eq!(config.location, expected);
+    let cidrs = ["192.0.2.0/28", "2001:db8::/64"].map(|cidr| cidr.parse().unwrap());
+    assert_eq!(config.explain_to, cidrs);
     assert_eq!(config.resolvers, ["192.0.2.53:5353".parse().unwrap()]);
 
     let subnets: Vec<bool> = config.listeners.iter().map(|l| l.audience.client_subnet).collect();
@@ -355,7 +358,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 70, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 71, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

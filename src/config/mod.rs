@@ -71,6 +71,8 @@ pub struct Config {
     pub location: Location,
     /// Who is asked for the names of load balancers; nobody: those of the system.
     pub resolvers: Vec<SocketAddr>,
+    /// Which clients `TXT _explain.<service>.<namespace>.<zone>` is for.
+    pub explain_to: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,6 +180,7 @@ impl Config {
             identity: Identity::default(),
             location: Location::default(),
             resolvers: Vec::new(),
+            explain_to: Vec::new(),
             limits: Limits {
                 udp_workers: 1,
                 udp_receive_buffer: 0,

@@ -24,6 +24,7 @@ pub(super) struct RawConfig {
     pub limits: Option<RawLimits>,
     pub location: Option<RawLocation>,
     pub resolvers: Option<At<Vec<At<String>>>>,
+    pub explain_to: Option<At<Vec<At<String>>>>,
 }
 
 #[derive(Debug, serde::Deserialize)]

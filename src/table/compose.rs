@@ -3,6 +3,7 @@
 
 mod targets;
 mod uniform;
+mod why;
 
 use std::num::NonZero;
 
@@ -19,6 +20,7 @@ use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
 use targets::{PortsAt, Wanted};
 pub use uniform::A_RECORD;
+pub use why::EXPLAIN;
 
 /// Most records of a run that is drawn by weight; a longer one is drawn as if all weighed the same.
 const MAX_WEIGHED: usize = 255;

@@ -24,10 +24,11 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
+use ipnet::IpNet;
 
 pub use atlas::{Atlas, Cartographer, Layer};
 pub use compile::{Note, NoteKind};
-pub use compose::{A_RECORD, Found, Scratch, Set, Sight};
+pub use compose::{A_RECORD, EXPLAIN, Found, Scratch, Set, Sight};
 pub use explain::{Candidate, CandidateSight, ServiceSight};
 pub use random::Random;
 pub use ready::{Extra, Ready, RrSets};
@@ -75,6 +76,8 @@ pub struct Table {
     /// For each view, what each cluster is to it.
     reach: Box<[Box<[Reach]>]>,
     clients: ClientTable,
+    /// Who may ask why.
+    explain_to: Box<[IpNet]>,
     /// Of clients outside. Replaced as a whole when what is known of places changes.
     atlas: ArcSwap<Atlas>,
     members: Box<[Member]>,
@@ -225,6 +228,7 @@ impl Table {
             internal: (0..config.clusters.len()).map(internal).collect(),
             views: views.into(),
             clients: ClientTable::new(clients).expect("Config::load refuses overlapping client CIDRs"),
+            explain_to: config.explain_to.as_slice().into(),
             members: members.collect(),
             unsynced: AtomicUsize::new(config.clusters.len()),
             shedding: AtomicUsize::new(0),
@@ -576,6 +580,11 @@ impl Snapshot<'_> {
         let (families, mcs) = (policy.families, zone.is_mcs());
         let perspective = Perspective { reach, members, calm, families, ttl, cut, mcs, apex };
         Sight::new(record, perspective)
+    }
+
+    /// Whether the client at `address` may ask for [`EXPLAIN`].
+    pub fn explains_to(&self, address: IpAddr) -> bool {
+        self.table.explain_to.iter().any(|cidr| cidr.contains(&address.to_canonical()))
     }
 
     /// Whether clients with this vantage are refused whatever is in the zone.

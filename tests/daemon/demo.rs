@@ -54,6 +54,12 @@ fn as_written_in_the_readme() {
     }
     let printed = ask_dig(&server.internal().with("+noall").with("+answer").with("+comments"), SERVICE, "A");
     assert_eq!(printed.answer, records(180, "A", SERVICE, &INTERNAL));
+    let explained = ask_dig(&server.internal(), &format!("_explain.{SERVICE}"), "TXT").data();
+    let readme = [(1, "own-cluster"), (2, "same-region"), (3, "region")].map(|(n, tier)| {
+        let address = INTERNAL[n - 1];
+        format!("\"band={n} cluster=cluster-{n} tier={tier} weight=100 shed=0% ready answers=A {address}\"")
+    });
+    assert_eq!(explained, readme);
     // 0x20: the question comes back as it was asked, and the answer's owner is the question.
     let mixed = "mY-sErViCe.My-NaMeSpAcE.mY-fEdErAtIoN.mY-dOmAiN.cOm";
     assert_eq!(ask_dig(&server.internal(), mixed, "A").answer, records(180, "A", mixed, &INTERNAL));

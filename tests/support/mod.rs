@@ -115,6 +115,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
         identity: Identity { version: Some("v".into()), server: Some("s1".into()) },
         location: signpost::config::Location::default(),
         resolvers: vec![],
+        explain_to: vec![],
         limits: Limits {
             udp_workers: 1,
             udp_receive_buffer: 0,

@@ -15,8 +15,8 @@ use crate::config::{
 use crate::model::{AvailabilityZone, Network, Region};
 
 /// One of the `clientCidrs`, and where it stands.
-struct ClientCidr {
-    cidr: IpNet,
+pub(super) struct ClientCidr {
+    pub(super) cidr: IpNet,
     key: String,
     place: Option<Place>,
 }
@@ -173,7 +173,7 @@ impl Resolver<'_> {
     }
 
     /// The CIDRs that are well formed and pass `check`.
-    fn cidrs(
+    pub(super) fn cidrs(
         &mut self,
         raw: Option<At<Vec<At<String>>>>,
         key: &str,

@@ -25,7 +25,7 @@ const MAX_IDENTITY: usize = 255;
 pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Config, Vec<Problem>> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut resolver = Resolver { directory, problems: Vec::new() };
-    let RawConfig { zones, clusters, listeners, admin, identity, limits, location, resolvers } = raw;
+    let RawConfig { zones, clusters, listeners, admin, identity, limits, location, resolvers, explain_to } = raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
     let names: Vec<String> = raw_clusters.iter().map(|cluster| cluster.value.name.value.clone()).collect();
@@ -42,8 +42,20 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let limits = resolver.limits(limits.unwrap_or_default(), cores);
     let location = resolver.location(location, &clusters);
     let resolvers = resolver.resolvers(resolvers);
-    let config =
-        Config { path: path.to_owned(), zones, clusters, listeners, admin, identity, limits, location, resolvers };
+    let explain_to = resolver.cidrs(explain_to, "explainTo", |_| Ok(()));
+    let explain_to = explain_to.into_iter().map(|client| client.cidr).collect();
+    let config = Config {
+        path: path.to_owned(),
+        zones,
+        clusters,
+        listeners,
+        admin,
+        identity,
+        limits,
+        location,
+        resolvers,
+        explain_to,
+    };
 
     let views = config.views().len();
     if views > MAX_VIEWS {
