@@ -1,5 +1,5 @@
 //! A cluster with many services goes while queries are asked: how long until all answers are right, and what the clients
-//! notice.
+//! notice. Beside it what they notice of many loads that are published at once.
 //!
 //! The daemon's own task that writes, its queue and one UDP worker, in this process; what the cluster's API says is made
 //! before the clock starts. `cargo bench --bench cluster_loss`; `-- --help` lists the options.
@@ -31,7 +31,7 @@ use signpost::app::{Federation, Member, Seen, UPDATE_QUEUE};
 use signpost::config::{Listener, Source};
 use signpost::index::{Kind, Object, Update};
 use signpost::metrics::Metrics;
-use signpost::model::{ClusterId, View, ViewRule};
+use signpost::model::{ClusterId, Load, LoadReport, View, ViewRule};
 use signpost::net::connections::Connections;
 use signpost::net::{self, udp};
 use signpost::source::Message;
@@ -49,6 +49,7 @@ use world::World;
 /// The cluster that goes.
 const LOST: u16 = 0;
 const ENDPOINTS: u8 = 3;
+const LOADS_AT_ONCE: u32 = 1_000;
 /// Twice what the publisher takes from its queue before it compiles: once the last so many are right, all are.
 const LAST: usize = 512;
 /// Between two looks whether the last answer is right: what the times are exact to.
@@ -140,15 +141,18 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
         "{:46} {:>9} {:>7} {:>8} {:>8} {:>8} {:>8} {:>6} {:>7} {:>8}",
         "", "right, ms", "CPU, ms", "q/s", "p50 ms", "p99 ms", "max ms", "lost", "÷ quiet", "÷ beside"
     );
-    let mut ratios = Vec::new();
-    for _ in 0..options.rounds {
+    let (mut ratios, mut of_loads) = (Vec::new(), Vec::new());
+    for round in 0..options.rounds {
         let quiet = rig.load(options, || thread::sleep(options.time))?;
         let beside = rig.load(options, || burn(options.time))?;
+        let loads = rig.load(options, || rig.publish_loads(options.time, round))?;
+        of_loads.push(percentile(&loads.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
         let slices: Vec<Update> = rig.slices(false);
         let (change, tally) = rig.measure(options, slices, false)?;
         let row = Row { quiet: &quiet, beside: &beside };
         row.print("quiet", None, &quiet);
         row.print("beside a thread that only computes", None, &beside);
+        row.print("1,000 loads are published, once a second", None, &loads);
         row.print("all endpoints go, one by one", Some(change), &tally);
         ratios.push(percentile(&tally.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
         let (change, tally) = rig.measure(options, rig.slices(true), true)?;
@@ -158,11 +162,12 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
             row.print("all Services go, by a list that confirms it", Some(change), &tally);
         }
     }
-    ratios.sort_by(f64::total_cmp);
-    println!(
-        "Query p99 while the endpoints go / quiet: {:.2} (median; target 2 at most). Target for all answers: 1000 ms.",
-        ratios[ratios.len() / 2]
-    );
+    for (what, ratios) in [("the endpoints go", &mut ratios), ("loads are published", &mut of_loads)] {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios[ratios.len() / 2];
+        println!("Query p99 while {what} / quiet: {median:.2} (median; target 2 at most).");
+    }
+    println!("Target for all answers: 1000 ms.");
     Ok(())
 }
 
@@ -260,6 +265,29 @@ impl Rig {
     fn slices(&self, ready: bool) -> Vec<Update> {
         let slice = |number| Update::Apply(Object::Slice(self.world.slice(LOST, number, ready, 0)));
         (0..self.world.services).map(slice).collect()
+    }
+
+    /// Each second another thousand services of the cluster are overloaded, by one list.
+    fn publish_loads(&self, time: Duration, round: u32) -> Result<(), String> {
+        let start = Instant::now();
+        let seconds = time.as_secs() as u32;
+        let mut objects = Vec::new();
+        for second in 0..seconds {
+            let first = (round * seconds + second) * LOADS_AT_ONCE;
+            objects.extend((first..first + LOADS_AT_ONCE).map(|number| {
+                Object::Load(LoadReport {
+                    service: Some(self.world.key(number % self.world.services)),
+                    load: Some(Load::FULL),
+                    valid: Duration::from_secs(3600),
+                    stamp: u64::from(number),
+                })
+            }));
+            let list = Update::Reset { kind: Kind::ServiceLoad, objects: objects.clone(), keep: Vec::new() };
+            self.tell(LOST, list).map_err(|error| error.to_string())?;
+            let next = Duration::from_secs(u64::from(second) + 1);
+            thread::sleep(next.saturating_sub(start.elapsed()));
+        }
+        Ok(())
     }
 
     /// Asks while `during` runs. Its end is the end of the load.

@@ -19,6 +19,7 @@ use signpost::app::{Loaded, new_index};
 use signpost::config::{Config, Source};
 use signpost::explain::{self, explain};
 use signpost::index::{Index, Kind, Object, Update};
+use signpost::load::{Loads, Origin, Rules, Subject};
 use signpost::model::{ClusterId, Moment, View, ViewRule};
 use signpost::source::convert::{self, Converted};
 use signpost::source::{manifests, slim};
@@ -27,7 +28,7 @@ use signpost::table::{Publisher, Reader};
 /// How often each question is asked: equal candidates come in random order, and what is expected must hold each time.
 const ASKED: usize = 8;
 /// Least number of cases: a file that is no longer found must not pass.
-const LEAST: usize = 60;
+const LEAST: usize = 150;
 
 /// A file in `cases/`.
 #[derive(Deserialize)]
@@ -128,6 +129,8 @@ fn no_error() -> String {
 
 /// Above the 30 s for which a Service without slices is taken for ready.
 const SETTLED: Duration = Duration::from_secs(31);
+/// Before a load of the worlds expires that is to count, and after one that is not.
+const SETTLED_LOAD: Duration = Duration::from_secs(120);
 
 const ZONE: &str = "example.com";
 
@@ -189,11 +192,11 @@ impl World {
         let config = &loaded.config;
         let (atlas, places) = signpost::app::read_places(config);
         assert!(places.problems.is_empty(), "{}: {:?}", self.world, places.problems);
-        let mut index = new_index(config);
+        let (mut index, mut loads) = (new_index(config), Loads::new(Rules::new(Duration::from_secs(1))));
         for (id, member) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {
             match from {
-                From::Manifests => self.read_manifests(&mut index, config, id),
-                From::Api => read_api(&mut index, config, id, &member.manifests),
+                From::Manifests => self.read_manifests(&mut index, &mut loads, config, id),
+                From::Api => read_api(&mut index, &mut loads, config, id, &member.manifests),
             }
         }
         // Services that wait for their slices have waited: what is expected here is what stays.
@@ -201,7 +204,21 @@ impl World {
         let (mut publisher, reader) = Publisher::new(config.clone(), &loaded.zones, 1);
         publisher.set_atlas(atlas);
         for key in index.keys() {
-            publisher.publish(&key, index.service(&key).as_ref());
+            for share in index.service(&key).into_iter().flat_map(|service| service.shares) {
+                let subject = Subject::Service(share.cluster, key.clone());
+                loads.tell(&subject, share.wishes.load, Origin::Annotation, Moment::default());
+            }
+        }
+        // What load does is done when it has been the same for long.
+        while let Some(next) = loads.next_deadline().filter(|next| *next < Moment(SETTLED_LOAD)) {
+            loads.tick(next);
+        }
+        for key in index.keys() {
+            let of = |cluster| loads.of(&Subject::Service(cluster, key.clone()));
+            publisher.publish_shedding(&key, index.service(&key).as_ref(), of);
+        }
+        for (id, _) in config.numbered() {
+            publisher.set_shedding(id, loads.of(&Subject::Cluster(id)));
         }
         for (id, _) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {
             publisher.set_synced(id);
@@ -209,18 +226,23 @@ impl World {
         Running { config: config.clone(), reader, responder: Responder::new(7), _publisher: publisher }
     }
 
-    fn read_manifests(&self, index: &mut Index, config: &Config, id: ClusterId) {
+    fn read_manifests(&self, index: &mut Index, loads: &mut Loads, config: &Config, id: ClusterId) {
         let cluster = config.cluster(id);
         let Source::Manifests { directory } = &cluster.source else { panic!("a world has only manifests") };
         let reading = manifests::read(directory, cluster, &config.limits);
         assert!(reading.problems.is_empty(), "{}: {:?}", self.world, reading.problems);
         let services = reading.services.into_iter().map(Object::Service);
         let slices = reading.slices.into_iter().map(Object::Slice);
-        fill(index, id, services.chain(slices).chain(reading.others).collect());
+        fill(index, loads, id, services.chain(slices).chain(reading.others).collect());
     }
 }
 
-fn fill(index: &mut Index, id: ClusterId, objects: Vec<Object>) {
+fn fill(index: &mut Index, loads: &mut Loads, id: ClusterId, objects: Vec<Object>) {
+    for object in &objects {
+        let Object::Load(report) = object else { continue };
+        let subject = report.service.clone().map_or(Subject::Cluster(id), |key| Subject::Service(id, key));
+        loads.tell(&subject, report.load, Origin::Object { until: Moment(report.valid) }, Moment::default());
+    }
     for kind in Kind::ALL {
         let objects = objects.iter().filter(|object| object.kind() == kind).cloned().collect();
         index.apply(id, Update::Reset { kind, objects, keep: Vec::new() }, Moment::default());
@@ -228,7 +250,7 @@ fn fill(index: &mut Index, id: ClusterId, objects: Vec<Object>) {
 }
 
 /// The same objects as the items of an API server's lists: JSON, without apiVersion and kind.
-fn read_api(index: &mut Index, config: &Config, id: ClusterId, manifests: &str) {
+fn read_api(index: &mut Index, loads: &mut Loads, config: &Config, id: ClusterId, manifests: &str) {
     let cluster = config.cluster(id);
     let mut objects = Vec::new();
     // YAML 1.2 booleans only, or the namespace `n` would be false.
@@ -243,6 +265,8 @@ fn read_api(index: &mut Index, config: &Config, id: ClusterId, manifests: &str) 
             Some("Service") => slim::from_json(&json).map(|raw| convert::service(raw, cluster)),
             Some("EndpointSlice") => slim::from_json(&json).map(|raw| convert::slice(raw, cluster)),
             Some("ServiceExport") => slim::from_json(&json).map(|raw| convert::service_export(raw, cluster)),
+            Some("ServiceLoad") => slim::from_json(&json).map(|raw| convert::service_load(raw, cluster)),
+            Some("ClusterLoad") => slim::from_json(&json).map(|raw| convert::cluster_load(raw, cluster)),
             Some("ServiceImport") => slim::from_json(&json).map(|raw| convert::service_import(raw, cluster)),
             _ => panic!("{kind} in a world"),
         };
@@ -255,7 +279,7 @@ fn read_api(index: &mut Index, config: &Config, id: ClusterId, manifests: &str) 
             Converted::Malformed { key, problem } => panic!("{key:?}: {problem}"),
         }
     }
-    fill(index, id, objects);
+    fill(index, loads, id, objects);
 }
 
 impl Case {

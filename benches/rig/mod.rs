@@ -141,7 +141,7 @@ fn compare(options: &Options, core: usize, about: &mut String) -> io::Result<Vec
     let mut servers = Vec::new();
     for server in &options.servers {
         let started = match server.as_str() {
-            SIGNPOST => Server::signpost(&[core], options.places),
+            SIGNPOST => Server::signpost(&[core], options.places, options.load),
             peer => peers::start(peer, &zone_file, core),
         };
         interrupted()?;

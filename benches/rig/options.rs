@@ -24,6 +24,7 @@ pub const HELP: &str = "Options:
                        case (A with letters of mixed case)
   --servers A,B        of: signpost, gdnsd, nsd, knot, bind, pdns, coredns
   --places N           Signpost orders its answers by place, of which it knows N prefixes and each client's; none
+  --load               one cluster of Signpost's is loaded, so that each answer is weighed and in some it is not first
   --write FILE         also writes the tables there, as Markdown
   --witness dnsperf    has each server asked by dnsperf too, at a fixed rate
   --witness-rate N     queries a second; 50000
@@ -39,6 +40,8 @@ pub struct Options {
     pub witness_rate: u32,
     /// Prefixes whose place Signpost knows; 0: place plays no part.
     pub places: u32,
+    /// One cluster is loaded.
+    pub load: bool,
     /// Of Signpost, on as many cores. None compares servers on one core.
     pub workers: Option<u16>,
     pub help: bool,
@@ -57,6 +60,7 @@ impl Options {
             witness: false,
             witness_rate: WITNESS_RATE,
             places: 0,
+            load: false,
             workers: None,
             help: false,
             // cargo says --bench to every benchmark.
@@ -79,6 +83,7 @@ impl Options {
                 },
                 "--witness-rate" => options.witness_rate = number(value()?)?,
                 "--places" => options.places = number(value()?)?,
+                "--load" => options.load = true,
                 "--workers" => options.workers = Some(workers(value()?)?),
                 "--help" => options.help = true,
                 other => return Err(format!("{other} is no option. {HELP}")),

@@ -62,11 +62,11 @@ impl Server {
     }
 
     /// `signpost serve` with one UDP worker on each core and the whole world in manifests.
-    /// `places`: prefixes whose place it knows.
-    pub fn signpost(cores: &[usize], places: u32) -> Result<Server, String> {
+    /// `places`: prefixes whose place it knows. `load`: one cluster is loaded.
+    pub fn signpost(cores: &[usize], places: u32, load: bool) -> Result<Server, String> {
         let program = Path::new(env!("CARGO_BIN_EXE_signpost"));
         let prepare = |directory: &Path, address| {
-            let config = world::write_signpost(directory, address, local(free_port()), cores.len(), places)?;
+            let config = world::write_signpost(directory, address, local(free_port()), cores.len(), places, load)?;
             Ok(vec!["serve".into(), "--config".into(), config.display().to_string()])
         };
         let version = version(program, &["--version"]);

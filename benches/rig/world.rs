@@ -49,6 +49,7 @@ pub fn write_signpost(
     admin: SocketAddr,
     workers: usize,
     places: u32,
+    load: bool,
 ) -> io::Result<PathBuf> {
     fs::write(directory.join("zone"), apex())?;
     let location = if places == 0 { "{}" } else { "{places: [{file: places}]}" };
@@ -73,7 +74,8 @@ clusters:
         fs::create_dir(&manifests)?;
         for first in (0..SERVICES).step_by(PER_FILE as usize) {
             let mut text = String::new();
-            (first..SERVICES.min(first + PER_FILE)).for_each(|number| write_service(&mut text, cluster, number));
+            let load = load && cluster == 0;
+            (first..SERVICES.min(first + PER_FILE)).for_each(|number| write_service(&mut text, cluster, number, load));
             fs::write(manifests.join(format!("services-{first:05}.yaml")), text)?;
         }
     }
@@ -99,14 +101,14 @@ fn places_file(count: u32) -> String {
 }
 
 /// Without a selector and without slices, it counts as ready.
-fn write_service(out: &mut String, cluster: u32, number: u32) {
+fn write_service(out: &mut String, cluster: u32, number: u32, load: bool) {
     let [.., high, low] = number.to_be_bytes();
     write!(
         out,
         "---
 apiVersion: v1
 kind: Service
-metadata: {{name: {}, namespace: {}}}
+metadata: {{name: {}, namespace: {}{}}}
 spec:
   type: LoadBalancer
   clusterIP: 10.96.{high}.{low}
@@ -115,6 +117,7 @@ status: {{loadBalancer: {{ingress: [{{ip: {}}}]}}}}
 ",
         service(number),
         namespace(number),
+        if load { ", annotations: {signpost.dev/load: '0.9'}" } else { "" },
         ingress(cluster, number),
     )
     .expect("a String grows");

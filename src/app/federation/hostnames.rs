@@ -99,7 +99,9 @@ impl Hostnames {
 
     /// Enters which names a service needs now.
     pub fn need(&mut self, key: &ServiceKey, shares: &[Share], now: Moment) {
-        let mut needed: Vec<Arc<str>> = shares.iter().flat_map(|share| &share.hostnames).cloned().collect();
+        // What nobody exports is not answered with.
+        let exported = shares.iter().filter(|share| share.exported || share.offered.is_some());
+        let mut needed: Vec<Arc<str>> = exported.flat_map(|share| &share.hostnames).cloned().collect();
         if needed.is_empty() && !self.services.contains_key(key) {
             return;
         }
@@ -325,6 +327,18 @@ mod tests {
         let mut shares = [share(names)];
         hostnames.fill(&mut shares);
         (shares[0].ingress.iter().map(ToString::to_string).collect(), shares[0].most_ttl)
+    }
+
+    #[test]
+    fn of_what_nobody_exports_no_name_is_asked_for() {
+        let mut hostnames = hostnames();
+        let hidden = Share { exported: false, ..share(&["lb.example"]) };
+        hostnames.need(&key("a"), std::slice::from_ref(&hidden), at(0));
+        assert_eq!(hostnames.next_deadline(), None);
+        hostnames.need(&key("a"), &[Share { offered: Some(1), ..hidden.clone() }], at(1));
+        assert_eq!(hostnames.next_deadline(), Some(at(1)));
+        hostnames.need(&key("a"), &[hidden], at(2));
+        assert_eq!(hostnames.next_deadline(), None);
     }
 
     #[test]
