@@ -196,7 +196,7 @@ explainTo: [192.0.2.0/28, \"2001:db8::/64\"]
 admin: off
 identity: {version: '1', server: ns1}
 limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 1500ms, tcpIdleInternal: 2m, syncWait: 0s,
-  manifestSize: 2048, manifestFiles: 5, objectsPerCluster: 9}
+  manifestSize: 2048, manifestFiles: 5, objectsPerCluster: 9, endpointsPerService: 8}
 ",
     );
     let dir = world.0.path();
@@ -288,6 +288,7 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
         manifest_size: 2048,
         manifest_files: 5,
         objects_per_cluster: 9,
+        endpoints_per_service: 8,
     };
     assert_eq!(config.limits, limits);
 }
@@ -358,7 +359,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 71, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 72, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

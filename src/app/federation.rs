@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{Cluster, Config, Export, Namespaces, Source};
-use crate::index::{Changes, Held, Index, Kind, Policy, SlicePolicy, Update};
+use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Subject};
 use crate::metrics::{ClusterSample, FederationGauges, LoadSample};
 use crate::model::{ClusterId, Federated, Moment, ServiceKey};
@@ -37,6 +37,8 @@ const BATCH: usize = 256;
 /// Services compiled before other updates, and other tasks of the runtime, get a turn.
 const PUBLISH_TURN: usize = 256;
 
+/// Most warnings about clusters and services that are full.
+const MOST_FULL: usize = 100;
 /// From one list that did not release held deletions to the next.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -66,8 +68,8 @@ pub struct Federation {
     members: Vec<Member>,
     notes: Notes,
     backlog: Backlog,
-    /// The clusters of which it was said that they are full.
-    full: BTreeSet<ClusterId>,
+    /// The clusters of which it was said that they are full, and their services.
+    full: BTreeSet<(ClusterId, Option<ServiceKey>)>,
     /// When a list that may release held deletions was last asked for.
     asked: BTreeMap<(ClusterId, Kind), Moment>,
     /// The held deletions that `seen` shows.
@@ -186,7 +188,9 @@ fn may_say_all_of(new: &Cluster, old: &Cluster) -> bool {
 }
 
 pub fn new_index(config: &Config) -> Index {
-    Index::new(config.clusters.iter().map(policy).collect()).limited(config.limits.objects_per_cluster)
+    Index::new(config.clusters.iter().map(policy).collect())
+        .limited(config.limits.objects_per_cluster)
+        .with_most_endpoints(config.limits.endpoints_per_service)
 }
 
 impl Federation {
@@ -340,7 +344,7 @@ impl Federation {
     fn take_load(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
         let limit = self.publisher.config().limits.objects_per_cluster as usize;
         let Taken { changed, refused } = self.reports.take(cluster, update, &mut self.loads, limit, now);
-        Changes { refused: refused.then_some(cluster), ..self.shed(changed) }
+        Changes { refused: refused.then_some((cluster, Refused::Object)), ..self.shed(changed) }
     }
 
     fn tick_loads(&mut self, now: Moment) -> Changes {
@@ -394,8 +398,8 @@ impl Federation {
                 services.extend(change.services);
                 synced.extend(change.synced);
             }
-            if let Some(cluster) = change.refused {
-                self.refused(cluster);
+            if let Some((cluster, what)) = change.refused {
+                self.refused(cluster, what);
             }
         }
         services.sort();
@@ -439,15 +443,31 @@ impl Federation {
         self.show(clusters);
     }
 
-    fn refused(&mut self, cluster: ClusterId) {
+    fn refused(&mut self, cluster: ClusterId, what: Refused) {
         self.members[cluster.index()].status.skipped(Reason::Limit);
-        if self.full.insert(cluster) {
-            let config = self.publisher.config();
-            warn!(
-                cluster = %config.cluster(cluster).name,
-                limit = config.limits.objects_per_cluster,
+        let service = match what {
+            Refused::Object => None,
+            Refused::Endpoints(service) => Some(service),
+        };
+        // Of so many services it is said; a cluster that has more of them has been noticed.
+        if self.full.len() >= MOST_FULL || !self.full.insert((cluster, service.clone())) {
+            return;
+        }
+        let config = self.publisher.config();
+        let (name, limits) = (&config.cluster(cluster).name, &config.limits);
+        match service {
+            None => warn!(
+                cluster = %name,
+                limit = limits.objects_per_cluster,
                 "the cluster has as many objects as limits.objectsPerCluster allows; new ones are left out"
-            );
+            ),
+            Some(service) => warn!(
+                cluster = %name,
+                %service,
+                limit = limits.endpoints_per_service,
+                "the service has as many endpoints as limits.endpointsPerService allows; EndpointSlices with more are \
+                 left out"
+            ),
         }
     }
 

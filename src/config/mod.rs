@@ -192,6 +192,7 @@ impl Config {
                 manifest_size: 0,
                 manifest_files: 0,
                 objects_per_cluster: 1000,
+                endpoints_per_service: 1000,
             },
         }
     }
@@ -297,6 +298,8 @@ pub struct Limits {
     pub manifest_files: u32,
     /// Most objects of one kind in one cluster.
     pub objects_per_cluster: u32,
+    /// Most endpoints of one service in one cluster.
+    pub endpoints_per_service: u32,
 }
 
 impl Config {

@@ -197,6 +197,7 @@ pub(super) struct RawLimits {
     pub manifest_size: Option<At<u64>>,
     pub manifest_files: Option<At<u64>>,
     pub objects_per_cluster: Option<At<u64>>,
+    pub endpoints_per_service: Option<At<u64>>,
 }
 
 /// `auto`, or a number.

@@ -12,7 +12,7 @@ use super::beside::Beside;
 use super::losses::LossGuard;
 use super::packed::{Addresses, Entries, Entry, Key, Written, service_keys};
 use super::share::{Joined, SliceWait, Stored, StoredSlice};
-use super::{Kind, Object, ObjectKey, Policy, SlicePolicy, Update, each_once, merged};
+use super::{Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update, each_once, merged};
 use crate::model::{Exposure, Label, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice};
 
 /// How long a share that was ready stays so without the slice that its controller should make. The controller takes
@@ -28,6 +28,8 @@ const WARMED_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub policy: Policy,
+    /// Of one service.
+    pub most_endpoints: usize,
     /// By [`Kind`]: has it been listed?
     listed: [bool; Kind::ALL.len()],
     entries: Entries,
@@ -73,6 +75,15 @@ struct Edit {
     /// Visible services whose slices are edited, with their readiness before the update: a list may edit several slices
     /// of one service, and what it looks like in between is nobody's business.
     was_ready: HashMap<ServiceKey, bool, FixedState>,
+    /// The last thing that was not taken.
+    refused: Option<Refused>,
+}
+
+/// What an update came to.
+pub(super) struct Applied {
+    /// The visible ones that changed.
+    pub services: Vec<ServiceKey>,
+    pub refused: Option<Refused>,
 }
 
 impl Edit {
@@ -96,6 +107,7 @@ impl Cluster {
     pub fn new(policy: Policy, seed: u64) -> Cluster {
         Cluster {
             policy,
+            most_endpoints: usize::MAX,
             listed: [false; Kind::ALL.len()],
             entries: Entries::new(seed),
             buffer: Vec::new(),
@@ -188,8 +200,7 @@ impl Cluster {
         }
     }
 
-    /// Gives the visible services that changed.
-    pub fn apply(&mut self, update: Update, now: Moment) -> Vec<ServiceKey> {
+    pub fn apply(&mut self, update: Update, now: Moment) -> Applied {
         let mut edit = self.edit(now);
         match update {
             Update::Apply(Object::Service(service)) => self.apply_service(&service, &mut edit),
@@ -254,7 +265,7 @@ impl Cluster {
         if edit.sliceless_ready != sliceless_ready {
             self.mark_sliceless(&mut edit);
         }
-        each_once(edit.changed)
+        Applied { services: each_once(edit.changed), refused: edit.refused }
     }
 
     pub fn tick(&mut self, now: Moment) -> Vec<ServiceKey> {
@@ -291,7 +302,7 @@ impl Cluster {
         let sliceless_ready = self.sliceless_ready();
         let (changed, was_ready) = (Vec::new(), HashMap::default());
         let (had_slices, visible) = (self.slice_count > 0, self.is_synced());
-        Edit { now, sliceless_ready, had_slices, visible, changed, was_ready }
+        Edit { now, sliceless_ready, had_slices, visible, changed, was_ready, refused: None }
     }
 
     /// Whether a Service with a selector and no slice is ready for good: nobody makes slices here.
@@ -430,6 +441,10 @@ impl Cluster {
         let Slice { namespace, name, service, .. } = slice;
         let key = SliceKey { namespace, name };
         self.slice_losses.found(&key);
+        if self.are_too_many(&Key::of_labels(&key.namespace, &service), &written.as_slice()) {
+            edit.refused = Some(Refused::Endpoints(ServiceKey { namespace: key.namespace, name: service }));
+            return;
+        }
         // The first list has a million slices of which none is known.
         match edit.had_slices.then(|| self.owner(&key)).flatten() {
             Some(owner) if owner == service.as_str() => {}
@@ -446,6 +461,16 @@ impl Cluster {
         }
         let owner = ServiceKey { namespace: key.namespace, name: service };
         self.edit_slices(&owner, SliceChange::Put(written.as_slice()), edit);
+    }
+
+    /// Whether a service would have more endpoints than it may have, with this slice in the place of what it was.
+    fn are_too_many(&self, owner: &Key, slice: &StoredSlice<'_>) -> bool {
+        let others = || self.entries.get(owner).into_iter().flat_map(Entry::slices).filter(|s| s.name != slice.name);
+        let most = || others().map(|slice| slice.endpoints.most()).sum::<usize>() + slice.endpoints.most();
+        // Nearly always that is enough, and it looks at no endpoint.
+        most() > self.most_endpoints
+            && others().map(|slice| slice.endpoints.iter().count()).sum::<usize>() + slice.endpoints.iter().count()
+                > self.most_endpoints
     }
 
     fn note_stray(&mut self, key: &SliceKey, owner: &Label) {

@@ -17,7 +17,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-use cluster::Cluster;
+use cluster::{Applied, Cluster};
 use packed::{Entry, Key};
 use share::Shares;
 
@@ -58,7 +58,12 @@ impl Index {
 
     /// An empty index whose hash nobody can make names collide in. `seed`: random.
     pub fn seeded(self, seed: u64) -> Index {
-        let clusters = self.clusters.iter().map(|cluster| Cluster::new(cluster.policy, seed)).collect();
+        let renew = |cluster: &Cluster| {
+            let mut renewed = Cluster::new(cluster.policy, seed);
+            renewed.most_endpoints = cluster.most_endpoints;
+            renewed
+        };
+        let clusters = self.clusters.iter().map(renew).collect();
         Index { seed, clusters, ..self }
     }
 
@@ -66,6 +71,12 @@ impl Index {
     /// comes one by one.
     pub fn limited(self, limit: u32) -> Index {
         Index { limit: limit as usize, ..self }
+    }
+
+    /// Takes no more than `limit` endpoints of one service from one cluster.
+    pub fn with_most_endpoints(mut self, limit: u32) -> Index {
+        self.clusters.iter_mut().for_each(|cluster| cluster.most_endpoints = limit as usize);
+        self
     }
 
     /// Takes over a cluster's objects, sync state, timers and held deletions from another index, which forgets them:
@@ -77,6 +88,7 @@ impl Index {
         let emptied = Cluster::new(source.policy, from.seed);
         let mut adopted = mem::replace(source, emptied);
         adopted.take_policy(policy);
+        adopted.most_endpoints = self.clusters[id.index()].most_endpoints;
         self.clusters[id.index()] = adopted;
     }
 
@@ -86,14 +98,15 @@ impl Index {
         if let Update::Apply(object) = &update
             && state.is_new_beyond(object, self.limit)
         {
-            return Changes { refused: Some(cluster), ..Changes::default() };
+            return Changes { refused: Some((cluster, Refused::Object)), ..Changes::default() };
         }
         let was_synced = state.is_synced();
-        let services = state.apply(update, now);
+        let Applied { services, refused } = state.apply(update, now);
+        let refused = refused.map(|refused| (cluster, refused));
         if !was_synced && state.is_synced() {
-            Changes { services: state.keys(), synced: Some(cluster), refused: None }
+            Changes { services: state.keys(), synced: Some(cluster), refused }
         } else {
-            Changes { services, ..Changes::default() }
+            Changes { services, synced: None, refused }
         }
     }
 
@@ -379,8 +392,17 @@ pub struct Changes {
     pub services: Vec<ServiceKey>,
     /// The cluster has synced with this update: all its kinds were listed once.
     pub synced: Option<ClusterId>,
-    /// The cluster has as many objects of the kind as it may have, and this one was not taken.
-    pub refused: Option<ClusterId>,
+    /// Something was not taken, as the cluster would have more than it may have.
+    pub refused: Option<(ClusterId, Refused)>,
+}
+
+/// What is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refused {
+    /// An object: there are as many of its kind as may be.
+    Object,
+    /// A slice of this service, which would have more endpoints than may be.
+    Endpoints(ServiceKey),
 }
 
 /// Both are in order, each key once in each; so is what they are together.

@@ -518,6 +518,11 @@ pub(super) struct StoredEndpoint<'a> {
 }
 
 impl<'a> Endpoints<'a> {
+    /// There are not more than so many: each takes flags, a length, and an IPv4 address at least.
+    pub fn most(self) -> usize {
+        self.0.len() / 7
+    }
+
     pub fn iter(self) -> impl Iterator<Item = StoredEndpoint<'a>> {
         items(self.0, |octets| {
             let flags = octets.octet();

@@ -45,6 +45,7 @@ fn limits() -> Limits {
         manifest_size: 1 << 20,
         manifest_files: 100,
         objects_per_cluster: 1000,
+        endpoints_per_service: 1000,
     }
 }
 

@@ -71,6 +71,7 @@ pub fn limits() -> config::Limits {
         manifest_size: 0,
         manifest_files: 0,
         objects_per_cluster: 20,
+        endpoints_per_service: 1000,
     }
 }
 

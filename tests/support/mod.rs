@@ -127,6 +127,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
             manifest_size: 1 << 20,
             manifest_files: 100,
             objects_per_cluster: 1000,
+            endpoints_per_service: 100_000,
         },
     }
 }

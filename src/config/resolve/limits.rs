@@ -25,6 +25,7 @@ const DEFAULT_MANIFEST_SIZE: u64 = 64 << 20;
 const DEFAULT_MANIFEST_FILES: u32 = 10_000;
 /// Twice what was measured for one cluster.
 const DEFAULT_OBJECTS_PER_CLUSTER: u32 = 200_000;
+const DEFAULT_ENDPOINTS_PER_SERVICE: u32 = 20_000;
 
 impl Resolver<'_> {
     pub(super) fn limits(&mut self, raw: RawLimits, cores: usize) -> Limits {
@@ -78,6 +79,13 @@ impl Resolver<'_> {
                 1..=10_000_000,
                 "objects",
                 DEFAULT_OBJECTS_PER_CLUSTER,
+            ),
+            endpoints_per_service: self.number(
+                raw.endpoints_per_service,
+                "limits.endpointsPerService",
+                1..=1_000_000,
+                "endpoints",
+                DEFAULT_ENDPOINTS_PER_SERVICE,
             ),
         }
     }

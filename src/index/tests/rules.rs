@@ -322,7 +322,7 @@ fn a_cluster_has_no_more_objects_than_it_may() {
     assert_eq!(index.apply(C0, apply("a"), at(1)).refused, None);
     assert_eq!(index.apply(C0, apply("b"), at(1)).refused, None);
     let refused = index.apply(C0, apply("c"), at(2));
-    assert_eq!(refused, Changes { refused: Some(C0), ..Changes::default() });
+    assert_eq!(refused, Changes { refused: Some((C0, Refused::Object)), ..Changes::default() });
     assert!(index.service(&key("c")).is_none());
     // What is known may change, and what goes makes room.
     assert_eq!(index.apply(C0, apply("b port=80"), at(3)).services, [key("b")]);
@@ -359,4 +359,31 @@ fn a_cluster_moves_to_another_index() {
         (300, "tick", "b", "a unready | b ready", None),
     ];
     play_on("adopted", &mut new, steps);
+}
+
+#[test]
+fn no_more_endpoints_than_a_service_may_have() {
+    let mut index = Index::new(vec![SlicePolicy::Expected]).with_most_endpoints(3).seeded(1);
+    let named = |name: &str, endpoints: &str| Object::Slice(slice(&format!("{name} a {endpoints}")));
+    let list = |kind, objects| Update::Reset { kind, objects, keep: vec![] };
+    index.apply(C0, list(Kind::Service, vec![Object::Service(service("a headless"))]), at(0));
+    let too_many = Some((C0, Refused::Endpoints(key("a"))));
+    // A list that is too long is a list: what is refused is a slice of it.
+    let all = vec![named("a-1", "10.0.0.1 10.0.0.2"), named("a-2", "10.0.0.3 10.0.0.4"), named("a-3", "10.0.0.5")];
+    let changes = index.apply(C0, list(Kind::EndpointSlice, all), at(1));
+    assert_eq!((changes.synced, changes.refused), (Some(C0), too_many.clone()));
+    let addresses = |index: &Index| {
+        let service = index.service(&key("a")).expect("it is there");
+        let pods = service.shares[0].pods.iter().flat_map(|pod| &pod.addresses);
+        pods.map(|address| address.to_string().rsplit('.').next().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!((addresses(&index), index.counts(C0)), ("1 2 5".to_owned(), (1, 2)));
+    // One that grows keeps its last good state; one that does not is taken as ever, and so is what has room again.
+    let mut say = |object: Object| index.apply(C0, Update::Apply(object), at(2)).refused;
+    assert_eq!(say(named("a-3", "10.0.0.5 10.0.0.6")), too_many);
+    assert_eq!(say(named("a-1", "10.0.0.1 10.0.0.7")), None);
+    assert_eq!(say(named("a-1", "10.0.0.1")), None);
+    assert_eq!(say(named("a-3", "10.0.0.5 fd00::6")), None);
+    assert_eq!(say(Object::Slice(slice("b-1 b 10.0.0.1 10.0.0.2 10.0.0.3"))), None, "another service has its own");
+    assert_eq!(addresses(&index), "1 5 fd00::6");
 }

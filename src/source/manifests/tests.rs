@@ -34,6 +34,7 @@ fn limits() -> Limits {
         manifest_size: 16 << 20,
         manifest_files: 100,
         objects_per_cluster: 10_000,
+        endpoints_per_service: 1000,
     }
 }
 
