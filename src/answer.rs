@@ -8,7 +8,7 @@ use crate::model::{Audience, View, is_label};
 use crate::names::{Labels, MAX_NAME};
 use crate::table::{
     EXPLAIN, Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, Vantage, Walk, Zone,
-    ZoneIndex,
+    ZoneIndex, client_number,
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
@@ -196,6 +196,7 @@ impl Responder {
             table,
             vantage,
             address: client.address,
+            origin: elsewhere.unwrap_or(client.address),
             writer: Writer::new(buffer, query.end, stream, options),
             scratch: &mut self.scratch,
             random: &mut self.random,
@@ -216,6 +217,8 @@ struct Answering<'a, 't> {
     vantage: Vantage<'a>,
     /// The client's.
     address: IpAddr,
+    /// The same, or that for which it asks.
+    origin: IpAddr,
     writer: Writer<'a>,
     scratch: &'a mut Scratch,
     random: &'a mut Random,
@@ -343,7 +346,10 @@ impl<'t> Answering<'_, 't> {
                     if set.goes_by_place() {
                         self.writer.narrow_scope(self.vantage.scope());
                     }
-                    if !sight.write(set, &mut self.writer, owner, self.scratch, self.random) {
+                    let client = sight.is_sticky().then(|| client_number(self.origin, record));
+                    let mut own = Random::new(client.unwrap_or_default());
+                    let random = if client.is_some() { &mut own } else { &mut *self.random };
+                    if !sight.write(set, &mut self.writer, owner, self.scratch, random, client) {
                         self.writer.truncate();
                     } else if owner == HEADER {
                         sight.write_extra(set, &mut self.writer, HEADER + query.suffix_at(labels), self.scratch);

@@ -296,6 +296,8 @@ pub struct Service {
     pub has_selector: bool,
     /// By the cluster's rule in the configuration. If not, a ServiceExport may still do it.
     pub exported: bool,
+    /// `sessionAffinity: ClientIP`: a client is to stay with what it was sent to.
+    pub sticky: bool,
     pub wishes: Wishes,
 }
 
@@ -352,6 +354,8 @@ pub struct Share {
     pub exported: bool,
     /// Since when it has a ServiceExport, as [`ServiceExport::since`].
     pub offered: Option<u64>,
+    /// See [`Service::sticky`].
+    pub sticky: bool,
     pub wishes: Wishes,
 }
 

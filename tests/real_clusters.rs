@@ -306,6 +306,10 @@ fn load_is_published_by_objects() {
     let warned = log.lines().find(|line| line.contains("WARN") && !line.contains("silent"));
     assert_eq!(warned, None, "{log}");
     signpost.stop();
+    // What is said of this cluster's load is nothing for the tests that come after.
+    for crd in kinds {
+        cluster.kubectl(&["delete", "-f", crd]);
+    }
 }
 
 /// `config/publish-load.sh`, from a HorizontalPodAutoscaler and from Prometheus.

@@ -370,6 +370,7 @@ fn a_headless_service_of_66_000_pods() {
         pods,
         exported: true,
         offered: None,
+        sticky: false,
         wishes: Wishes::default(),
         hostnames: vec![],
         most_ttl: None,

@@ -60,6 +60,7 @@ impl World {
             ports: ports(number, |(_, port, _)| port),
             has_selector: true,
             exported: true,
+            sticky: false,
             wishes: Wishes::default(),
             hostnames: vec![],
         }

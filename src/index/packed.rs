@@ -7,7 +7,7 @@
 //! entry    = length of the key (1 octet), key, run(service or nothing), run(slice)...
 //! key      = namespace, 0, name, 0
 //! service  = flags, [moment], [moment], [wishes], [run(run(hostname)...)], run(address...), run(address...), run(port...)
-//! wishes   = flags (one of them: not exported by rule), [weight], [ttl], [load]
+//! wishes   = flags (two of them: not exported by rule, sticky), [weight], [ttl], [load]
 //! slice    = run(name), run(endpoint...), run(port...)
 //! endpoint = flags, [run(hostname)], run(address...)
 //! address  = 4 or 6, its octets
@@ -252,8 +252,18 @@ pub(super) struct Written(Vec<u8>);
 impl Written {
     pub fn service(service: &Service) -> Written {
         let mut out = Vec::with_capacity(128);
-        let Service { key: _, exposure, cluster_address, ingress, hostnames, ports, has_selector, exported, wishes } =
-            service;
+        let Service {
+            key: _,
+            exposure,
+            cluster_address,
+            ingress,
+            hostnames,
+            ports,
+            has_selector,
+            exported,
+            sticky,
+            wishes,
+        } = service;
         let cluster_addresses = match cluster_address {
             ClusterAddress::Virtual(addresses) => &addresses[..],
             ClusterAddress::Headless => &[],
@@ -262,10 +272,10 @@ impl Written {
             (LOAD_BALANCER, *exposure == Exposure::LoadBalancer),
             (HEADLESS, *cluster_address == ClusterAddress::Headless),
             (SELECTOR, *has_selector),
-            (WISHES, has_wishes(wishes, *exported)),
+            (WISHES, has_wishes(wishes, *exported, *sticky)),
             (HOSTNAMES, !hostnames.is_empty()),
         ]));
-        write_wishes(&mut out, wishes, *exported);
+        write_wishes(&mut out, wishes, *exported, *sticky);
         if !hostnames.is_empty() {
             let name = |out: &mut Vec<u8>, name: &str| run(out, |out| out.extend_from_slice(name.as_bytes()));
             run(&mut out, |out| hostnames.iter().for_each(|hostname| name(out, hostname)));
@@ -309,6 +319,7 @@ const TTL: u8 = 1 << 1;
 const LOAD: u8 = 1 << 2;
 /// Not exported, unless a ServiceExport says so.
 const HIDDEN: u8 = 1 << 3;
+const STICKY: u8 = 1 << 4;
 
 const READY: u8 = 1;
 const SERVING: u8 = 1 << 1;
@@ -328,6 +339,7 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         hostnames,
         ports,
         exported,
+        sticky,
         wishes,
         ..
     } = service;
@@ -342,14 +354,14 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         (INGRESS_UNTIL, service.ingress_until.is_some()),
         (WAITS, until.is_some()),
         (WAIT_OVER, service.slice_wait == SliceWait::Over),
-        (WISHES, has_wishes(wishes, *exported)),
+        (WISHES, has_wishes(wishes, *exported, *sticky)),
         (HOSTNAMES, !hostnames.is_empty()),
     ]));
     for moment in [service.ingress_until, until].into_iter().flatten() {
         out.extend_from_slice(&moment.0.as_secs().to_le_bytes());
         out.extend_from_slice(&moment.0.subsec_nanos().to_le_bytes());
     }
-    write_wishes(out, wishes, *exported);
+    write_wishes(out, wishes, *exported, *sticky);
     if !hostnames.is_empty() {
         run(out, |out| out.extend_from_slice(hostnames.0));
     }
@@ -358,14 +370,20 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
     }
 }
 
-fn has_wishes(wishes: &Wishes, exported: bool) -> bool {
-    *wishes != Wishes::default() || !exported
+fn has_wishes(wishes: &Wishes, exported: bool, sticky: bool) -> bool {
+    *wishes != Wishes::default() || !exported || sticky
 }
 
 /// Nothing, if there are none: most services have none.
-fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes, exported: bool) {
+fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes, exported: bool, sticky: bool) {
     let Wishes { weight, ttl, load } = wishes;
-    let flags = flags(&[(WEIGHT, weight.is_some()), (TTL, ttl.is_some()), (LOAD, load.is_some()), (HIDDEN, !exported)]);
+    let flags = flags(&[
+        (WEIGHT, weight.is_some()),
+        (TTL, ttl.is_some()),
+        (LOAD, load.is_some()),
+        (HIDDEN, !exported),
+        (STICKY, sticky),
+    ]);
     if flags == 0 {
         return;
     }
@@ -375,8 +393,8 @@ fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes, exported: bool) {
     out.extend(load.iter().flat_map(|load| load.ten_thousandths().to_le_bytes()));
 }
 
-/// And whether it is exported.
-fn read_wishes(octets: &mut Octets<'_>) -> (Wishes, bool) {
+/// And whether it is exported, and sticky.
+fn read_wishes(octets: &mut Octets<'_>) -> (Wishes, bool, bool) {
     let flags = octets.octet();
     let has = |flag: u8| flags & flag != 0;
     let wishes = Wishes {
@@ -384,7 +402,7 @@ fn read_wishes(octets: &mut Octets<'_>) -> (Wishes, bool) {
         ttl: has(TTL).then(|| u32::from_le_bytes(octets.array())),
         load: has(LOAD).then(|| Load::again(u16::from_le_bytes(octets.array()))),
     };
-    (wishes, !has(HIDDEN))
+    (wishes, !has(HIDDEN), has(STICKY))
 }
 
 fn read_stored(octets: &[u8]) -> Stored<'_> {
@@ -397,7 +415,8 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         (false, true) => SliceWait::Over,
         (false, false) => SliceWait::NotNeeded,
     };
-    let (wishes, exported) = if has(WISHES) { read_wishes(&mut octets) } else { (Wishes::default(), true) };
+    let (wishes, exported, sticky) =
+        if has(WISHES) { read_wishes(&mut octets) } else { (Wishes::default(), true, false) };
     let hostnames = Hostnames(if has(HOSTNAMES) { octets.run() } else { &[] });
     Stored {
         exposure: if has(LOAD_BALANCER) { Exposure::LoadBalancer } else { Exposure::ClusterOnly },
@@ -410,6 +429,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         has_selector: has(SELECTOR),
         slice_wait,
         exported,
+        sticky,
         wishes,
     }
 }
@@ -621,6 +641,8 @@ mod tests {
             service("a lb=1.1.1.1 host=a.example,b.example load=0.5"),
             Service { exported: false, ..service("a port=80") },
             Service { exported: false, ..service("a load=0.5") },
+            Service { sticky: true, ..service("a port=80") },
+            Service { sticky: true, exported: false, ..service("a weight=7") },
             Service { cluster_address: ClusterAddress::Virtual(vec![]), ..service("a") },
         ];
         let waits = [SliceWait::NotNeeded, SliceWait::Until(at(7)), SliceWait::Over];

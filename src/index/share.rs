@@ -32,6 +32,7 @@ pub(super) struct Stored<'a> {
     pub has_selector: bool,
     pub slice_wait: SliceWait,
     pub exported: bool,
+    pub sticky: bool,
     pub wishes: Wishes,
 }
 
@@ -89,6 +90,7 @@ impl Stored<'_> {
             && self.ports == object.ports
             && self.has_selector == object.has_selector
             && self.exported == object.exported
+            && self.sticky == object.sticky
             && self.wishes == object.wishes
     }
 }
@@ -148,6 +150,7 @@ impl Shares {
             pods: Vec::new(),
             exported: true,
             offered: None,
+            sticky: false,
             wishes: Wishes::default(),
         });
         share.cluster = cluster;
@@ -170,6 +173,7 @@ impl Shares {
         share.ready = service.ready(entry.endpoints(), sliceless_ready);
         share.exported = service.exported;
         share.offered = offered;
+        share.sticky = service.sticky;
         share.wishes = service.wishes;
         share.pods.clear();
         if service.is_headless {

@@ -251,8 +251,8 @@ fn exported_service(raw: slim::Service, cluster: &Cluster, left_out: &mut Vec<Pr
         Exposure::LoadBalancer => ingress(&raw.status.load_balancer.ingress, left_out)?,
         Exposure::ClusterOnly => Reached::default(),
     };
-    let has_selector = raw.spec.has_selector;
-    Ok(Service { key, exposure, cluster_address, ingress, hostnames, ports, has_selector, exported, wishes })
+    let (has_selector, sticky) = (raw.spec.has_selector, raw.spec.session_affinity == "ClientIP");
+    Ok(Service { key, exposure, cluster_address, ingress, hostnames, ports, has_selector, exported, sticky, wishes })
 }
 
 /// What annotations ask for.

@@ -144,6 +144,8 @@ pub struct ServiceSpec {
     pub cluster_ip: String,
     #[serde(default, rename = "clusterIPs", deserialize_with = "nullable")]
     pub cluster_ips: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub session_affinity: String,
     #[serde(default)]
     pub ports: List<ServicePort>,
     /// `selector` has an entry.

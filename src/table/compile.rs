@@ -273,8 +273,9 @@ fn settings(service: &Federated, policy: &Policy, special: Option<&config::Servi
         }
         None => (policy.external, policy.internal),
     };
-    let usual = Settings { ttl: policy.ttl, external: policy.external, internal: policy.internal };
-    let settings = Settings { ttl, external, internal };
+    let sticky = service.shares.iter().any(|share| share.sticky);
+    let usual = Settings { ttl: policy.ttl, external: policy.external, internal: policy.internal, sticky: false };
+    let settings = Settings { ttl, external, internal, sticky };
     (settings != usual).then_some(settings)
 }
 

@@ -1,6 +1,7 @@
 //! A record and a view → the records of one answer. Nothing is allocated: what is counted on the way stands in a
 //! [`Scratch`], which each worker has once.
 
+mod sticky;
 mod targets;
 mod uniform;
 mod why;
@@ -18,6 +19,7 @@ use crate::names::Labels;
 use crate::ranking::{Band, Choice, Cut, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
+pub use sticky::client_number;
 use targets::{PortsAt, Wanted};
 pub use uniform::A_RECORD;
 pub use why::EXPLAIN;
@@ -38,6 +40,8 @@ pub struct Perspective<'a> {
     /// Seconds.
     pub(super) ttl: u32,
     pub(super) cut: Cut,
+    /// A client is to get the same order again.
+    pub(super) sticky: bool,
     /// The names are those of the MCS DNS specification.
     pub(super) mcs: bool,
     /// The zone's name in wire form.
@@ -381,8 +385,14 @@ impl<'a> Sight<'a> {
         scratch.seen.iter().position(|seen| self.cluster_name(seen.cluster) == name && !seen.has(flag::LONG))
     }
 
+    /// Whether the order is to be that of the client, and not by chance.
+    pub fn is_sticky(&self) -> bool {
+        self.perspective.sticky
+    }
+
     /// Writes a set that [`find`](Sight::find) gave into the answer section, owned by the name at `owner` of the message;
-    /// false: no room, and the message is to be [truncated](Writer::truncate).
+    /// false: no room, and the message is to be [truncated](Writer::truncate). `client`: what the order of a
+    /// [sticky](Sight::is_sticky) service goes by.
     #[must_use]
     pub fn write(
         &self,
@@ -391,6 +401,7 @@ impl<'a> Sight<'a> {
         owner: usize,
         scratch: &mut Scratch,
         random: &mut Random,
+        client: Option<u64>,
     ) -> bool {
         match set.0 {
             Kind::Addresses { v4, of: Owner::Service } => {
@@ -403,6 +414,9 @@ impl<'a> Sight<'a> {
         match set.0 {
             Kind::Addresses { v4, of } => {
                 let limit = self.collect(v4, of, scratch);
+                if let Some(client) = client {
+                    sticky::arrange(&mut scratch.items, self.record.octets(), address_size(v4), client);
+                }
                 self.write_addresses(v4, limit, writer, owner, scratch, random)
             }
             Kind::Targets { ports, choice } => self.write_targets(self.wanted(ports), choice, writer, owner, scratch),

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! head        name length (1), kind (1), candidates (2), zone (1), name
-//! settings    (only if the kind says so) TTL (4); for clients outside and inside (3 each): mode, spare, most addresses
+//! settings    (only if the kind says so) TTL (4); for clients outside and inside (3 each): mode, spare, most addresses; whether it is sticky (1)
 //! candidate   cluster (2), weight (2), flags (1), share of answers in which others go first (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
 //!             where its port list begins (4), where its addresses begin (4)
 //! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
@@ -55,7 +55,7 @@ pub(super) const NAMESPACE: u8 = 3;
 /// Added to the kind of a service that is not answered for as the others of its zone are.
 const WITH_SETTINGS: u8 = 1 << 4;
 /// Octets of these settings.
-const SETTINGS: usize = 10;
+const SETTINGS: usize = 11;
 
 /// What is known of a candidate or of a host in one bit each.
 pub(super) mod flag {
@@ -169,6 +169,8 @@ pub(super) struct Settings {
     /// Of answers to clients outside, and inside a cluster.
     pub external: Cut,
     pub internal: Cut,
+    /// A client is to get the same order again.
+    pub sticky: bool,
 }
 
 fn cut_octets(cut: Cut) -> [u8; 3] {
@@ -239,8 +241,13 @@ impl<'a> Record<'a> {
     fn read_settings(self) -> Settings {
         let octets: &[u8; SETTINGS] =
             self.0[name_end(self.0)..].first_chunk().expect("the head says that they are there");
-        let [a, b, c, d, external @ .., i1, i2, i3] = *octets;
-        Settings { ttl: u32::from_le_bytes([a, b, c, d]), external: cut_of(external), internal: cut_of([i1, i2, i3]) }
+        let [a, b, c, d, external @ .., i1, i2, i3, sticky] = *octets;
+        Settings {
+            ttl: u32::from_le_bytes([a, b, c, d]),
+            external: cut_of(external),
+            internal: cut_of([i1, i2, i3]),
+            sticky: sticky != 0,
+        }
     }
 
     /// Where its candidates begin, if it is not uniform.
@@ -570,10 +577,11 @@ impl Encoder {
         self.octets.clear();
         let kind = SERVICE | if settings.is_some() { WITH_SETTINGS } else { 0 };
         put_head(&mut self.octets, key, kind, count.to_le_bytes());
-        if let Some(Settings { ttl, external, internal }) = settings {
+        if let Some(Settings { ttl, external, internal, sticky }) = settings {
             self.octets.extend_from_slice(&ttl.to_le_bytes());
             self.octets.extend_from_slice(&cut_octets(external));
             self.octets.extend_from_slice(&cut_octets(internal));
+            self.octets.push(sticky.into());
         }
         self.octets.resize(self.octets.len() + candidates * CANDIDATE, 0);
         self.candidates = candidates;

@@ -250,6 +250,8 @@ fn share(s: usize, c: usize) -> impl Strategy<Value = Share> {
                 most_ttl: None,
                 exported: true,
                 offered: None,
+                // Which one is first is not by chance then; what is there, and in which band, is the same.
+                sticky: s == 1,
             }
         },
     )

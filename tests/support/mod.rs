@@ -64,6 +64,7 @@ pub fn load_balancer(cluster: u16, cluster_ip: &str, ingress: &[&str]) -> Share 
         pods: vec![],
         exported: true,
         offered: None,
+        sticky: false,
         wishes: signpost::model::Wishes::default(),
         hostnames: vec![],
         most_ttl: None,

@@ -296,6 +296,7 @@ mod tests {
             pods: vec![],
             exported: true,
             offered: None,
+            sticky: false,
             wishes: Wishes::default(),
         }
     }

@@ -40,6 +40,7 @@ pub(super) fn service(text: &str) -> Service {
         ports: vec![],
         has_selector: true,
         exported: true,
+        sticky: false,
         wishes: Wishes::default(),
     };
     for word in words {

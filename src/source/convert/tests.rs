@@ -145,6 +145,7 @@ fn a_service() {
             ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)],
             has_selector: true,
             exported: true,
+            sticky: false,
             wishes: Wishes::default(),
             hostnames: vec![],
         }
@@ -467,6 +468,19 @@ fn malformed_slices() {
                 assert_eq!((problem.reason(), problem.path()), (reason, Some(path)), "{patch}: {problem}");
             }
             other => panic!("{patch}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_client_may_be_bound_to_what_it_was_sent_to() {
+    for (affinity, sticky) in [("ClientIP", true), ("None", false), ("null", false), ("clientip", false)] {
+        let patch = format!("spec: {{sessionAffinity: {affinity}}}");
+        match convert_service(&patch, &cluster(Export::All, &[])) {
+            Converted::Object { object: Object::Service(service), .. } => {
+                assert_eq!(service.sticky, sticky, "{affinity}")
+            }
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -147,6 +147,8 @@ struct Subject<'l> {
     resource: &'static Resource,
     /// Which of its versions the API has.
     version: AtomicUsize,
+    /// Nobody need know of its trouble: it is a kind that nobody has to have, and has not been there yet.
+    quiet: AtomicBool,
     /// The trouble that was last logged, so that an outage is one line and not one for each try.
     trouble: Mutex<Option<ErrorReason>>,
     /// Problems of objects that were logged.
@@ -242,6 +244,7 @@ impl<'l> Session<'l> {
                 kind,
                 resource,
                 version: AtomicUsize::new(0),
+                quiet: AtomicBool::new(resource.presence == Presence::Optional),
                 trouble: Mutex::default(),
                 told: Mutex::default(),
             },
@@ -344,6 +347,7 @@ impl<'l> Session<'l> {
         self.subject.listed(!self.listed, objects, kept);
         self.listed = true;
         self.known = true;
+        self.subject.quiet.store(false, Ordering::Relaxed);
         if std::mem::take(&mut self.missing) {
             link.feed.status.missing(self.subject.kind, false);
         }
@@ -644,12 +648,13 @@ impl Subject<'_> {
         self.link.feed.status.error(reason);
         let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(reason);
         if before != Some(reason) {
-            tracing::warn!(
-                cluster = self.link.name(),
-                kind = self.plural(),
-                reason = reason.label(),
-                "{failure}; what was heard last stays, and it is tried again"
-            );
+            let (cluster, kind, reason) = (self.link.name(), self.plural(), reason.label());
+            match self.quiet.load(Ordering::Relaxed) {
+                true => tracing::debug!(cluster, kind, reason, "{failure}; it is tried again"),
+                false => {
+                    tracing::warn!(cluster, kind, reason, "{failure}; what was heard last stays, and it is tried again")
+                }
+            }
         }
         let random = getrandom::u64().unwrap_or(u64::MAX / 2);
         let wait = self.link.backoff().failed(number, std::time::Instant::now(), failure.retry_after(), random);
@@ -680,7 +685,8 @@ impl Subject<'_> {
     }
 
     fn well(&self) {
-        if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+        let had_trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some();
+        if had_trouble && !self.quiet.load(Ordering::Relaxed) {
             tracing::info!(cluster = self.link.name(), kind = self.plural(), "heard again");
         }
     }
