@@ -40,8 +40,6 @@ pub struct Perspective<'a> {
     /// Seconds.
     pub(super) ttl: u32,
     pub(super) cut: Cut,
-    /// A client is to get the same order again.
-    pub(super) sticky: bool,
     /// The names are those of the MCS DNS specification.
     pub(super) mcs: bool,
     /// The zone's name in wire form.
@@ -387,7 +385,7 @@ impl<'a> Sight<'a> {
 
     /// Whether the order is to be that of the client, and not by chance.
     pub fn is_sticky(&self) -> bool {
-        self.perspective.sticky
+        self.record.settings().is_some_and(|settings| settings.sticky)
     }
 
     /// Writes a set that [`find`](Sight::find) gave into the answer section, owned by the name at `owner` of the message;

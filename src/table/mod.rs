@@ -571,14 +571,14 @@ impl Snapshot<'_> {
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, vantage: Vantage<'s>) -> Sight<'s> {
         let policy = &zone.policy;
         let of_view = |external, internal| if vantage.view == EXTERNAL { external } else { internal };
-        let (ttl, cut, sticky) = match record.settings() {
-            None => (policy.ttl, of_view(policy.external, policy.internal), false),
-            Some(Settings { ttl, external, internal, sticky }) => (ttl, of_view(external, internal), sticky),
+        let (ttl, cut) = match record.settings() {
+            None => (policy.ttl, of_view(policy.external, policy.internal)),
+            Some(Settings { ttl, external, internal, .. }) => (ttl, of_view(external, internal)),
         };
         let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
         let calm = self.table.shedding.load(Ordering::Relaxed) == 0;
         let (families, mcs) = (policy.families, zone.is_mcs());
-        let perspective = Perspective { reach, members, calm, families, ttl, cut, sticky, mcs, apex };
+        let perspective = Perspective { reach, members, calm, families, ttl, cut, mcs, apex };
         Sight::new(record, perspective)
     }
 
