@@ -303,19 +303,6 @@ impl Daemon {
                 }
             }
             let waiting = self.waiting;
-            let patience = async {
-                match waiting {
-                    Some(until) => tokio::time::sleep_until(until.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let place_at = self.place_at;
-            let place = async {
-                match place_at {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = signals.end.received() => return Ok(()),
                 _ = signals.hangup.recv() => {
@@ -325,11 +312,11 @@ impl Daemon {
                     };
                     self.reload(loaded).await?;
                 }
-                () = patience => {}
+                () = reached(waiting) => {}
                 () = self.discovered.changed.notified() => {
                     self.place_at.get_or_insert(Instant::now() + PLACES_QUIET);
                 }
-                () = place => {
+                () = reached(self.place_at) => {
                     self.place_at = None;
                     self.place().await?;
                 }
@@ -527,6 +514,14 @@ fn connection_limits(limits: &Limits) -> (u32, u32) {
 /// The limits that a source is started with.
 fn source_limits(limits: &Limits) -> (u64, u32, u32) {
     (limits.manifest_size, limits.manifest_files, limits.objects_per_cluster)
+}
+
+/// Waits for that moment; without one, for ever.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The name of the first task that ends.

@@ -231,9 +231,7 @@ impl World {
         let Source::Manifests { directory } = &cluster.source else { panic!("a world has only manifests") };
         let reading = manifests::read(directory, cluster, &config.limits);
         assert!(reading.problems.is_empty(), "{}: {:?}", self.world, reading.problems);
-        let services = reading.services.into_iter().map(Object::Service);
-        let slices = reading.slices.into_iter().map(Object::Slice);
-        fill(index, loads, id, services.chain(slices).chain(reading.others).collect());
+        fill(index, loads, id, reading.by_kind().into_values().flatten().collect());
     }
 }
 

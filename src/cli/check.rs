@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::app;
 use crate::config::{Config, Schema, Source};
-use crate::index::{Index, Kind, Object, Update};
+use crate::index::{Index, Kind, Update};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, Share};
 use crate::names::{Name, service_name};
 use crate::ranking::Ingress;
@@ -118,17 +118,11 @@ fn prepare(cluster: &crate::config::Cluster) -> Result<(), String> {
 }
 
 pub(super) fn fill(index: &mut Index, cluster: ClusterId, reading: source::manifests::Reading) {
-    let services = reading.services.into_iter().map(Object::Service).collect();
-    let slices = reading.slices.into_iter().map(Object::Slice).collect();
-    for (kind, objects) in [(Kind::EndpointSlice, slices), (Kind::Service, services)] {
+    let mut objects = reading.by_kind();
+    // Slices before the Services that would wait for them.
+    for kind in [Kind::EndpointSlice, Kind::Service, Kind::ServiceExport, Kind::ServiceImport] {
+        let objects = objects.remove(&kind).unwrap_or_default();
         index.apply(cluster, Update::Reset { kind, objects, keep: Vec::new() }, Moment::default());
-    }
-    // Of both there may be none.
-    for kind in [Kind::ServiceExport, Kind::ServiceImport] {
-        index.apply(cluster, Update::Reset { kind, objects: Vec::new(), keep: Vec::new() }, Moment::default());
-    }
-    for object in reading.others.into_iter().filter(|object| !object.kind().is_load()) {
-        index.apply(cluster, Update::Apply(object), Moment::default());
     }
 }
 

@@ -157,6 +157,13 @@ pub struct Cluster {
     pub mcs: bool,
 }
 
+impl Cluster {
+    /// Whether its ServiceExports mean something.
+    pub fn reads_exports(&self) -> bool {
+        self.mcs || self.export == Export::ServiceExport
+    }
+}
+
 impl Schema {
     /// Whether services have names in the zone.
     pub fn has_services(self) -> bool {

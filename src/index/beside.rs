@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::quality::FixedState;
 
+use super::ObjectKey;
+use super::cluster::service_key;
 use super::losses::LossGuard;
 use crate::model::{Moment, ServiceKey};
 
@@ -44,17 +46,25 @@ impl<T: PartialEq> Beside<T> {
         true
     }
 
-    /// Whether it is gone.
-    pub fn delete(&mut self, key: &ServiceKey, now: Moment) -> bool {
-        let goes = self.objects.contains_key(key) && self.losses.delete(key, self.objects.len(), now);
-        if goes {
-            self.objects.remove(key);
-        }
-        goes
+    /// Gives what is gone.
+    pub fn delete(&mut self, key: &ObjectKey, now: Moment) -> Option<ServiceKey> {
+        // What is no label was never stored.
+        let key = service_key(key).filter(|key| self.objects.contains_key(key))?;
+        self.losses.delete(&key, self.objects.len(), now).then(|| {
+            self.objects.remove(&key);
+            key
+        })
     }
 
     /// A whole list; `keep`: what is in it too, and could not be understood. Gives what has changed.
-    pub fn reset(&mut self, listed: Vec<(ServiceKey, T)>, keep: Vec<ServiceKey>, now: Moment) -> Vec<ServiceKey> {
+    pub fn reset(
+        &mut self,
+        listed: impl Iterator<Item = (ServiceKey, T)>,
+        keep: &[ObjectKey],
+        now: Moment,
+    ) -> Vec<ServiceKey> {
+        let listed: Vec<(ServiceKey, T)> = listed.collect();
+        let keep: Vec<ServiceKey> = keep.iter().filter_map(service_key).collect();
         let known: HashSet<&ServiceKey, FixedState> = listed.iter().map(|(key, _)| key).chain(&keep).collect();
         let mut missing: Vec<ServiceKey> = self.keys().filter(|key| !known.contains(key)).cloned().collect();
         missing.sort();

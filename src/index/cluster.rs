@@ -93,6 +93,10 @@ impl Edit {
         }
     }
 
+    fn mark_all(&mut self, keys: impl IntoIterator<Item = ServiceKey>) {
+        keys.into_iter().for_each(|key| self.mark(&key));
+    }
+
     /// The readiness before the update, of which `ready` is the readiness before this step.
     fn was_ready(&mut self, key: &ServiceKey, ready: bool) -> bool {
         if !self.visible {
@@ -218,28 +222,17 @@ impl Cluster {
                     edit.mark(&key);
                 }
             }
-            Update::Delete(kind @ (Kind::ServiceExport | Kind::ServiceImport), key) => {
-                // What is no label was never stored.
-                if let Some(key) = service_key(&key) {
-                    let gone = match kind {
-                        Kind::ServiceExport => self.exports.delete(&key, now),
-                        _ => self.imports.delete(&key, now),
-                    };
-                    if gone {
-                        edit.mark(&key);
-                    }
-                }
+            Update::Delete(Kind::ServiceExport, key) => edit.mark_all(self.exports.delete(&key, now)),
+            Update::Delete(Kind::ServiceImport, key) => edit.mark_all(self.imports.delete(&key, now)),
+            Update::Reset { kind: Kind::ServiceExport, objects, keep } => {
+                let objects = objects.into_iter().filter_map(export);
+                edit.mark_all(self.exports.reset(objects, &keep, now));
+                self.listed[Kind::ServiceExport as usize] = true;
             }
-            Update::Reset { kind: kind @ (Kind::ServiceExport | Kind::ServiceImport), objects, keep } => {
-                let keep = keep.iter().filter_map(service_key).collect();
-                let changed = match kind {
-                    Kind::ServiceExport => {
-                        self.exports.reset(objects.into_iter().filter_map(export).collect(), keep, now)
-                    }
-                    _ => self.imports.reset(objects.into_iter().filter_map(import).collect(), keep, now),
-                };
-                changed.iter().for_each(|key| edit.mark(key));
-                self.listed[kind as usize] = true;
+            Update::Reset { kind: Kind::ServiceImport, objects, keep } => {
+                let objects = objects.into_iter().filter_map(import);
+                edit.mark_all(self.imports.reset(objects, &keep, now));
+                self.listed[Kind::ServiceImport as usize] = true;
             }
             Update::Apply(Object::Load(_))
             | Update::Delete(Kind::ServiceLoad | Kind::ClusterLoad, _)
@@ -627,7 +620,7 @@ fn stem(slice: &str) -> Option<&str> {
     slice.rsplit_once('-').map(|(stem, _)| stem)
 }
 
-fn service_key(key: &ObjectKey) -> Option<ServiceKey> {
+pub(super) fn service_key(key: &ObjectKey) -> Option<ServiceKey> {
     Some(ServiceKey { namespace: Label::parse(&key.namespace).ok()?, name: Label::parse(&key.name).ok()? })
 }
 

@@ -58,13 +58,14 @@ pub fn service(raw: slim::Service, cluster: &Cluster) -> Converted {
     if !cluster.namespaces.allow(&raw.metadata.namespace) || raw.metadata.deleting {
         return Converted::NotExported(key);
     }
-    match exposure(&raw, cluster).map(|exposed| exposed.filter(|(_, exported)| *exported || wants_all(cluster))) {
-        Ok(None) => return Converted::NotExported(key),
-        Ok(Some(_)) => {}
+    let exported = match exposure(&raw, cluster) {
+        // A ServiceExport may come, or be there, for any of them.
+        Ok(Some((exposure, exported))) if exported || cluster.reads_exports() => (exposure, exported),
+        Ok(_) => return Converted::NotExported(key),
         Err(problem) => return Converted::malformed(key, problem),
-    }
+    };
     let mut left_out = Vec::new();
-    match exported_service(raw, cluster, &mut left_out) {
+    match exported_service(raw, exported, &mut left_out) {
         Ok(service) => Converted::Object { object: Object::Service(service), left_out },
         Err(problem) => Converted::malformed(key, problem),
     }
@@ -214,11 +215,6 @@ fn is_importer(manager: Option<&str>) -> bool {
     manager.is_some_and(|manager| IMPORTERS.contains(&manager))
 }
 
-/// A ServiceExport may come, or be there, for any of them.
-fn wants_all(cluster: &Cluster) -> bool {
-    cluster.mcs || cluster.export == Export::ServiceExport
-}
-
 /// With whether the cluster's rule exports it. `None`: of a type that is never exported.
 fn exposure(raw: &slim::Service, cluster: &Cluster) -> Result<Option<(Exposure, bool)>, Problem> {
     let exposure = match raw.spec.kind.as_str() {
@@ -236,12 +232,12 @@ fn exposure(raw: &slim::Service, cluster: &Cluster) -> Result<Option<(Exposure, 
     Ok(Some((exposure, exported)))
 }
 
-fn exported_service(raw: slim::Service, cluster: &Cluster, left_out: &mut Vec<Problem>) -> Result<Service, Problem> {
-    let key = ServiceKey {
-        namespace: label("metadata.namespace", &raw.metadata.namespace)?,
-        name: label("metadata.name", &raw.metadata.name)?,
-    };
-    let (exposure, exported) = exposure(&raw, cluster)?.expect("the caller has asked whether it may be exported");
+fn exported_service(
+    raw: slim::Service,
+    (exposure, exported): (Exposure, bool),
+    left_out: &mut Vec<Problem>,
+) -> Result<Service, Problem> {
+    let key = service_key(&raw.metadata)?;
     let cluster_address = cluster_address(&raw.spec)?;
     let ports = service_ports(&raw.spec.ports, &cluster_address)?;
     let Asked { wishes, addresses } = asked(&raw.metadata.annotations, exposure, left_out);

@@ -56,6 +56,18 @@ pub struct Reading {
     digest: u64,
 }
 
+impl Reading {
+    pub fn by_kind(self) -> BTreeMap<Kind, Vec<Object>> {
+        let services = self.services.into_iter().map(Object::Service);
+        let slices = self.slices.into_iter().map(Object::Slice);
+        let mut kinds: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
+        for object in services.chain(slices).chain(self.others) {
+            kinds.entry(object.kind()).or_default().push(object);
+        }
+        kinds
+    }
+}
+
 /// What a file says, by identity.
 #[derive(Debug, Default)]
 struct Said {

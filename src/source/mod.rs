@@ -30,9 +30,8 @@ pub mod status;
 
 /// The kinds that a cluster's source reads.
 pub fn kinds(cluster: &config::Cluster) -> Vec<Kind> {
-    let exports = cluster.mcs || cluster.export == config::Export::ServiceExport;
     let wants = |kind: &Kind| match kind {
-        Kind::ServiceExport => exports,
+        Kind::ServiceExport => cluster.reads_exports(),
         Kind::ServiceImport => cluster.mcs,
         Kind::Service | Kind::EndpointSlice | Kind::ServiceLoad | Kind::ClusterLoad => true,
     };

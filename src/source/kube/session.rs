@@ -147,8 +147,8 @@ struct Subject<'l> {
     resource: &'static Resource,
     /// Which of its versions the API has.
     version: AtomicUsize,
-    /// Nobody need know of its trouble: it is a kind that nobody has to have, and has not been there yet.
-    quiet: AtomicBool,
+    /// It was listed once. What the API does not have after that is not gone: the API is not what it should be.
+    known: AtomicBool,
     /// The trouble that was last logged, so that an outage is one line and not one for each try.
     trouble: Mutex<Option<ErrorReason>>,
     /// Problems of objects that were logged.
@@ -167,8 +167,6 @@ pub struct Session<'l> {
     relist_at: Instant,
     /// The versions at hand are good to watch from.
     listed: bool,
-    /// It was listed once. What the API does not have after that is not gone: the API is not what it should be.
-    known: bool,
     /// The API does not have it, which was said.
     missing: bool,
 }
@@ -244,7 +242,7 @@ impl<'l> Session<'l> {
                 kind,
                 resource,
                 version: AtomicUsize::new(0),
-                quiet: AtomicBool::new(resource.presence == Presence::Optional),
+                known: AtomicBool::new(false),
                 trouble: Mutex::default(),
                 told: Mutex::default(),
             },
@@ -253,7 +251,6 @@ impl<'l> Session<'l> {
             older: 0,
             relist_at: now,
             listed: false,
-            known: false,
             missing: false,
         }
     }
@@ -270,7 +267,7 @@ impl<'l> Session<'l> {
             link.gate().await;
             let generation = link.api.generation();
             if let Err(failure) = self.list().await {
-                if !self.known && self.subject.lacks(&failure) {
+                if self.subject.lacks(&failure) {
                     self.wait_for_it(&failure).await;
                     continue;
                 }
@@ -346,8 +343,7 @@ impl<'l> Session<'l> {
         self.relist_at = now + link.timing().relist.mul_f64(0.9 + 0.2 * random_share());
         self.subject.listed(!self.listed, objects, kept);
         self.listed = true;
-        self.known = true;
-        self.subject.quiet.store(false, Ordering::Relaxed);
+        self.subject.known.store(true, Ordering::Relaxed);
         if std::mem::take(&mut self.missing) {
             link.feed.status.missing(self.subject.kind, false);
         }
@@ -518,8 +514,16 @@ impl Subject<'_> {
         self.resource.path(self.version(), namespace.map(Label::as_str))
     }
 
+    /// Nobody need know of its trouble: it is a kind that nobody has to have, and has not been there yet.
+    fn is_quiet(&self) -> bool {
+        self.resource.presence == Presence::Optional && !self.known.load(Ordering::Relaxed)
+    }
+
     /// Whether the failure says that there is no such kind for us, and it need not be.
     fn lacks(&self, failure: &Failure) -> bool {
+        if self.known.load(Ordering::Relaxed) {
+            return false;
+        }
         match (failure, self.resource.presence) {
             (Failure::Status(refusal), Presence::Asked) => refusal.code == 404,
             (Failure::Status(refusal), Presence::Optional) => matches!(refusal.code, 403 | 404),
@@ -649,7 +653,7 @@ impl Subject<'_> {
         let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(reason);
         if before != Some(reason) {
             let (cluster, kind, reason) = (self.link.name(), self.plural(), reason.label());
-            match self.quiet.load(Ordering::Relaxed) {
+            match self.is_quiet() {
                 true => tracing::debug!(cluster, kind, reason, "{failure}; it is tried again"),
                 false => {
                     tracing::warn!(cluster, kind, reason, "{failure}; what was heard last stays, and it is tried again")
@@ -686,7 +690,7 @@ impl Subject<'_> {
 
     fn well(&self) {
         let had_trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some();
-        if had_trouble && !self.quiet.load(Ordering::Relaxed) {
+        if had_trouble && !self.is_quiet() {
             tracing::info!(cluster = self.link.name(), kind = self.plural(), "heard again");
         }
     }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::{Reading, Trouble};
-use crate::index::{Kind, Object, ObjectKey, Update};
+use crate::index::{Kind, ObjectKey, Update};
 use crate::source::status::ErrorReason;
 use crate::source::{Feed, kinds};
 
@@ -191,30 +191,15 @@ impl Follower {
 
     async fn send(&mut self, reading: Reading, keep: BTreeSet<(Kind, ObjectKey)>) -> Result<(), Closed> {
         let of = |kind: Kind| keep.iter().filter(|(k, _)| *k == kind).map(|(_, key)| key.clone()).collect();
-        let services = Update::Reset {
-            kind: Kind::Service,
-            objects: reading.services.into_iter().map(Object::Service).collect(),
-            keep: of(Kind::Service),
-        };
-        let slices = Update::Reset {
-            kind: Kind::EndpointSlice,
-            objects: reading.slices.into_iter().map(Object::Slice).collect(),
-            keep: of(Kind::EndpointSlice),
-        };
-        let mut others: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
-        for object in reading.others {
-            others.entry(object.kind()).or_default().push(object);
-        }
-        let kinds = kinds(&self.feed.config).into_iter().filter(|kind| !Kind::CORE.contains(kind));
-        let others = kinds.map(|kind| {
-            let objects = others.remove(&kind).unwrap_or_default();
-            Update::Reset { kind, objects, keep: of(kind) }
-        });
-        for update in [services, slices].into_iter().chain(others) {
+        let digest = reading.digest;
+        let mut objects = reading.by_kind();
+        for kind in kinds(&self.feed.config) {
+            let objects = objects.remove(&kind).unwrap_or_default();
+            let update = Update::Reset { kind, objects, keep: of(kind) };
             self.feed.updates.send((self.feed.cluster, update)).await.map_err(|_| Closed)?;
         }
         self.feed.status.listed();
-        self.sent = Some(reading.digest);
+        self.sent = Some(digest);
         Ok(())
     }
 
