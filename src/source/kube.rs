@@ -27,6 +27,7 @@ use self::client::Api;
 use self::session::{Link, Session};
 use super::{Feed, kinds};
 use crate::config;
+use crate::index::Kind;
 
 pub use self::client::SourceError;
 pub use self::identity::Identities;
@@ -121,6 +122,8 @@ pub async fn run(prepared: Prepared, feed: Feed, identities: Arc<Identities>) {
         () = stop.cancelled() => return,
         () = prepared.api.begin() => {}
     }
+    // What the source before this one missed is not known to be missing, or is not asked for any more.
+    Kind::ALL.into_iter().for_each(|kind| feed.status.missing(kind, false));
     let kinds = kinds(&feed.config);
     let link = Link::new(prepared.api, feed, identities);
     let sessions = kinds.into_iter().map(|kind| Session::new(&link, kind, asked.clone()).run());
