@@ -3,8 +3,9 @@
 mod support;
 
 use hickory_proto::rr::RecordType;
-use signpost::config::Families;
-use signpost::model::{AvailabilityZone, ClusterId, Label, Port, Protocol, Share, View, Wishes};
+use signpost::config::{Families, Schema, Zone};
+use signpost::model::{AvailabilityZone, ClusterId, Federated, Label, Port, Protocol, Share, View, Wishes};
+use signpost::table::NoteKind;
 use support::ask::{Ask, render};
 use support::small::*;
 use support::*;
@@ -284,6 +285,25 @@ fn names_at_the_limit() {
     let ask = Ask::new(&longest_name(), 1);
     assert_eq!(ask.name.len(), 255);
     assert_eq!(ask.send(&mut world, EXTERNAL).authorities.len(), 1);
+}
+
+#[test]
+fn a_name_that_is_too_long_is_told_where_the_service_is_exported() {
+    let apex = [&"z".repeat(63), &"y".repeat(63), &"x".repeat(50)].map(String::as_str).join(".");
+    let mut config = clusters();
+    config.zones = vec![zone(&apex), Zone { schema: Schema::Mcs, ..zone(&format!("m.{apex}")) }];
+    let mut world = World::new(config, ZONE_FILE).synced();
+    let key = key(&"n".repeat(63), &"s".repeat(63));
+    for (exported, offered, expected) in
+        [(true, None, 1), (false, Some(1), 1), (true, Some(1), 2), (false, None, 0), (true, None, 1)]
+    {
+        let share = Share { exported, offered, ..load_balancer(0, "10.0.0.1", &["104.0.0.1"]) };
+        let service = Federated { key: key.clone(), shares: vec![share], imports: vec![] };
+        let notes = world.publisher.publish(&key, Some(&service));
+        assert!(notes.iter().all(|note| note.kind() == NoteKind::LongName), "{notes:?}");
+        assert_eq!(notes.len(), expected, "{exported} {offered:?}");
+    }
+    assert_eq!(world.publisher.publish(&key, None), []);
 }
 
 /// Clusters of one network see each other's pods, and nothing else of each other's inside.

@@ -305,6 +305,10 @@ impl Publisher {
         let mut notes = Vec::new();
         let mut exports = Exports::of(service, config);
         for zone in table.zones.iter().filter(|zone| zone.is_federation()) {
+            let service = match zone.is_mcs() {
+                true => exports.in_mcs(&mut notes),
+                false => exports.in_federation(),
+            };
             if write_service_name(name, &key.name, &key.namespace, &zone.apex).is_err() {
                 // It was never put in.
                 notes.extend(service.map(|_| Note::LongName { zone: zone.apex.clone(), what: key.to_string() }));
@@ -313,10 +317,6 @@ impl Publisher {
             let key = zone.key(name);
             let hash = hash(&table.hash, key);
             entries.names.prefetch(hash);
-            let service = match zone.is_mcs() {
-                true => exports.in_mcs(&mut notes),
-                false => exports.in_federation(),
-            };
             match service.map(|service| compiler.compile(service, name, zone, config, &shedding)) {
                 Some(Ok(compiled)) => {
                     let views = table.views_of(compiled.record);
