@@ -3,6 +3,7 @@
 
 mod federation;
 mod places;
+mod prober;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -345,6 +345,10 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
     let others = Others {
         ready: sight.candidates.iter().any(|c| is_taken(c) && c.ready),
         undrained: sight.candidates.iter().any(|c| is_taken(c) && c.weight > 0),
+        reachable: sight
+            .candidates
+            .iter()
+            .any(|c| is_taken(c) && c.sight.as_ref().is_some_and(|s| s.down.contains(&false))),
         imported: sight.candidates.iter().any(|c| c.import && c.sight.is_some()),
     };
     // Of a question for the service's own name: pins and ports are not cut.
@@ -407,6 +411,8 @@ struct Others {
     undrained: bool,
     /// A ServiceImport.
     imported: bool,
+    /// With an address that is not Down.
+    reachable: bool,
 }
 
 /// Why it stands where it stands.
@@ -425,6 +431,9 @@ fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others
             () if sight.addresses.is_empty() && candidate.headless => "left out: no ready pod".to_owned(),
             () if sight.addresses.is_empty() => "left out: it has no address yet".to_owned(),
             () if !candidate.ready && others.ready => "left out: no ready endpoint, and others have some".to_owned(),
+            () if sight.down.contains(&true) && others.reachable => {
+                "left out: Down, its addresses cannot be reached from outside, and others can".to_owned()
+            }
             () if candidate.weight == 0 && others.undrained => "left out: drained, and others are not".to_owned(),
             () => "left out: others have the family that is asked for".to_owned(),
         };
@@ -445,6 +454,12 @@ fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others
     }
     if candidate.weight == 0 {
         words.push("drained, as all are".to_owned());
+    }
+    for (family, _) in ["IPv4", "IPv6"].iter().zip(sight.down).filter(|(_, down)| *down) {
+        words.push(format!("Down at its {family} addresses, and answered with where no other has any"));
+    }
+    if sight.suspect {
+        words.push("suspected to be Down, so behind the others of its band".to_owned());
     }
     words.join("; ")
 }

@@ -41,6 +41,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod explain;
+pub mod health;
 pub mod index;
 pub mod load;
 pub mod location;

@@ -86,8 +86,31 @@ pub trait FederationGauges: Send + Sync {
     /// Parts of services that are not answered with as they are, by reason.
     fn notes(&self) -> Vec<(&'static str, u64)>;
     fn loads(&self) -> LoadSample;
+    /// `None`: nothing is probed.
+    fn health(&self) -> Option<HealthSample>;
     /// One for each configured cluster.
     fn clusters(&self) -> Vec<ClusterSample>;
+}
+
+/// What is known of the external addresses that are probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HealthSample {
+    /// Endpoints: clusters' addresses with their ports.
+    pub up: u64,
+    pub unknown: u64,
+    pub suspect: u64,
+    pub down: u64,
+    /// This instance sees so much failing that it trusts itself no more.
+    pub isolated: bool,
+    /// So much was Down at once that nothing is removed.
+    pub frozen: bool,
+    /// Probes so far.
+    pub good: u64,
+    pub failed: u64,
+    /// Of all good ones together.
+    pub latency: Duration,
+    /// From one probe of an endpoint to the next one.
+    pub interval: Duration,
 }
 
 /// Shares of services, one for each cluster, and names of load balancers.
@@ -452,6 +475,41 @@ impl Metrics {
     }
 }
 
+fn put_health(page: &Page, health: HealthSample) -> Result<(), prometheus::Error> {
+    let endpoints = IntGaugeVec::new(
+        Opts::new(
+            "signpost_health_endpoints",
+            "External addresses of clusters that are probed, by what is known of them.",
+        ),
+        &["health"],
+    )?;
+    let HealthSample { up, unknown, suspect, down, isolated, frozen, good, failed, latency, interval } = health;
+    for (label, count) in [("up", up), ("unknown", unknown), ("suspect", suspect), ("down", down)] {
+        endpoints.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    page.0.register(Box::new(endpoints))?;
+    let probes = IntCounterVec::new(Opts::new("signpost_probes_total", "Probes that came to an end."), &["result"])?;
+    for (label, count) in [("good", good), ("failed", failed)] {
+        probes.with_label_values(&[label]).inc_by(count);
+    }
+    page.0.register(Box::new(probes))?;
+    for (name, help, on) in [
+        ("signpost_health_isolated", "1 while this instance abstains: it may be cut off itself.", isolated),
+        ("signpost_health_frozen", "1 while nothing is removed: too much was Down at once.", frozen),
+    ] {
+        page.gauge(name, help, on.into())?;
+    }
+    for (name, help, value) in [
+        ("signpost_probe_good_seconds_total", "Seconds that all good probes took together.", latency),
+        ("signpost_probe_interval_seconds", "Seconds from one probe of an endpoint to the next one.", interval),
+    ] {
+        let gauge = prometheus::Gauge::new(name, help)?;
+        gauge.set(value.as_secs_f64());
+        page.0.register(Box::new(gauge))?;
+    }
+    Ok(())
+}
+
 fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), prometheus::Error> {
     let names = IntGauge::new("signpost_names", "Names in the table.")?;
     names.set(i64::try_from(federation.names()).unwrap_or(i64::MAX));
@@ -470,6 +528,9 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         ("signpost_hostnames_unresolved", "Names of load balancers that cannot be resolved now.", unresolved),
     ] {
         page.gauge(name, help, value)?;
+    }
+    if let Some(health) = federation.health() {
+        put_health(page, health)?;
     }
     let synced = IntGaugeVec::new(Opts::new("signpost_cluster_synced", "1 once all kinds were listed."), &["cluster"])?;
     let heard = GaugeVec::new(
@@ -637,6 +698,16 @@ mod tests {
             LoadSample { shedding: 3, overloaded: 2, unresolved: 1 }
         }
 
+        fn health(&self) -> Option<HealthSample> {
+            Some(HealthSample {
+                down: 4,
+                failed: 9,
+                frozen: true,
+                interval: Duration::from_secs(5),
+                ..Default::default()
+            })
+        }
+
         fn names(&self) -> u64 {
             7
         }
@@ -664,6 +735,11 @@ mod tests {
         metrics.set_federation(Box::new(Two));
         let text = metrics.text().unwrap();
         assert_line(&text, "signpost_names 7");
+        assert_line(&text, r#"signpost_health_endpoints{health="down"} 4"#);
+        assert_line(&text, r#"signpost_probes_total{result="failed"} 9"#);
+        assert_line(&text, "signpost_health_isolated 0");
+        assert_line(&text, "signpost_health_frozen 1");
+        assert_line(&text, "signpost_probe_interval_seconds 5");
         assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-1"} 1"#);
         assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-2"} 0"#);
         assert_line(&text, r#"signpost_cluster_last_heard_seconds{cluster="cluster-1"} 1.5"#);

@@ -79,6 +79,8 @@ pub struct Standing {
     pub drained: bool,
     pub ipv4: bool,
     pub ipv6: bool,
+    /// All its addresses of the family are Down.
+    pub down: BothFamilies,
 }
 
 impl Standing {
@@ -91,30 +93,68 @@ impl Standing {
     pub fn has_family(&self, v4: bool) -> bool {
         if v4 { self.ipv4 } else { self.ipv6 }
     }
+
+    /// Drained, or Down in all that would be answered with.
+    #[inline]
+    fn is_out(&self, asked: Asked) -> bool {
+        let down = self.down;
+        self.drained
+            || match asked {
+                Asked::Ipv4 => down.ipv4,
+                Asked::Ipv6 => down.ipv6,
+                Asked::Targets => (down.ipv4 || !self.ipv4) && (down.ipv6 || !self.ipv6) && self.has_address(),
+            }
+    }
 }
 
-/// Which candidates are answered with: those that are ready and not drained. If there are none, drained ones help out for ready
-/// ones; and if there are none of these either, all that are not drained, or all.
+/// What candidates are chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    Ipv4,
+    Ipv6,
+    /// The targets of SRV records, with all their addresses.
+    Targets,
+}
+
+impl Asked {
+    #[inline]
+    pub fn family(v4: bool) -> Asked {
+        if v4 { Asked::Ipv4 } else { Asked::Ipv6 }
+    }
+}
+
+/// Which candidates are answered with: those that are ready, and neither drained nor Down. If there are none, drained ones and
+/// Down ones help out for ready ones; and if there are none of these either, all that are neither, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
+    asked: Asked,
     only_ready: bool,
-    no_drained: bool,
+    /// Those that are drained or Down are left out. If not, there is nobody else: the answer fails open.
+    none_out: bool,
+    /// One of them is Down.
+    down: bool,
 }
 
 impl Choice {
-    /// For a port that not every candidate has, which `has` says; see [`Summary::choice`].
-    pub fn among<T: AsRef<Standing>>(candidates: &[T], has: impl Fn(&T) -> bool) -> Choice {
+    /// For what not every candidate has, which `has` says; see [`Summary::choice`].
+    pub fn among<T: AsRef<Standing>>(candidates: &[T], asked: Asked, has: impl Fn(&T) -> bool) -> Choice {
         let mut kinds = Kinds::default();
         for candidate in candidates.iter().filter(|c| c.as_ref().has_address() && has(c)) {
-            kinds.0 |= Kinds::of(candidate.as_ref()).0;
+            kinds.0 |= Kinds::of(candidate.as_ref(), asked).0;
         }
-        kinds.choice()
+        kinds.choice(asked)
     }
 
     #[inline]
     pub fn takes(self, candidate: &Standing) -> bool {
         let ready = candidate.ready || !self.only_ready;
-        candidate.has_address() && ready && !(candidate.drained && self.no_drained)
+        candidate.has_address() && ready && !(self.none_out && candidate.is_out(self.asked))
+    }
+
+    /// What is Down is answered with nevertheless, for there is nothing else.
+    #[inline]
+    pub fn fails_open(self) -> bool {
+        self.down && !self.none_out
     }
 }
 
@@ -124,23 +164,27 @@ struct Kinds(u8);
 
 impl Kinds {
     const READY: u8 = 1;
-    const DRAINED: u8 = 1 << 1;
+    const OUT: u8 = 1 << 1;
+    /// Beside the bits of the kinds.
+    const DOWN: u8 = 1 << 4;
 
     #[inline]
-    fn of(candidate: &Standing) -> Kinds {
-        Kinds(1 << (u8::from(candidate.ready) | u8::from(candidate.drained) << 1))
+    fn of(candidate: &Standing, asked: Asked) -> Kinds {
+        let out = candidate.is_out(asked);
+        let down = if out && !candidate.drained { Kinds::DOWN } else { 0 };
+        Kinds(1 << (u8::from(candidate.ready) | u8::from(out) << 1) | down)
     }
 
     #[inline]
-    fn has(self, ready: u8, drained: u8) -> bool {
-        self.0 >> (ready | drained) & 1 != 0
+    fn has(self, ready: u8, out: u8) -> bool {
+        self.0 >> (ready | out) & 1 != 0
     }
 
     #[inline]
-    fn choice(self) -> Choice {
-        let only_ready = self.has(Kinds::READY, 0) || self.has(Kinds::READY, Kinds::DRAINED);
+    fn choice(self, asked: Asked) -> Choice {
+        let only_ready = self.has(Kinds::READY, 0) || self.has(Kinds::READY, Kinds::OUT);
         let ready = if only_ready { Kinds::READY } else { 0 };
-        Choice { only_ready, no_drained: self.has(ready, 0) }
+        Choice { asked, only_ready, none_out: self.has(ready, 0), down: self.0 & Kinds::DOWN != 0 }
     }
 }
 
@@ -161,10 +205,11 @@ pub struct Summary {
     exchanged: Option<(Band, Band)>,
 }
 
+/// Something that is so for one family of addresses and for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct BothFamilies {
-    ipv4: bool,
-    ipv6: bool,
+pub struct BothFamilies {
+    pub ipv4: bool,
+    pub ipv6: bool,
 }
 
 impl Summary {
@@ -175,9 +220,9 @@ impl Summary {
             self.any.ipv6 |= candidate.ipv6;
             self.lacking.ipv4 |= !candidate.ipv4;
             self.lacking.ipv6 |= !candidate.ipv6;
-            let kind = Kinds::of(candidate);
-            self.ipv4.0 |= if candidate.ipv4 { kind.0 } else { 0 };
-            self.ipv6.0 |= if candidate.ipv6 { kind.0 } else { 0 };
+            let kind = |asked| Kinds::of(candidate, asked).0;
+            self.ipv4.0 |= if candidate.ipv4 { kind(Asked::Ipv4) } else { 0 };
+            self.ipv6.0 |= if candidate.ipv6 { kind(Asked::Ipv6) } else { 0 };
             self.add_band(candidate.band);
         }
     }
@@ -228,10 +273,11 @@ impl Summary {
     }
 
     /// Readiness is no vote: a cluster without a ready endpoint is no candidate, unless that would leave none with what is
-    /// asked for: what is NODATA must not change with readiness, nor with weights.
+    /// asked for: what is NODATA must not change with readiness, nor with weights or health.
     #[inline]
     pub fn choice(self, v4: bool) -> Choice {
-        if v4 { self.ipv4.choice() } else { self.ipv6.choice() }
+        let kinds = if v4 { self.ipv4 } else { self.ipv6 };
+        kinds.choice(Asked::family(v4))
     }
 
     /// Which families the service has at its own name: IPv4, IPv6. By all exporting clusters, not by the ready ones: what
@@ -348,14 +394,15 @@ mod tests {
         }
     }
 
-    /// `r` ready, `d` drained, `4` IPv4, `6` IPv6.
+    /// `r` ready, `d` drained, `4` IPv4, `6` IPv6, `x` IPv4 that is Down, `y` IPv6 that is Down.
     fn candidates(list: &[&'static str]) -> Vec<Named> {
         let standing = |text: &'static str| Standing {
             band: Band::new(Tier::ELSEWHERE, false),
             ready: text.contains('r'),
             drained: text.contains('d'),
-            ipv4: text.contains('4'),
-            ipv6: text.contains('6'),
+            ipv4: text.contains(['4', 'x']),
+            ipv6: text.contains(['6', 'y']),
+            down: BothFamilies { ipv4: text.contains('x'), ipv6: text.contains('y') },
         };
         list.iter().map(|text| Named(text, standing(text))).collect()
     }
@@ -381,12 +428,35 @@ mod tests {
             (&["d4", "d4"], true, &["d4", "d4"]),
             (&["r6", "rd4"], true, &["r6", "rd4"]),
             (&["r6", "rd4"], false, &["r6"]),
+            (&["r4", "rx"], true, &["r4"]),
+            (&["rx", "rx", "4"], true, &["rx", "rx"]),
+            (&["rx", "rd4"], true, &["rx", "rd4"]),
+            (&["x", "4"], true, &["4"]),
+            (&["x", "x"], true, &["x", "x"]),
+            (&["rx6", "r46"], true, &["r46"]),
+            (&["rx6", "r46"], false, &["rx6", "r46"]),
         ] {
             let candidates = candidates(list);
-            let choice = Choice::among(&candidates, |c| c.1.has_family(v4));
+            let choice = Choice::among(&candidates, Asked::family(v4), |c| c.1.has_family(v4));
             assert_eq!(summary(&candidates).choice(v4), choice, "{list:?}");
             let taken: Vec<&str> = candidates.iter().filter(|c| choice.takes(&c.1)).map(|c| c.0).collect();
             assert_eq!(taken, expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_down_with_all_its_families() {
+        for (list, expected, open) in [
+            (&["r4", "rx"][..], &["r4"][..], false),
+            (&["rx6", "ry4", "r4"], &["rx6", "ry4", "r4"], false),
+            (&["rxy", "r4", "d4"], &["r4"], false),
+            (&["rxy", "rx"], &["rxy", "rx"], true),
+            (&["rx", "4"], &["rx"], true),
+        ] {
+            let candidates = candidates(list);
+            let choice = Choice::among(&candidates, Asked::Targets, |_| true);
+            let taken: Vec<&str> = candidates.iter().filter(|c| choice.takes(&c.1)).map(|c| c.0).collect();
+            assert_eq!((&taken[..], choice.fails_open()), (expected, open), "{list:?}");
         }
     }
 
@@ -439,7 +509,14 @@ mod tests {
             (band(200, true), true),
             (band(0, false), true),
         ] {
-            summary.add(&Standing { band, ready: false, drained: false, ipv4, ipv6: false });
+            summary.add(&Standing {
+                band,
+                ready: false,
+                drained: false,
+                ipv4,
+                ipv6: false,
+                down: BothFamilies::default(),
+            });
         }
         let expected =
             [(0, false), (3, false), (63, false), (0, true), (63, true)].map(|(tier, over)| band(tier, over));

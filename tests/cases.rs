@@ -18,12 +18,13 @@ use signpost::answer::{Client, Reply, Responder, Transport};
 use signpost::app::{Loaded, new_index};
 use signpost::config::{Config, Source};
 use signpost::explain::{self, explain};
+use signpost::health::Health;
 use signpost::index::{Index, Kind, Object, Update};
 use signpost::load::{Loads, Origin, Rules, Subject};
 use signpost::model::{ClusterId, Moment, View, ViewRule};
 use signpost::source::convert::{self, Converted};
 use signpost::source::{manifests, slim};
-use signpost::table::{Publisher, Reader};
+use signpost::table::{Outlook, Publisher, Reader};
 
 /// How often each question is asked: equal candidates come in random order, and what is expected must hold each time.
 const ASKED: usize = 8;
@@ -57,6 +58,11 @@ struct World {
     other_zones: BTreeMap<String, String>,
     clusters: Vec<Member>,
     cases: Vec<Case>,
+    /// Addresses that a quorum, or somebody, cannot reach.
+    #[serde(default)]
+    down: Vec<IpAddr>,
+    #[serde(default)]
+    suspect: Vec<IpAddr>,
 }
 
 #[derive(Deserialize)]
@@ -215,7 +221,11 @@ impl World {
         }
         for key in index.keys() {
             let of = |cluster| loads.of(&Subject::Service(cluster, key.clone()));
-            publisher.publish_shedding(&key, index.service(&key).as_ref(), of);
+            publisher.publish_with(
+                &key,
+                index.service(&key).as_ref(),
+                &Outlook { shedding: &of, health: &|_, address| self.health(address) },
+            );
         }
         for (id, _) in config.numbered() {
             publisher.set_shedding(id, loads.of(&Subject::Cluster(id)));
@@ -224,6 +234,14 @@ impl World {
             publisher.set_synced(id);
         }
         Running { config: config.clone(), reader, responder: Responder::new(7), _publisher: publisher }
+    }
+
+    fn health(&self, address: IpAddr) -> Health {
+        match () {
+            () if self.down.contains(&address) => Health::Down,
+            () if self.suspect.contains(&address) => Health::Suspect,
+            () => Health::Fine,
+        }
     }
 
     fn read_manifests(&self, index: &mut Index, loads: &mut Loads, config: &Config, id: ClusterId) {

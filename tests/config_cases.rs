@@ -306,17 +306,22 @@ fn the_reference_shows_the_defaults() {
     let reference = load(&shipped("reference.yaml"));
     // The same with nothing but what is needed. Its paths are written out, so that they are the same too.
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
-    let minimal = World::new().config(&format!(
-        "
+    let minimal = |health: &str| {
+        World::new().config(&format!(
+            "
+{health}
 zones: [{{name: my-federation.my-domain.com, file: \"{config}/../zones/my-federation.my-domain.com.zone\"}}]
 clusters:
   - {{name: cluster-1, manifests: \"{config}/demo/cluster-1\"}}
   - {{name: cluster-2, kubeconfig: {{file: \"{config}/example.kubeconfig\"}}}}
 listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
 "
-    ));
+        ))
+    };
+    let (probing, minimal) = (minimal("health: {quorum: local}"), minimal(""));
+    assert_eq!((minimal.health.as_ref(), &reference.health), (None, &probing.health));
     // Nothing is known of places if nothing is said.
-    let Config { path, location, zones, .. } = reference.clone();
+    let Config { path, location, zones, health, .. } = reference.clone();
     assert_eq!(minimal.location, Location::default());
     let [(key, service)] = &zones[0].services.iter().collect::<Vec<_>>()[..] else { panic!("one service") };
     assert_eq!(key.to_string(), "my-namespace/my-service");
@@ -325,7 +330,7 @@ listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
     assert_eq!(**service, usual);
     let mut reference = reference;
     reference.zones[0].services.clear();
-    assert_eq!(reference, Config { path, location, ..minimal });
+    assert_eq!(reference, Config { path, location, health, ..minimal });
 }
 
 /// The parser itself tells which keys it knows: an unknown one is refused with the list of the others.
@@ -345,6 +350,7 @@ fn the_reference_shows_every_key() {
         ("/identity", "identity: {_: 1}\n"),
         ("/limits", "limits: {_: 1}\n"),
         ("/location", "location: {_: 1}\n"),
+        ("/health", "health: {_: 1}\n"),
         ("/location/regions/0", "location: {regions: [{_: 1}]}\n"),
         ("/location/distances/0", "location: {distances: [{_: 1}]}\n"),
         ("/location/databases/0", "location: {databases: [{_: 1}]}\n"),
@@ -359,7 +365,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 72, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 78, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

@@ -40,7 +40,11 @@ fn load(world: &mut World, plain: bool, shedding: [Shedding; 4]) {
         Share { wishes, ..load_balancer(n as u16, &format!("10.{n}.0.1"), &[&format!("104.0.0.{n}")]) }
     };
     let service = Federated { key: key("ns", "svc"), shares: (0..4).map(share).collect(), imports: vec![] };
-    world.publisher.publish_shedding(&service.key, Some(&service), |id| shedding[id.index()]);
+    world.publisher.publish_with(
+        &service.key,
+        Some(&service),
+        &signpost::table::Outlook { shedding: &|id| shedding[id.index()], ..signpost::table::Outlook::FAIR },
+    );
 }
 
 /// The clusters whose addresses the answer has, in its order; for SRV by priority.
@@ -207,7 +211,7 @@ proptest! {
             for (n, (key, shares)) in federation.services.iter().enumerate() {
                 let service = Federated { key: key.clone(), shares: shares.clone(), imports: vec![] };
                 let shedding = |id: ClusterId| if loaded { all[n][id.index()] } else { CALM };
-                world.publisher.publish_shedding(key, Some(&service), shedding);
+                world.publisher.publish_with(key, Some(&service), &signpost::table::Outlook { shedding: &shedding, ..signpost::table::Outlook::FAIR });
             }
             if loaded {
                 for (id, whole) in (0..).map(ClusterId).zip(&whole[..federation.clusters.len()]) {

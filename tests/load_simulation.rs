@@ -72,7 +72,11 @@ impl Simulation {
     fn publish(&mut self) {
         let Simulation { world, service, loads, .. } = self;
         let of = |id| loads.of(&Subject::Service(id, service.key.clone()));
-        world.publisher.publish_shedding(&service.key, Some(service), of);
+        world.publisher.publish_with(
+            &service.key,
+            Some(service),
+            &signpost::table::Outlook { shedding: &of, ..signpost::table::Outlook::FAIR },
+        );
     }
 
     fn ask(&mut self, region: usize) -> usize {

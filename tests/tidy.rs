@@ -9,14 +9,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("names", &["model"]),
     ("wire", &["names"]),
-    ("config", &["names", "model", "location"]),
+    ("config", &["names", "model", "location", "health"]),
     ("index", &["model"]),
     ("source", &["config", "model", "index"]),
     ("load", &["model"]),
     ("location", &["model"]),
+    ("health", &["model"]),
     ("zonefile", &["names"]),
     ("ranking", &["config", "model", "location"]),
-    ("table", &["config", "names", "model", "load", "location", "ranking", "zonefile", "wire"]),
+    ("table", &["config", "names", "model", "health", "load", "location", "ranking", "zonefile", "wire"]),
     ("answer", &["table", "wire", "names", "model"]),
     ("net", &["answer", "table", "wire", "config", "model", "metrics"]),
     ("metrics", &["answer"]),
@@ -26,14 +27,14 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "config", "source", "index", "load", "names", "model", "location", "table", "zonefile", "answer", "net",
-            "metrics", "admin", "explain",
+            "config", "source", "index", "health", "load", "names", "model", "location", "ranking", "table",
+            "zonefile", "answer", "net", "metrics", "admin", "explain",
         ],
     ),
 ];
 
 /// Modules without clock, socket, file, environment or random source, and what would be one.
-const PURE: &[&str] = &["model", "names", "wire", "index", "load", "location", "ranking", "table", "answer"];
+const PURE: &[&str] = &["model", "names", "wire", "index", "load", "health", "location", "ranking", "table", "answer"];
 const IMPURE: &[&str] = &[
     "std::time::Instant",
     "SystemTime",

@@ -1,6 +1,7 @@
 //! The one task that writes: updates of all clusters → index → table.
 
 mod backlog;
+mod checks;
 mod hostnames;
 mod notes;
 mod reports;
@@ -14,17 +15,20 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::app::prober::Heard;
 use crate::config::{Cluster, Config, Export, Namespaces, Source};
+use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Subject};
-use crate::metrics::{ClusterSample, FederationGauges, LoadSample};
-use crate::model::{ClusterId, Federated, Moment, ServiceKey};
+use crate::metrics::{ClusterSample, FederationGauges, HealthSample, LoadSample};
+use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
 use crate::source::status::{ErrorReason, Reason, Status};
 use crate::source::{self, Message};
-use crate::table::{Atlas, Cartographer, Note, Publisher, Retired};
+use crate::table::{Atlas, Cartographer, Note, Outlook, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
 use backlog::Backlog;
+use checks::{Checks, Link};
 use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
 use notes::Notes;
@@ -65,6 +69,8 @@ pub struct Federation {
     loads: Loads,
     reports: Reports,
     hostnames: Hostnames,
+    /// `None`: nothing is probed.
+    checks: Option<Checks>,
     members: Vec<Member>,
     notes: Notes,
     backlog: Backlog,
@@ -89,6 +95,7 @@ pub struct Seen {
 struct SeenState {
     names: u64,
     loads: LoadSample,
+    health: Option<HealthSample>,
     clusters: Vec<SeenCluster>,
     notes: Vec<(&'static str, u64)>,
 }
@@ -125,6 +132,10 @@ impl FederationGauges for Gauges {
 
     fn loads(&self) -> LoadSample {
         self.0.lock().loads
+    }
+
+    fn health(&self) -> Option<HealthSample> {
+        self.0.lock().health
     }
 
     fn clusters(&self) -> Vec<ClusterSample> {
@@ -206,6 +217,7 @@ impl Federation {
     ) -> Federation {
         let hostnames = Hostnames::new(publisher.config(), ask);
         let index = new_index(publisher.config()).seeded(seed);
+        let checks = checks(publisher.config(), seed);
         let loads = Loads::new(rules(publisher.config()));
         let mut federation = Federation {
             started,
@@ -215,6 +227,7 @@ impl Federation {
             loads,
             reports: Reports::default(),
             hostnames,
+            checks,
             members,
             notes: Notes::default(),
             backlog: Backlog::default(),
@@ -269,7 +282,12 @@ impl Federation {
         self.reports = std::mem::take(&mut self.reports).renumbered(new_id);
         let now = self.now();
         self.hostnames.reconfigure(&config, ask);
-        let (index, loads, hostnames) = (&self.index, &mut self.loads, &mut self.hostnames);
+        self.checks = match (self.checks.take(), &config.health) {
+            (Some(checks), Some(rules)) => Some(checks.renumbered(&config, rules, new_id)),
+            (_, None) => None,
+            (None, Some(_)) => checks(&config, self.seed),
+        };
+        let (index, loads, hostnames, checks) = (&self.index, &mut self.loads, &mut self.hostnames, &mut self.checks);
         let keys = index.keys();
         let before = std::mem::take(&mut self.notes);
         let notes = &mut self.notes;
@@ -277,7 +295,7 @@ impl Federation {
             table.set_atlas(atlas);
             table.reserve(keys.len());
             index.services(&keys, |key, service| {
-                let said = publish(table, loads, hostnames, key, service, now);
+                let said = publish(table, loads, hostnames, checks, key, service, now);
                 if !said.is_empty() && before.get(key) != Some(&said) {
                     say(table.config(), key, &said);
                 }
@@ -285,6 +303,9 @@ impl Federation {
             });
         };
         retire(self.publisher.replace(config, zones, fill, |id| index.is_synced(id)));
+        if let Some(checks) = &mut self.checks {
+            checks.forget_unused();
+        }
         self.show_clusters();
         self.publisher.cartographer()
     }
@@ -322,9 +343,16 @@ impl Federation {
                     let services = self.hostnames.take(&name, answer, self.now());
                     vec![Changes { services, ..Changes::default() }]
                 }
+                heard = next_heard(&mut self.checks) => {
+                    let now = self.now();
+                    let services = self.checks.as_mut().map_or_else(Vec::new, |checks| checks.take(heard, now));
+                    vec![Changes { services, ..Changes::default() }]
+                }
                 () = wait => {
                     let now = self.now();
-                    vec![self.index.tick(now), self.tick_loads(now)]
+                    let services = self.checks.as_mut().map_or_else(Vec::new, |checks| checks.tick(now));
+                    let checked = Changes { services, ..Changes::default() };
+                    vec![self.index.tick(now), self.tick_loads(now), checked]
                 }
                 // A change of one service does not wait for a list of a million.
                 () = tokio::task::yield_now(), if !self.backlog.is_empty() => Vec::new(),
@@ -337,7 +365,8 @@ impl Federation {
 
     fn next_deadline(&self) -> Option<Moment> {
         let release = self.index.held().into_iter().map(|held| self.ask_at(&held)).min();
-        let own = [self.index.next_deadline(), self.loads.next_deadline(), self.hostnames.next_deadline()];
+        let checks = self.checks.as_ref().and_then(Checks::next_deadline);
+        let own = [self.index.next_deadline(), self.loads.next_deadline(), self.hostnames.next_deadline(), checks];
         own.into_iter().flatten().chain(release).min()
     }
 
@@ -424,9 +453,9 @@ impl Federation {
     /// Puts services into the table as the index has them now.
     fn compile(&mut self, services: &[ServiceKey]) {
         let now = self.now();
-        let Federation { index, publisher, loads, hostnames, notes, .. } = self;
+        let Federation { index, publisher, loads, hostnames, checks, notes, .. } = self;
         index.services(services, |key, service| {
-            let said = publish(publisher, loads, hostnames, key, service, now);
+            let said = publish(publisher, loads, hostnames, checks, key, service, now);
             let new = notes.set(key, said);
             say(publisher.config(), key, &new);
         });
@@ -518,6 +547,7 @@ impl Federation {
             overloaded: overloaded as u64,
             unresolved: self.hostnames.failing() as u64,
         };
+        state.health = self.checks.as_ref().map(Checks::sample);
         state.notes = self.notes.counts();
         for cluster in synced {
             state.clusters[cluster.index()].synced = true;
@@ -538,11 +568,25 @@ impl Federation {
     }
 }
 
-/// Puts a service into the table, with what its load balancers' names lead to and what its annotations say of its load.
+/// Nothing is probed where nobody asked for it.
+fn checks(config: &Config, seed: u64) -> Option<Checks> {
+    config.health.as_ref().map(|rules| Checks::new(config, rules, Link::start(rules, seed)))
+}
+
+async fn next_heard(checks: &mut Option<Checks>) -> Heard {
+    match checks {
+        Some(checks) => checks.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Puts a service into the table, with what its load balancers' names lead to, what its annotations say of its load, and which of
+/// its addresses work.
 fn publish(
     publisher: &mut Publisher,
     loads: &mut Loads,
     hostnames: &mut Hostnames,
+    checks: &mut Option<Checks>,
     key: &ServiceKey,
     service: Option<&Federated>,
     now: Moment,
@@ -556,15 +600,21 @@ fn publish(
         });
     let service = filled.as_ref().or(service);
     let shares = service.map_or(&[][..], |service| &service.shares);
+    if let Some(checks) = checks {
+        checks.need(key, shares, &publisher.config().clone().clusters);
+    }
+    let checks = checks.as_ref();
+    let health = |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(share, address));
     if loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
-        return publisher.publish(key, service);
+        return publisher.publish_with(key, service, &Outlook { health: &health, ..Outlook::FAIR });
     }
     let subject = |cluster| Subject::Service(cluster, key.clone());
     for (cluster, _) in publisher.config().clone().numbered() {
         let load = shares.iter().find(|share| share.cluster == cluster).and_then(|share| share.wishes.load);
         loads.tell(&subject(cluster), load, Origin::Annotation, now);
     }
-    publisher.publish_shedding(key, service, |cluster| loads.of(&subject(cluster)))
+    let shedding = |cluster| loads.of(&subject(cluster));
+    publisher.publish_with(key, service, &Outlook { shedding: &shedding, health: &health })
 }
 
 /// Drops it when nobody reads it any more, aside.

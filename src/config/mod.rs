@@ -21,6 +21,7 @@ use ipnet::IpNet;
 pub use self::error::{ConfigErrors, Fault, Place, Problem, Words};
 pub use self::location::{Database, Location, Places};
 pub use self::special::Never;
+use crate::health::Failures;
 use crate::model::{Audience, AvailabilityZone, ClusterId, Label, Network, Region, ServiceKey, View, ViewRule};
 use crate::names::Name;
 
@@ -73,6 +74,18 @@ pub struct Config {
     pub resolvers: Vec<SocketAddr>,
     /// Which clients `TXT _explain.<service>.<namespace>.<zone>` is for.
     pub explain_to: Vec<IpNet>,
+    /// How external addresses are probed; `None`: not at all, and readiness alone decides.
+    pub health: Option<Health>,
+}
+
+/// How this instance, which decides alone, finds out which external addresses work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// From one probe of an address to the next one, give or take a tenth.
+    pub interval: Duration,
+    /// Until a probe without an answer has failed; not above the interval.
+    pub timeout: Duration,
+    pub failures: Failures,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +201,7 @@ impl Config {
             location: Location::default(),
             resolvers: Vec::new(),
             explain_to: Vec::new(),
+            health: None,
             limits: Limits {
                 udp_workers: 1,
                 udp_receive_buffer: 0,

@@ -25,6 +25,23 @@ pub(super) struct RawConfig {
     pub location: Option<RawLocation>,
     pub resolvers: Option<At<Vec<At<String>>>>,
     pub explain_to: Option<At<Vec<At<String>>>>,
+    pub health: Option<RawHealth>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawHealth {
+    pub quorum: At<RawQuorum>,
+    pub interval: Option<At<String>>,
+    pub timeout: Option<At<String>>,
+    pub fall: Option<At<u64>>,
+    pub rise: Option<At<u64>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawQuorum {
+    Local,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -1,12 +1,14 @@
 //! The only merge point: a service with its shares → the record that its answers are made from.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::record::{CandidateParts, Encoder, HostParts, MAX_ADDRESSES, Settings, flag};
+use super::record::{CandidateParts, Encoder, Health, HostParts, MAX_ADDRESSES, Settings, flag};
 use super::statics::{Policy, Zone};
-use super::{FIXED, MAX_SET, most_addresses};
+use super::{FIXED, MAX_SET, MIN_TTL, most_addresses};
 use crate::config::{self, Cluster, Config};
+use crate::health;
 use crate::load::Shedding;
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Label, Pod, ServiceKey, Share};
 use crate::names::{MAX_NAME, Name};
@@ -122,6 +124,20 @@ impl Note {
     }
 }
 
+/// What is known of a service beside what its clusters say.
+pub struct Outlook<'a> {
+    /// What is to be done about its load in each cluster.
+    pub shedding: &'a dyn Fn(ClusterId) -> Shedding,
+    /// Of each external address of a share.
+    pub health: &'a dyn Fn(&Share, IpAddr) -> health::Health,
+}
+
+impl Outlook<'_> {
+    /// Nothing is known.
+    pub const FAIR: Outlook<'static> =
+        Outlook { shedding: &|_| Shedding { share: 0, overloaded: false }, health: &|_, _| health::Health::Fine };
+}
+
 /// A service in one zone.
 pub(super) struct Compiled<'a> {
     /// An entry of the map, see `record.rs`.
@@ -148,14 +164,14 @@ impl Compiler {
         owner: &[u8],
         zone: &Zone,
         config: &Config,
-        shedding: &dyn Fn(ClusterId) -> Shedding,
+        outlook: &Outlook<'_>,
     ) -> Result<Compiled<'_>, Note> {
         let mut names = Names { zone, owner, notes: Vec::new() };
         if zone.is_deep() && zone.is_occluded(&names.name(&[])) {
             return Err(Note::Occluded { name: names.name(&[]) });
         }
         let special = config.zones[zone.place].services.get(&service.key);
-        self.encode(service, &mut names, special, &config.clusters, shedding);
+        self.encode(service, &mut names, special, &config.clusters, outlook);
         let shared = self.shares_addresses();
         let mut notes = names.notes;
         notes.sort();
@@ -170,7 +186,7 @@ impl Compiler {
         names: &mut Names<'_>,
         special: Option<&config::Service>,
         clusters: &[Cluster],
-        shedding: &dyn Fn(ClusterId) -> Shedding,
+        outlook: &Outlook<'_>,
     ) {
         names.check_static(&[]);
         names.check_ports(service);
@@ -189,6 +205,7 @@ impl Compiler {
                 weight: clusters[cluster.index()].weight,
                 flags: flag::READY | flag::IMPORT,
                 shedding: Shedding::default(),
+                health: Health::default(),
                 ingress: &[],
                 cluster_ips: &import.addresses,
                 ports: &import.ports,
@@ -227,11 +244,14 @@ impl Compiler {
             self.anywhere.extend(published.iter().chain(&pod_addresses));
             self.local.extend(&self.cluster_ips);
             totals.add(published, &pod_addresses, names.owner, &hosts, share);
+            let (published, health) = by_health(published, |address| (outlook.health)(share, address));
+            let published = &published[..];
             self.encoder.push(&CandidateParts {
                 cluster: share.cluster,
                 weight: share.wishes.weight.unwrap_or(cluster.weight),
                 flags,
-                shedding: shedding(share.cluster),
+                shedding: (outlook.shedding)(share.cluster),
+                health,
                 ingress: published,
                 cluster_ips: &self.cluster_ips,
                 ports: &share.ports,
@@ -254,8 +274,29 @@ impl Compiler {
     }
 }
 
-/// Seconds: less is not worth an answer.
-const MIN_TTL: u32 = 5;
+/// In each family those that are Suspect come last, and those that are Down are left out, unless all are.
+fn by_health(addresses: &[IpAddr], health: impl Fn(IpAddr) -> health::Health) -> (Cow<'_, [IpAddr]>, Health) {
+    let of: Vec<health::Health> = addresses.iter().map(|&address| health(address)).collect();
+    if of.iter().all(|&health| health == health::Health::Fine) {
+        return (Cow::Borrowed(addresses), Health::default());
+    }
+    let (mut kept, mut sum) = (Vec::with_capacity(addresses.len()), Health::default());
+    for v4 in [true, false] {
+        let family = || addresses.iter().zip(&of).filter(move |(address, _)| address.is_ipv4() == v4);
+        let mut take = |wanted| {
+            let before = kept.len();
+            kept.extend(family().filter(|(_, health)| **health == wanted).map(|(address, _)| *address));
+            kept.len() - before
+        };
+        let fine = take(health::Health::Fine).min(MAX_ADDRESSES);
+        let suspect = take(health::Health::Suspect).min(MAX_ADDRESSES - fine);
+        sum.suspect[usize::from(!v4)] = suspect as u8;
+        if fine + suspect == 0 && take(health::Health::Down) > 0 {
+            *(if v4 { &mut sum.down.ipv4 } else { &mut sum.down.ipv6 }) = true;
+        }
+    }
+    (Cow::Owned(kept), sum)
+}
 
 /// How a service is answered for, where that is not how its zone's others are.
 fn settings(service: &Federated, policy: &Policy, special: Option<&config::Service>) -> Option<Settings> {

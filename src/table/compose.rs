@@ -10,8 +10,8 @@ use std::num::NonZero;
 
 use super::random::{Draws, Random};
 use super::ready::fixed;
-use super::record::{Addresses, Host, PortEntry, Ports, Record, address_size, flag};
-use super::{FIXED, Member, most_addresses};
+use super::record::{Addresses, Health, Host, PortEntry, Ports, Record, address_size, flag};
+use super::{FIXED, MIN_TTL, Member, most_addresses};
 use crate::config::{Families, MAX_CLUSTERS};
 use crate::load::Shedding;
 use crate::model::{ClusterId, Protocol};
@@ -59,9 +59,27 @@ pub(super) struct Seen {
     /// Where its pods stand: its addresses are theirs, and they have names of their own.
     pods: Option<NonZero<u32>>,
     addresses: Addresses,
+    /// Of these addresses.
+    health: Health,
 }
 
 impl Seen {
+    /// The first so many of its addresses are not Suspect.
+    fn firm(&self, v4: bool) -> u32 {
+        self.addresses.of(v4).count - self.health.suspect(v4)
+    }
+
+    /// This family is Down, and the other one is there and not.
+    fn is_worse(&self, v4: bool) -> bool {
+        let Standing { ipv4, ipv6, down, .. } = self.standing;
+        if v4 { down.ipv4 && ipv6 && !down.ipv6 } else { down.ipv6 && ipv4 && !down.ipv4 }
+    }
+
+    /// All its addresses are Suspect.
+    pub fn is_suspect(&self) -> bool {
+        self.health.suspect != [0; 2] && [true, false].into_iter().all(|v4| self.firm(v4) == 0)
+    }
+
     fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -106,7 +124,7 @@ struct Item {
 pub struct Scratch {
     seen: Vec<Seen>,
     summary: Summary,
-    /// At most one address of a family from each candidate, none from two, and no pods.
+    /// At most one address of a family from each candidate, none from two, no pods, and none that is Suspect.
     plain: bool,
     items: Vec<Item>,
 }
@@ -265,6 +283,8 @@ impl<'a> Sight<'a> {
             }
             let pods = reach.pods && candidate.has(flag::PODS);
             let pods = if pods { NonZero::new(candidate.pods_at()) } else { None };
+            // Of what is not reached from outside, readiness alone speaks.
+            let mut health = Health::default();
             let addresses = if let Some(at) = pods {
                 self.record.pods(at.get()).addresses()
             } else if reach.pods && candidate.has(flag::HEADLESS) {
@@ -272,6 +292,7 @@ impl<'a> Sight<'a> {
             } else if reach.tier == Tier::OWN_CLUSTER {
                 candidate.cluster_ips()
             } else {
+                health = candidate.health();
                 candidate.ingress()
             };
             let standing = Standing {
@@ -280,9 +301,10 @@ impl<'a> Sight<'a> {
                 drained: candidate.weight() == 0,
                 ipv4: addresses.v4.count > 0,
                 ipv6: addresses.v6.count > 0,
+                down: health.down,
             };
             summary.add(&standing);
-            plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1;
+            plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1 && health.suspect == [0; 2];
             // Where drained ones are answered with, they are equals.
             let weight = candidate.weight().max(1);
             let (flags, ports) = (candidate.flags(), candidate.ports_at());
@@ -291,7 +313,7 @@ impl<'a> Sight<'a> {
                 shedding = shedding.most(self.perspective.members[cluster.index()].shedding());
             }
             loaded = loaded.most(shedding);
-            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses });
+            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses, health });
             if flags & flag::IMPORT != 0 {
                 break;
             }
@@ -415,7 +437,22 @@ impl<'a> Sight<'a> {
                 if let Some(client) = client {
                     sticky::arrange(&mut scratch.items, self.record.octets(), address_size(v4), client);
                 }
-                self.write_addresses(v4, limit, writer, owner, scratch, random)
+                let ttl = match of {
+                    Owner::Service => self.ttl_of(scratch.summary.choice(v4)),
+                    Owner::Cluster(_) | Owner::Host(_) => self.perspective.ttl,
+                };
+                let items = &mut scratch.items[..];
+                let count = items.len().min(limit);
+                let size = FIXED + address_size(v4);
+                let room = writer.reserve_records(Section::Answer, count * size, count as u16);
+                let Some(target) = room else { return false };
+                let (owner, octets) = (pointer_to(owner), self.record.octets());
+                let head = |rtype| fixed(owner, rtype, ttl, address_size(v4) as u16);
+                match v4 {
+                    true => put_runs::<{ FIXED + 4 }, 4>(target, &head(rtype::A), octets, items, random),
+                    false => put_runs::<{ FIXED + 16 }, 16>(target, &head(rtype::AAAA), octets, items, random),
+                }
+                true
             }
             Kind::Targets { ports, choice } => self.write_targets(self.wanted(ports), choice, writer, owner, scratch),
         }
@@ -469,30 +506,39 @@ impl<'a> Sight<'a> {
         let (mut run, mut best) = (0, 0);
         for band in summary.bands() {
             let band = || in_band(seen, band, choice);
-            let depth = band().map(|s| s.addresses.of(v4).count).max().unwrap_or(0);
             // The pods of a headless share are one run: none of them is a cluster's second choice.
             let one_run = band().any(|s| s.pods.is_some());
-            for row in 0..depth {
-                if !merge && items.len() >= enough {
-                    break;
-                }
-                for s in band() {
-                    let span = s.addresses.of(v4);
-                    if row >= span.count {
-                        continue;
+            let before = items.len();
+            let mut firm = before;
+            for suspect in [false, true] {
+                let rows = |s: &Seen| match suspect {
+                    false => 0..s.firm(v4),
+                    true => s.firm(v4)..s.addresses.of(v4).count,
+                };
+                let depth = band().map(|s| rows(s).len()).max().unwrap_or(0);
+                for row in 0..depth {
+                    if !merge && items.len() >= enough {
+                        break;
                     }
-                    let at = span.address(row, v4);
-                    let weight = s.weight;
-                    if merge && let Some(known) = self.same_address(items, at, v4) {
-                        known.weight = known.weight.saturating_add(weight);
-                    } else if items.len() < most {
-                        items.push(Item { at, weight, run });
+                    for s in band() {
+                        let Some(row) = rows(s).nth(row) else { continue };
+                        let at = s.addresses.of(v4).address(row, v4);
+                        let weight = s.weight;
+                        if merge && let Some(known) = self.same_address(items, at, v4) {
+                            known.weight = known.weight.saturating_add(weight);
+                        } else if items.len() < most {
+                            items.push(Item { at, weight, run });
+                        }
                     }
+                    run += u16::from(!one_run);
                 }
-                run += u16::from(!one_run);
+                run += 1;
+                if !suspect {
+                    firm = items.len();
+                }
             }
-            run += 1;
-            if best == 0 {
+            // Behind a band of which all are Suspect, the next one is in the answer too.
+            if best == 0 && firm > before {
                 best = items.len();
             }
             // No later band is in the answer.
@@ -500,7 +546,15 @@ impl<'a> Sight<'a> {
                 break;
             }
         }
+        let best = if best == 0 { items.len() } else { best };
         cut.addresses(best, whole)
+    }
+
+    /// Whoever gets what may not work is to ask again soon.
+    #[inline]
+    fn ttl_of(&self, choice: Choice) -> u32 {
+        let ttl = self.perspective.ttl;
+        if choice.fails_open() { ttl.min(MIN_TTL) } else { ttl }
     }
 
     fn same_address<'i>(&self, items: &'i mut [Item], at: u32, v4: bool) -> Option<&'i mut Item> {
@@ -508,27 +562,6 @@ impl<'a> Sight<'a> {
         let octets = self.record.octets();
         let same = |item: &Item| octets[item.at as usize..][..size] == octets[at as usize..][..size];
         items.iter_mut().find(|item| same(item))
-    }
-
-    fn write_addresses(
-        &self,
-        v4: bool,
-        limit: usize,
-        writer: &mut Writer<'_>,
-        owner: usize,
-        scratch: &mut Scratch,
-        random: &mut Random,
-    ) -> bool {
-        let items = &mut scratch.items[..];
-        let count = items.len().min(limit);
-        let size = FIXED + address_size(v4);
-        let Some(target) = writer.reserve_records(Section::Answer, count * size, count as u16) else { return false };
-        let (owner, ttl, octets) = (pointer_to(owner), self.perspective.ttl, self.record.octets());
-        match v4 {
-            true => put_runs::<{ FIXED + 4 }, 4>(target, &fixed(owner, rtype::A, ttl, 4), octets, items, random),
-            false => put_runs::<{ FIXED + 16 }, 16>(target, &fixed(owner, rtype::AAAA, ttl, 16), octets, items, random),
-        }
-        true
     }
 }
 

@@ -39,6 +39,10 @@ pub struct CandidateSight {
     pub weight: u16,
     /// IPv4 first, then IPv6, in their order.
     pub addresses: Vec<IpAddr>,
+    /// Of IPv4 and IPv6: all addresses are Down. If only some are, these are not among them.
+    pub down: [bool; 2],
+    /// All are suspected to be Down: behind the others of its band.
+    pub suspect: bool,
     /// Answered with, for IPv4 and for IPv6, if there is room for it.
     pub taken: [bool; 2],
 }
@@ -92,6 +96,8 @@ impl Snapshot<'_> {
                     band: seen.standing().band,
                     weight: seen.weight(),
                     addresses: addresses(record, seen),
+                    down: [seen.standing().down.ipv4, seen.standing().down.ipv6],
+                    suspect: seen.is_suspect(),
                     taken: [0, 1].map(|n| seen.standing().has_family(n == 0) && choices[n].takes(seen.standing())),
                 }),
             }

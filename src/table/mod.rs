@@ -27,7 +27,7 @@ use foldhash::quality::FixedState;
 use ipnet::IpNet;
 
 pub use atlas::{Atlas, Cartographer, Layer};
-pub use compile::{Note, NoteKind};
+pub use compile::{Note, NoteKind, Outlook};
 pub use compose::{A_RECORD, EXPLAIN, Found, Scratch, Set, Sight, client_number};
 pub use explain::{Candidate, CandidateSight, ServiceSight};
 pub use random::Random;
@@ -54,6 +54,8 @@ use crate::zonefile::ZoneData;
 const MAX_SET: usize = 64_000;
 /// Octets of a record before its RDATA, with a pointer as owner: 2 + 2 + 2 + 4 + 2.
 const FIXED: usize = 12;
+/// Seconds: less is not worth an answer.
+const MIN_TTL: u32 = 5;
 /// Most addresses of one target among the additional records.
 const MAX_EXTRA: usize = 255;
 
@@ -289,18 +291,13 @@ impl Publisher {
         Retired(old)
     }
 
-    /// Makes a service's answers what `service` says, in every zone; `None`: it is gone. Nothing is known of its load.
+    /// Makes a service's answers what `service` says, in every zone; `None`: it is gone. Nothing else is known of it.
     pub fn publish(&mut self, key: &ServiceKey, service: Option<&Federated>) -> Vec<Note> {
-        self.publish_shedding(key, service, |_| Shedding::default())
+        self.publish_with(key, service, &Outlook::FAIR)
     }
 
-    /// The same, with what is to be done about the service's load in each cluster.
-    pub fn publish_shedding(
-        &mut self,
-        key: &ServiceKey,
-        service: Option<&Federated>,
-        shedding: impl Fn(ClusterId) -> Shedding,
-    ) -> Vec<Note> {
+    /// The same, with what is known of its load and health.
+    pub fn publish_with(&mut self, key: &ServiceKey, service: Option<&Federated>, outlook: &Outlook<'_>) -> Vec<Note> {
         let Publisher { config, table, entries, compiler, name, .. } = self;
         let mut notes = Vec::new();
         let mut exports = Exports::of(service, config);
@@ -317,7 +314,7 @@ impl Publisher {
             let key = zone.key(name);
             let hash = hash(&table.hash, key);
             entries.names.prefetch(hash);
-            match service.map(|service| compiler.compile(service, name, zone, config, &shedding)) {
+            match service.map(|service| compiler.compile(service, name, zone, config, outlook)) {
                 Some(Ok(compiled)) => {
                     let views = table.views_of(compiled.record);
                     if views.is_empty() {

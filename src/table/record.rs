@@ -7,7 +7,8 @@
 //! head        name length (1), kind (1), candidates (2), zone (1), name
 //! settings    (only if the kind says so) TTL (4); for clients outside and inside (3 each): mode, spare, most addresses; whether it is sticky (1)
 //! candidate   cluster (2), weight (2), flags (1), share of answers in which others go first (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
-//!             where its port list begins (4), where its addresses begin (4)
+//!             where its port list begins (4), where its addresses begin (4); which families are Down (1); how many of the
+//!             ingress addresses are Suspect, the last of their family: IPv4, IPv6 (1 each)
 //! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
 //! pods        counts (4 each): IPv4, IPv6, hosts; addresses IPv4, IPv6; where each host begins (4 each); hosts
 //! host        label length (1), label, flags (1), counts (2 each): IPv4, IPv6; port list (4), addresses IPv4, IPv6
@@ -33,13 +34,14 @@ use super::map::{Key, name_end, name_of, put_head};
 use crate::config::Mode;
 use crate::load::Shedding;
 use crate::model::{ClusterId, Label, Port, Protocol};
-use crate::ranking::{Cut, Reach, Tier};
+use crate::ranking::{BothFamilies, Cut, Reach, Tier};
 
 /// Octets of a candidate.
-const CANDIDATE: usize = 18;
+const CANDIDATE: usize = 21;
 /// Where in a candidate it stands where its port list and its addresses begin.
 const PORTS_AT: usize = 10;
 const ADDRESSES_AT: usize = 14;
+const HEALTH_AT: usize = 18;
 /// Most candidates of a uniform service.
 pub(super) const MOST_UNIFORM: usize = 8;
 /// Octets of a port without its name.
@@ -104,6 +106,22 @@ pub struct Record<'a>(&'a [u8]);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
     fields: [u8; CANDIDATE],
+}
+
+/// What is known of a candidate's ingress addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Health {
+    /// All of the family are Down. If only some are, these are not among them.
+    pub down: BothFamilies,
+    /// How many of the last ones of IPv4 and of IPv6 are Suspect.
+    pub suspect: [u8; 2],
+}
+
+impl Health {
+    #[inline]
+    pub fn suspect(self, v4: bool) -> u32 {
+        u32::from(self.suspect[usize::from(!v4)])
+    }
 }
 
 /// The ready pods of a headless share.
@@ -303,7 +321,7 @@ impl<'a> Record<'a> {
         fields[2..4].copy_from_slice(&self.0[at..at + 2]);
         fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED, 0, 1, 0, 1, 0]);
         fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count) as u32).to_le_bytes());
-        fields[ADDRESSES_AT..].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
+        fields[ADDRESSES_AT..HEALTH_AT].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
         Candidate { fields }
     }
 
@@ -355,6 +373,13 @@ impl Candidate {
     #[inline]
     pub fn shedding(self) -> Shedding {
         Shedding { share: self.fields[5], overloaded: self.has(flag::OVERLOADED) }
+    }
+
+    /// What is known of its ingress addresses.
+    #[inline]
+    pub fn health(self) -> Health {
+        let [down, ipv4, ipv6] = [self.fields[HEALTH_AT], self.fields[HEALTH_AT + 1], self.fields[HEALTH_AT + 2]];
+        Health { down: BothFamilies { ipv4: down & 1 != 0, ipv6: down & 2 != 0 }, suspect: [ipv4, ipv6] }
     }
 
     /// Where its addresses begin.
@@ -536,6 +561,7 @@ pub(super) struct CandidateParts<'a> {
     /// All but [`flag::PODS`] and [`flag::OVERLOADED`].
     pub flags: u8,
     pub shedding: Shedding,
+    pub health: Health,
     pub ingress: &'a [IpAddr],
     pub cluster_ips: &'a [IpAddr],
     pub ports: &'a [Port],
@@ -612,7 +638,10 @@ impl Encoder {
         flags |= if overloaded { flag::OVERLOADED } else { 0 };
         fields[4..PORTS_AT].copy_from_slice(&[flags, share, i4, i6, c4, c6]);
         fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&ports.to_le_bytes());
-        fields[ADDRESSES_AT..].copy_from_slice(&at.to_le_bytes());
+        fields[ADDRESSES_AT..HEALTH_AT].copy_from_slice(&at.to_le_bytes());
+        let Health { down, suspect: [suspect4, suspect6] } = parts.health;
+        let down = u8::from(down.ipv4) | u8::from(down.ipv6) << 1;
+        fields[HEALTH_AT..].copy_from_slice(&[down, suspect4.min(i4), suspect6.min(i6)]);
         self.next += 1;
     }
 
@@ -697,7 +726,7 @@ impl Encoder {
         let record = Record(&self.octets);
         let first = record.candidates().next().map(|c| (c.weight(), c.ports_at()));
         let uniform = |c: Candidate| {
-            let calm = c.shedding() == Shedding::default();
+            let calm = c.shedding() == Shedding::default() && c.health() == Health::default();
             let plain = calm && c.flags() == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
             plain && first == Some((c.weight(), c.ports_at()))
         };

@@ -48,6 +48,8 @@ pub struct Setup {
     pub name_servers: Vec<(String, String)>,
     /// The zone clusterset.local beside it.
     pub mcs: bool,
+    /// Other sections of the configuration, in YAML.
+    pub sections: String,
 }
 
 pub struct Member {
@@ -78,7 +80,7 @@ impl Setup {
         };
         let clusters = sources.into_iter().zip(PLACES).enumerate().map(member).collect();
         let name_servers = vec![("ns1".to_string(), "127.0.0.1".to_string())];
-        Setup { clusters, sync_wait: Duration::from_secs(30), name_servers, mcs: false }
+        Setup { clusters, sync_wait: Duration::from_secs(30), name_servers, mcs: false, sections: String::new() }
     }
 
     pub fn zone_file(&self) -> String {
@@ -126,7 +128,7 @@ clusters:
             writeln!(text, "- {{name: {}, {source}{place}{namespaces}}}", member.name)
                 .expect("a String takes everything");
         }
-        text
+        text + &self.sections
     }
 }
 

@@ -116,6 +116,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
         identity: Identity { version: Some("v".into()), server: Some("s1".into()) },
         location: signpost::config::Location::default(),
         resolvers: vec![],
+        health: None,
         explain_to: vec![],
         limits: Limits {
             udp_workers: 1,

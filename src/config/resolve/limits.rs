@@ -103,7 +103,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         raw: Option<At<String>>,
         key: &str,

@@ -1,6 +1,7 @@
 //! As written → as run: every default, every range, and everything in which two keys can contradict each other.
 
 mod clusters;
+mod health;
 mod limits;
 mod listeners;
 mod location;
@@ -25,7 +26,8 @@ const MAX_IDENTITY: usize = 255;
 pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Config, Vec<Problem>> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut resolver = Resolver { directory, problems: Vec::new() };
-    let RawConfig { zones, clusters, listeners, admin, identity, limits, location, resolvers, explain_to } = raw;
+    let RawConfig { zones, clusters, listeners, admin, identity, limits, location, resolvers, explain_to, health } =
+        raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
     let names: Vec<String> = raw_clusters.iter().map(|cluster| cluster.value.name.value.clone()).collect();
@@ -55,6 +57,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         location,
         resolvers,
         explain_to,
+        health: resolver.health(health),
     };
 
     let views = config.views().len();

@@ -7,7 +7,7 @@ use super::super::record::{Host, PortEntry, address_size, flag};
 use super::super::{FIXED, MAX_EXTRA, MAX_SET};
 use super::{Found, Kind, Scratch, Seen, Set, Sight, in_band};
 use crate::model::Protocol;
-use crate::ranking::Choice;
+use crate::ranking::{Asked, Choice};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
 
@@ -125,7 +125,7 @@ impl<'a> Sight<'a> {
             Wanted::Named { list: Some(list), .. } if seen.pods.is_none() && seen.ports == list => true,
             _ => self.port_lists(seen).any(|(_, list)| list.into_iter().any(|port| wanted.is(&port))),
         };
-        let choice = Choice::among(&scratch.seen, has);
+        let choice = Choice::among(&scratch.seen, Asked::Targets, has);
         let mut any = false;
         self.targets(wanted, choice, scratch, |_| {
             any = true;
@@ -152,9 +152,12 @@ impl<'a> Sight<'a> {
         let mut priority = 0;
         let mut told = false;
         for band in scratch.summary.bands() {
-            let mut empty = true;
-            for seen in in_band(&scratch.seen, band, choice) {
-                empty = false;
+            let mut next = priority;
+            let ordered = [false, true].into_iter().flat_map(|suspect| {
+                in_band(&scratch.seen, band, choice).filter(move |seen| seen.is_suspect() == suspect)
+            });
+            for seen in ordered {
+                next = priority + 10;
                 // A name that is too long for a cluster is too long for its hosts.
                 if seen.has(flag::LONG) {
                     continue;
@@ -170,7 +173,8 @@ impl<'a> Sight<'a> {
                     each(&Target {
                         seen,
                         name: Prefix { host, cluster },
-                        numbers: [priority, seen.weight.max(1), port.number],
+                        // A suspicion is told inside of the band.
+                        numbers: [priority + u16::from(seen.is_suspect()), seen.weight.max(1), port.number],
                     })
                 };
                 let go_on = match (seen.pods, &wanted) {
@@ -190,9 +194,7 @@ impl<'a> Sight<'a> {
                     return;
                 }
             }
-            if !empty {
-                priority += 10;
-            }
+            priority = next;
         }
     }
 
@@ -204,7 +206,7 @@ impl<'a> Sight<'a> {
         owner: usize,
         scratch: &Scratch,
     ) -> bool {
-        let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.perspective.ttl, 0);
+        let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.ttl_of(choice), 0);
         let (mut length, mut fits) = (0, true);
         self.targets(wanted, choice, scratch, |target| {
             let size = self.target_size(&target.name);
@@ -254,7 +256,7 @@ impl<'a> Sight<'a> {
         let Kind::Targets { ports, choice } = set.0 else { return };
         let wanted = self.wanted(ports);
         let name = pointer_to(service);
-        let ttl = self.perspective.ttl;
+        let ttl = self.ttl_of(choice);
         let octets = self.record.octets();
         // The targets of one host or cluster come one after the other.
         let mut before = None;
@@ -278,7 +280,7 @@ impl<'a> Sight<'a> {
                 let (size, rtype) = (address_size(v4), if v4 { rtype::A } else { rtype::AAAA });
                 let span = addresses.of(v4);
                 let count = (span.count as usize).min(MAX_EXTRA);
-                if count == 0 {
+                if count == 0 || target.seen.is_worse(v4) {
                     continue;
                 }
                 let length = count * (target.name.len() + FIXED + size);

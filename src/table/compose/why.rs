@@ -78,6 +78,9 @@ impl Sight<'_> {
             (seen.standing.ready, " ready"),
             (!seen.standing.ready, " not-ready"),
             (seen.standing.drained, " drained"),
+            (seen.standing.down.ipv4, " down=A"),
+            (seen.standing.down.ipv6, " down=AAAA"),
+            (seen.is_suspect(), " suspect"),
         ];
         for (_, word) in words.iter().filter(|(on, _)| *on) {
             line.write_str(word)?;

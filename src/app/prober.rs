@@ -1,0 +1,317 @@
+//! Connects to what is to be probed, again and again, and tells when something else is to be said of it.
+//!
+//! A connection is opened and reset at once: nothing is written and nothing read, so that a server cannot make it last.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::config::Health as Rules;
+use crate::health::{History, Probe, Vote, may_be_probed};
+use crate::table::Random;
+
+/// Connections that are being opened at one time: below the usual limit of 1,024 open files, beside the other sockets.
+const AT_ONCE: usize = 512;
+/// Of these to one /24 of IPv4 or /56 of IPv6.
+const AT_ONCE_PER_NETWORK: usize = 128;
+/// Probes in a second; with more endpoints than that allows, the interval is longer.
+const MOST_PER_SECOND: usize = 20_000;
+/// Until a probe for which there is no room is looked at again.
+const LATER: Duration = Duration::from_millis(50);
+
+/// What the prober is told.
+#[derive(Debug)]
+pub enum Order {
+    Begin(Probe),
+    End(Probe),
+    Rules(Rules),
+}
+
+/// What the prober tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    pub probe: Probe,
+    pub vote: Vote,
+    /// The last probe failed.
+    pub failing: bool,
+}
+
+/// What is counted, for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub good: AtomicU64,
+    pub failed: AtomicU64,
+    /// Microseconds of all that were good.
+    pub latency: AtomicU64,
+    /// Milliseconds from one probe of an endpoint to its next one.
+    pub interval: AtomicU64,
+}
+
+/// Whether a connection can be opened within that time.
+pub type Connect = fn(SocketAddr, Duration) -> Pin<Box<dyn Future<Output = bool> + Send>>;
+
+pub fn connect(address: SocketAddr, timeout: Duration) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+    Box::pin(async move {
+        let Ok(Ok(stream)) = tokio::time::timeout(timeout, TcpStream::connect(address)).await else { return false };
+        // A reset leaves no connection behind that waits for its end, of which there would be hundreds of thousands.
+        let _ = stream.set_zero_linger();
+        true
+    })
+}
+
+type Flying = Pin<Box<dyn Future<Output = (Probe, bool, Duration)> + Send>>;
+
+struct State {
+    history: History,
+    /// `None`: it is on its way.
+    due: Option<Instant>,
+}
+
+pub struct Prober {
+    pub rules: Rules,
+    pub connect: Connect,
+    pub counts: Arc<Counts>,
+    pub random: Random,
+    known: HashMap<Probe, State>,
+    due: BTreeSet<(Instant, Probe)>,
+    flying: FuturesUnordered<Flying>,
+    networks: HashMap<[u8; 8], usize>,
+}
+
+/// What shares a bound on probes at one time.
+fn network(address: IpAddr) -> [u8; 8] {
+    match address {
+        IpAddr::V4(a) => {
+            let [a, b, c, _] = a.octets();
+            [a, b, c, 0, 0, 0, 0, 4]
+        }
+        IpAddr::V6(a) => {
+            let o = a.octets();
+            [o[0], o[1], o[2], o[3], o[4], o[5], o[6], 6]
+        }
+    }
+}
+
+impl Prober {
+    /// `seed`: of the moments at which it probes.
+    pub fn new(rules: Rules, connect: Connect, counts: Arc<Counts>, seed: u64) -> Prober {
+        Prober {
+            rules,
+            connect,
+            counts,
+            random: Random::new(seed),
+            known: HashMap::new(),
+            due: BTreeSet::new(),
+            flying: FuturesUnordered::new(),
+            networks: HashMap::new(),
+        }
+    }
+
+    /// Probes until nobody gives orders, or listens, any more.
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, heard: mpsc::UnboundedSender<Heard>) {
+        loop {
+            self.start();
+            let next = match self.flying.len() < AT_ONCE {
+                true => self.due.first().map(|(at, _)| *at),
+                false => None,
+            };
+            let wait = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                Some((probe, good, took)) = self.flying.next() => {
+                    if let Some(news) = self.landed(probe, good, took) && heard.send(news).is_err() {
+                        return;
+                    }
+                }
+                () = wait => {}
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            // Whoever gives the orders knows this too; what must never be done is looked at where it is done.
+            Order::Begin(probe) if !may_be_probed(probe.address) => {}
+            Order::Begin(probe) => {
+                let at = Instant::now() + self.part_of(self.interval());
+                if let Entry::Vacant(new) = self.known.entry(probe) {
+                    new.insert(State { history: History::default(), due: Some(at) });
+                    self.due.insert((at, probe));
+                }
+            }
+            Order::End(probe) => {
+                if let Some(State { due: Some(at), .. }) = self.known.remove(&probe) {
+                    self.due.remove(&(at, probe));
+                }
+            }
+            Order::Rules(rules) => self.rules = rules,
+        }
+        self.counts.interval.store(self.interval().as_millis() as u64, Relaxed);
+    }
+
+    fn interval(&self) -> Duration {
+        let least = Duration::from_secs_f64(self.known.len() as f64 / MOST_PER_SECOND as f64);
+        self.rules.interval.max(least)
+    }
+
+    /// A random part of it.
+    fn part_of(&mut self, whole: Duration) -> Duration {
+        whole * self.random.below(1024) / 1024
+    }
+
+    /// Begins what is due, as far as there is room.
+    fn start(&mut self) {
+        let now = Instant::now();
+        while self.flying.len() < AT_ONCE && self.due.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, probe)) = self.due.pop_first() else { return };
+            let Some(state) = self.known.get_mut(&probe) else { continue };
+            let flying = self.networks.entry(network(probe.address)).or_default();
+            if *flying >= AT_ONCE_PER_NETWORK {
+                state.due = Some(now + LATER);
+                self.due.insert((now + LATER, probe));
+                continue;
+            }
+            *flying += 1;
+            state.due = None;
+            let connecting = (self.connect)(SocketAddr::new(probe.address, probe.port.get()), self.rules.timeout);
+            self.flying.push(Box::pin(async move { (probe, connecting.await, now.elapsed()) }));
+        }
+    }
+
+    fn landed(&mut self, probe: Probe, good: bool, took: Duration) -> Option<Heard> {
+        if let Entry::Occupied(mut flying) = self.networks.entry(network(probe.address)) {
+            *flying.get_mut() -= 1;
+            if *flying.get() == 0 {
+                flying.remove();
+            }
+        }
+        let count = if good { &self.counts.good } else { &self.counts.failed };
+        count.fetch_add(1, Relaxed);
+        if good {
+            self.counts.latency.fetch_add(took.as_micros() as u64, Relaxed);
+        }
+        // From its beginning to the next one: a tenth less to a tenth more.
+        let interval = self.interval();
+        let wait = (interval * 9 / 10 + self.part_of(interval / 5)).saturating_sub(took);
+        let rules = self.rules.failures;
+        // Nobody may need it any more.
+        let state = self.known.get_mut(&probe)?;
+        // It was ended and begun again while it was on its way.
+        if state.due.is_some() {
+            return None;
+        }
+        let at = Instant::now() + wait;
+        state.due = Some(at);
+        self.due.insert((at, probe));
+        let before = state.history.is_failing();
+        let news = state.history.step(good, rules).is_some() || state.history.is_failing() != before;
+        news.then(|| Heard { probe, vote: state.history.vote(), failing: state.history.is_failing() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::{NonZeroU8, NonZeroU16};
+
+    use super::*;
+    use crate::health::Failures;
+
+    const RULES: Rules = Rules {
+        interval: Duration::from_millis(20),
+        timeout: Duration::from_millis(500),
+        failures: Failures { fall: NonZeroU8::new(3).unwrap(), rise: NonZeroU8::new(2).unwrap() },
+    };
+
+    /// Those whose last octet is even are there.
+    fn even(address: SocketAddr, _: Duration) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        let last = match address.ip() {
+            IpAddr::V4(a) => a.octets()[3],
+            IpAddr::V6(a) => a.octets()[15],
+        };
+        Box::pin(std::future::ready(last % 2 == 0))
+    }
+
+    fn probe(address: &str) -> Probe {
+        Probe { address: address.parse().unwrap(), port: NonZeroU16::new(80).unwrap() }
+    }
+
+    struct World {
+        orders: mpsc::UnboundedSender<Order>,
+        heard: mpsc::UnboundedReceiver<Heard>,
+        counts: Arc<Counts>,
+    }
+
+    fn world() -> World {
+        let (orders, taken) = mpsc::unbounded_channel();
+        let (tell, heard) = mpsc::unbounded_channel();
+        let counts = Arc::new(Counts::default());
+        tokio::spawn(Prober::new(RULES, even, counts.clone(), 1).run(taken, tell));
+        World { orders, heard, counts }
+    }
+
+    async fn next(heard: &mut mpsc::UnboundedReceiver<Heard>) -> Heard {
+        tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.expect("in time").expect("it goes on")
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_up_and_what_is_not_is_down() {
+        let World { orders, mut heard, counts } = world();
+        let (good, bad) = (probe("192.0.2.2"), probe("2001:db8::1"));
+        for probe in [good, bad, probe("127.0.0.1"), probe("169.254.169.254")] {
+            orders.send(Order::Begin(probe)).unwrap();
+        }
+        let mut said = HashMap::new();
+        while said.len() < 2 {
+            let Heard { probe, vote, failing } = next(&mut heard).await;
+            if vote == Vote::Abstain {
+                // The first failure is told: whoever sees many at once trusts himself less.
+                assert_eq!((probe, failing), (bad, true));
+            } else {
+                said.insert(probe, vote);
+            }
+        }
+        assert_eq!(said, HashMap::from([(good, Vote::Up), (bad, Vote::Down)]));
+        assert!(counts.good.load(Relaxed) >= 2 && counts.failed.load(Relaxed) >= 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_needed_any_more_is_left_alone() {
+        let World { orders, mut heard, counts } = world();
+        orders.send(Order::Begin(probe("192.0.2.2"))).unwrap();
+        next(&mut heard).await;
+        orders.send(Order::End(probe("192.0.2.2"))).unwrap();
+        orders.send(Order::Begin(probe("192.0.2.3"))).unwrap();
+        next(&mut heard).await;
+        let before = counts.good.load(Relaxed);
+        next(&mut heard).await;
+        assert_eq!(counts.good.load(Relaxed), before);
+        drop(orders);
+        let ended = tokio::time::timeout(Duration::from_secs(20), async { while heard.recv().await.is_some() {} });
+        ended.await.expect("without orders it ends");
+    }
+
+    #[tokio::test]
+    async fn real_connections() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        assert!(connect(open, Duration::from_secs(10)).await);
+        drop(listener);
+        assert!(!connect(open, Duration::from_secs(10)).await);
+    }
+}

@@ -1,0 +1,159 @@
+//! Addresses that cannot be reached: the program as its users run it, with real connections in a network of the test's own.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::dig::Dig;
+use common::namespace::Namespace;
+use common::process::{Process, Run};
+use common::signpost::{MemberSource, Ports, START, Setup, Signpost, ZONE};
+use common::{local, same, stays, wait_for};
+
+const PORT: u16 = 8080;
+/// With probes every second, and two failures or successes to be sure.
+const GONE: Duration = Duration::from_secs(20);
+const BACK: Duration = Duration::from_secs(30);
+
+fn address(cluster: usize) -> String {
+    format!("104.16.{cluster}.1")
+}
+
+/// What listens; started by the tests as a program of its own.
+#[test]
+#[ignore = "a backend of the other tests"]
+fn backend() {
+    let address: SocketAddr = std::env::var("BACKEND").expect("an address").parse().expect("an address");
+    let listener = TcpListener::bind(address).expect("the address is there");
+    println!("listening");
+    for connection in listener.incoming() {
+        drop(connection);
+    }
+}
+
+struct World {
+    namespace: Namespace,
+    directory: tempfile::TempDir,
+    signpost: Signpost,
+    backends: [Option<Process>; 3],
+}
+
+impl World {
+    /// Three clusters with one service, and a backend for each.
+    fn new(sections: &str) -> World {
+        let namespace = Namespace::new();
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let source = |cluster: usize| {
+            let manifests = directory.path().join(format!("cluster-{cluster}"));
+            fs::create_dir(&manifests).expect("the folder is ours");
+            let service = format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: n}}, spec: {{type: LoadBalancer, clusterIP: \
+                 10.{cluster}.0.1, ports: [{{name: udp, protocol: UDP, port: 53}}, {{name: http, port: {PORT}}}]}}, status: \
+                 {{loadBalancer: {{ingress: [{{ip: {}}}]}}}}}}\n",
+                address(cluster)
+            );
+            fs::write(manifests.join("web.yaml"), service).expect("the folder is ours");
+            MemberSource::Manifests(manifests)
+        };
+        let mut setup = Setup::new([1, 2, 3].map(source).into());
+        setup.sections = sections.to_owned();
+        for cluster in 1..=3 {
+            let add = ["ip", "address", "add", &format!("{}/32", address(cluster)), "dev", "lo"].map(str::to_owned);
+            let words = [namespace.enter(), add.into()].concat();
+            let done = Command::new(&words[0]).args(&words[1..]).status().expect("nsenter can be run");
+            assert!(done.success(), "{words:?}");
+        }
+        let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
+        let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
+        let mut world = World { namespace, directory, signpost, backends: [None, None, None] };
+        (1..=3).for_each(|cluster| world.start(cluster));
+        world
+    }
+
+    fn start(&mut self, cluster: usize) {
+        // Its log is read from the beginning.
+        let _ = fs::remove_file(self.directory.path().join(format!("backend-{cluster}.log")));
+        let exe = std::env::current_exe().expect("the test is a program");
+        let backend = format!("BACKEND={}:{PORT}", address(cluster));
+        let arguments =
+            [backend.as_str(), &exe.display().to_string(), "--ignored", "--exact", "--nocapture", "backend"];
+        let process = Process::start(Run {
+            name: &format!("backend-{cluster}"),
+            program: Path::new("/usr/bin/env"),
+            arguments: arguments.map(str::to_owned).to_vec(),
+            directory: self.directory.path(),
+            namespace: Some(&self.namespace),
+        });
+        wait_for("a backend that listens", START, || match process.log() {
+            log if log.contains("listening") => Ok(()),
+            log => process.check().and(Err(log)),
+        });
+        self.backends[cluster - 1] = Some(process);
+    }
+
+    fn kill(&mut self, cluster: usize) {
+        self.backends[cluster - 1].take().expect("it runs").kill();
+    }
+
+    fn dig(&self, server: SocketAddr, name: &str) -> Result<Vec<IpAddr>, String> {
+        Dig::inside(&self.namespace, server).addresses(&format!("{name}.{ZONE}"), "A")
+    }
+
+    /// Which clusters the answer to a client outside has.
+    fn answered(&self) -> Result<BTreeSet<u8>, String> {
+        let third = |address: &IpAddr| match address {
+            IpAddr::V4(a) => a.octets()[2],
+            IpAddr::V6(_) => 0,
+        };
+        Ok(self.dig(self.signpost.ports.external, "web.n")?.iter().map(third).collect())
+    }
+
+    fn expect(&self, what: &str, deadline: Duration, clusters: &[u8]) {
+        let expected: BTreeSet<u8> = clusters.iter().copied().collect();
+        wait_for(what, deadline, || self.answered().and_then(|answered| same(answered, expected.clone())));
+    }
+
+    fn says(&self, what: &str) {
+        wait_for(what, GONE, || match self.signpost.log() {
+            log if log.contains(what) => Ok(()),
+            log => self.signpost.check().and(Err(log)),
+        });
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_is_left_out_until_it_is_back() {
+    let mut world = World::new("health: {quorum: local, interval: 1s, timeout: 1s, fall: 2, rise: 2}\n");
+    world.expect("all that are there", START, &[1, 2, 3]);
+    // Long enough for votes; nothing goes.
+    stays("nothing is removed", Duration::from_secs(4), || same(world.answered()?, BTreeSet::from([1, 2, 3])));
+    world.kill(2);
+    world.expect("without the second cluster", GONE, &[1, 3]);
+    let internal = world.signpost.ports.internal;
+    let own: Vec<IpAddr> = ["10.1.0.1", &address(3)].map(|a| a.parse().expect("an address")).into();
+    assert_eq!(world.dig(internal, "web.n"), Ok(own), "the own clusterIP is not asked for");
+    let pin: IpAddr = address(2).parse().expect("an address");
+    assert_eq!(world.dig(internal, "cluster-2.web.n"), Ok(vec![pin]), "a pin is a pin");
+
+    // If half of most clusters fail, it is likelier that this instance is cut off.
+    world.kill(3);
+    world.says("this instance abstains");
+    stays("nothing more is removed", Duration::from_secs(4), || same(world.answered()?, BTreeSet::from([1, 3])));
+    world.start(3);
+    world.says("this instance votes again");
+    world.start(2);
+    world.expect("all are back", BACK, &[1, 2, 3]);
+}
+
+#[test]
+fn nobody_asked_for_probes() {
+    let mut world = World::new("");
+    world.expect("all that are there", START, &[1, 2, 3]);
+    (1..=3).for_each(|cluster| world.kill(cluster));
+    stays("readiness alone decides", Duration::from_secs(5), || same(world.answered()?, BTreeSet::from([1, 2, 3])));
+}
