@@ -140,6 +140,12 @@ fn what_cannot_be_reached_is_left_out_until_it_is_back() {
     let pin: IpAddr = address(2).parse().expect("an address");
     assert_eq!(world.dig(internal, "cluster-2.web.n"), Ok(vec![pin]), "a pin is a pin");
 
+    // Verdicts outlive a new configuration.
+    let pid = rustix::process::Pid::from_raw(world.signpost.id() as i32).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the program runs");
+    world.says("configuration reloaded");
+    stays("it is still left out", Duration::from_secs(3), || same(world.answered()?, BTreeSet::from([1, 3])));
+
     // If half of most clusters fail, it is likelier that this instance is cut off.
     world.kill(3);
     world.says("this instance abstains");
