@@ -99,10 +99,10 @@ impl Standing {
     fn is_out(&self, asked: Asked) -> bool {
         let down = self.down;
         self.drained
-            || match asked {
+            | match asked {
                 Asked::Ipv4 => down.ipv4,
                 Asked::Ipv6 => down.ipv6,
-                Asked::Targets => (down.ipv4 || !self.ipv4) && (down.ipv6 || !self.ipv6) && self.has_address(),
+                Asked::Targets => down.any() & (down.ipv4 | !self.ipv4) & (down.ipv6 | !self.ipv6),
             }
     }
 }
@@ -171,7 +171,7 @@ impl Kinds {
     #[inline]
     fn of(candidate: &Standing, asked: Asked) -> Kinds {
         let out = candidate.is_out(asked);
-        let down = if out && !candidate.drained { Kinds::DOWN } else { 0 };
+        let down = u8::from(out & !candidate.drained) * Kinds::DOWN;
         Kinds(1 << (u8::from(candidate.ready) | u8::from(out) << 1) | down)
     }
 
@@ -210,6 +210,13 @@ pub struct Summary {
 pub struct BothFamilies {
     pub ipv4: bool,
     pub ipv6: bool,
+}
+
+impl BothFamilies {
+    #[inline]
+    pub fn any(self) -> bool {
+        self.ipv4 | self.ipv6
+    }
 }
 
 impl Summary {

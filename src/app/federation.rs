@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::app::prober::Heard;
+use crate::app::prober::{self, Heard};
 use crate::config::{Cluster, Config, Export, Namespaces, Source};
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
@@ -95,7 +95,7 @@ pub struct Seen {
 struct SeenState {
     names: u64,
     loads: LoadSample,
-    health: Option<HealthSample>,
+    health: Option<(HealthSample, Arc<prober::Counts>)>,
     clusters: Vec<SeenCluster>,
     notes: Vec<(&'static str, u64)>,
 }
@@ -135,7 +135,9 @@ impl FederationGauges for Gauges {
     }
 
     fn health(&self) -> Option<HealthSample> {
-        self.0.lock().health
+        let state = self.0.lock();
+        let (sample, counts) = state.health.as_ref()?;
+        Some(counts.added_to(*sample))
     }
 
     fn clusters(&self) -> Vec<ClusterSample> {
@@ -547,7 +549,7 @@ impl Federation {
             overloaded: overloaded as u64,
             unresolved: self.hostnames.failing() as u64,
         };
-        state.health = self.checks.as_ref().map(Checks::sample);
+        state.health = self.checks.as_ref().map(|checks| (checks.sample(), checks.counts()));
         state.notes = self.notes.counts();
         for cluster in synced {
             state.clusters[cluster.index()].synced = true;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Health as Rules;
 use crate::health::{History, Probe, Vote, may_be_probed};
+use crate::metrics::HealthSample;
 use crate::table::Random;
 
 /// Connections that are being opened at one time: below the usual limit of 1,024 open files, beside the other sockets.
@@ -53,6 +54,18 @@ pub struct Counts {
     pub latency: AtomicU64,
     /// Milliseconds from one probe of an endpoint to its next one.
     pub interval: AtomicU64,
+}
+
+impl Counts {
+    pub fn added_to(&self, sample: HealthSample) -> HealthSample {
+        HealthSample {
+            good: self.good.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            latency: Duration::from_micros(self.latency.load(Relaxed)),
+            interval: Duration::from_millis(self.interval.load(Relaxed)),
+            ..sample
+        }
+    }
 }
 
 /// Whether a connection can be opened within that time.

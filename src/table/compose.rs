@@ -59,14 +59,18 @@ pub(super) struct Seen {
     /// Where its pods stand: its addresses are theirs, and they have names of their own.
     pods: Option<NonZero<u32>>,
     addresses: Addresses,
-    /// Of these addresses.
-    health: Health,
+    /// How many of the last addresses of each family are Suspect.
+    suspect: [u8; 2],
 }
 
 impl Seen {
+    fn suspect(&self, v4: bool) -> u32 {
+        u32::from(self.suspect[usize::from(!v4)])
+    }
+
     /// The first so many of its addresses are not Suspect.
     fn firm(&self, v4: bool) -> u32 {
-        self.addresses.of(v4).count - self.health.suspect(v4)
+        self.addresses.of(v4).count - self.suspect(v4)
     }
 
     /// This family is Down, and the other one is there and not.
@@ -77,7 +81,7 @@ impl Seen {
 
     /// All its addresses are Suspect.
     pub fn is_suspect(&self) -> bool {
-        self.health.suspect != [0; 2] && [true, false].into_iter().all(|v4| self.firm(v4) == 0)
+        self.suspect != [0; 2] && [true, false].into_iter().all(|v4| self.firm(v4) == 0)
     }
 
     fn has(&self, flag: u8) -> bool {
@@ -126,6 +130,8 @@ pub struct Scratch {
     summary: Summary,
     /// At most one address of a family from each candidate, none from two, no pods, and none that is Suspect.
     plain: bool,
+    /// An address of a candidate is Suspect.
+    suspects: bool,
     items: Vec<Item>,
 }
 
@@ -135,6 +141,7 @@ impl Scratch {
             seen: Vec::with_capacity(MAX_CLUSTERS),
             summary: Summary::default(),
             plain: false,
+            suspects: false,
             items: Vec::with_capacity(most_addresses(true)),
         }
     }
@@ -274,6 +281,7 @@ impl<'a> Sight<'a> {
         seen.clear();
         let mut summary = Summary::default();
         let mut plain = !self.record.shares_addresses();
+        let mut suspects = false;
         let mut loaded = Shedding::default();
         for candidate in self.record.candidates() {
             let cluster = candidate.cluster();
@@ -304,7 +312,9 @@ impl<'a> Sight<'a> {
                 down: health.down,
             };
             summary.add(&standing);
-            plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1 && health.suspect == [0; 2];
+            plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1;
+            let suspect = health.suspect;
+            suspects |= suspect != [0; 2];
             // Where drained ones are answered with, they are equals.
             let weight = candidate.weight().max(1);
             let (flags, ports) = (candidate.flags(), candidate.ports_at());
@@ -313,7 +323,7 @@ impl<'a> Sight<'a> {
                 shedding = shedding.most(self.perspective.members[cluster.index()].shedding());
             }
             loaded = loaded.most(shedding);
-            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses, health });
+            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses, suspect });
             if flags & flag::IMPORT != 0 {
                 break;
             }
@@ -322,7 +332,8 @@ impl<'a> Sight<'a> {
             shed(seen, &mut summary);
         }
         scratch.summary = summary;
-        scratch.plain = plain;
+        scratch.plain = plain && !suspects;
+        scratch.suspects = suspects;
         !scratch.seen.is_empty()
     }
 
@@ -510,19 +521,21 @@ impl<'a> Sight<'a> {
             let one_run = band().any(|s| s.pods.is_some());
             let before = items.len();
             let mut firm = before;
-            for suspect in [false, true] {
-                let rows = |s: &Seen| match suspect {
-                    false => 0..s.firm(v4),
-                    true => s.firm(v4)..s.addresses.of(v4).count,
-                };
-                let depth = band().map(|s| rows(s).len()).max().unwrap_or(0);
+            let mut depths = [0; 2];
+            for s in band() {
+                depths = [depths[0].max(s.firm(v4)), depths[1].max(s.suspect(v4))];
+            }
+            for (suspect, depth) in [false, true].into_iter().zip(depths) {
                 for row in 0..depth {
                     if !merge && items.len() >= enough {
                         break;
                     }
                     for s in band() {
-                        let Some(row) = rows(s).nth(row) else { continue };
-                        let at = s.addresses.of(v4).address(row, v4);
+                        let (first, count) = if suspect { (s.firm(v4), s.suspect(v4)) } else { (0, s.firm(v4)) };
+                        if row >= count {
+                            continue;
+                        }
+                        let at = s.addresses.of(v4).address(first + row, v4);
                         let weight = s.weight;
                         if merge && let Some(known) = self.same_address(items, at, v4) {
                             known.weight = known.weight.saturating_add(weight);

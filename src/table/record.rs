@@ -117,13 +117,6 @@ pub(super) struct Health {
     pub suspect: [u8; 2],
 }
 
-impl Health {
-    #[inline]
-    pub fn suspect(self, v4: bool) -> u32 {
-        u32::from(self.suspect[usize::from(!v4)])
-    }
-}
-
 /// The ready pods of a headless share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pods<'a> {
@@ -378,6 +371,11 @@ impl Candidate {
     /// What is known of its ingress addresses.
     #[inline]
     pub fn health(self) -> Health {
+        if self.fields[HEALTH_AT..] == [0; 3] { Health::default() } else { self.read_health() }
+    }
+
+    #[cold]
+    fn read_health(self) -> Health {
         let [down, ipv4, ipv6] = [self.fields[HEALTH_AT], self.fields[HEALTH_AT + 1], self.fields[HEALTH_AT + 2]];
         Health { down: BothFamilies { ipv4: down & 1 != 0, ipv6: down & 2 != 0 }, suspect: [ipv4, ipv6] }
     }

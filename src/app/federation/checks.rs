@@ -373,10 +373,13 @@ impl Checks {
         self.breaker.see(&self.down, now);
     }
 
-    /// For metrics.
+    /// What is counted while nothing changes.
+    pub fn counts(&self) -> Arc<Counts> {
+        self.prober.counts.clone()
+    }
+
+    /// For metrics, but what [`counts`](Checks::counts) has.
     pub fn sample(&self) -> HealthSample {
-        use std::sync::atomic::Ordering::Relaxed;
-        let Counts { good, failed, latency, interval } = &*self.prober.counts;
         let [up, unknown, suspect, down] = self.sums;
         HealthSample {
             up,
@@ -385,10 +388,7 @@ impl Checks {
             down,
             isolated: self.isolated,
             frozen: self.frozen,
-            good: good.load(Relaxed),
-            failed: failed.load(Relaxed),
-            latency: Duration::from_micros(latency.load(Relaxed)),
-            interval: Duration::from_millis(interval.load(Relaxed)),
+            ..HealthSample::default()
         }
     }
 }

@@ -153,45 +153,47 @@ impl<'a> Sight<'a> {
         let mut told = false;
         for band in scratch.summary.bands() {
             let mut next = priority;
-            let ordered = [false, true].into_iter().flat_map(|suspect| {
-                in_band(&scratch.seen, band, choice).filter(move |seen| seen.is_suspect() == suspect)
-            });
-            for seen in ordered {
-                next = priority + 10;
-                // A name that is too long for a cluster is too long for its hosts.
-                if seen.has(flag::LONG) {
-                    continue;
-                }
-                // Of services that are no sets of pods there is one name, and all candidates have the same ports.
-                let cluster = match (self.perspective.mcs, seen.pods) {
-                    (true, None) if told => continue,
-                    (true, None) => &[],
-                    _ => self.cluster_label(seen.cluster),
-                };
-                told = true;
-                let mut tell = |host, port: &PortEntry<'_>| {
-                    each(&Target {
-                        seen,
-                        name: Prefix { host, cluster },
-                        // A suspicion is told inside of the band.
-                        numbers: [priority + u16::from(seen.is_suspect()), seen.weight.max(1), port.number],
-                    })
-                };
-                let go_on = match (seen.pods, &wanted) {
-                    (None, Wanted::Named { port, list: Some(list) }) if seen.ports == *list => tell(None, port),
-                    (None, _) => {
-                        let ports = self.record.ports(seen.ports).into_iter();
-                        ports.filter(|port| wanted.is(port)).all(|port| tell(None, &port))
+            // A suspicion is told inside of the band.
+            for suspect in 0..=u16::from(scratch.suspects) {
+                for seen in in_band(&scratch.seen, band, choice) {
+                    if scratch.suspects && u16::from(seen.is_suspect()) != suspect {
+                        continue;
                     }
-                    (Some(at), _) => {
-                        let hosts = self.record.pods(at.get()).hosts().filter(|host| !host.has(flag::LONG));
-                        let ports = |host: Host<'a>| host.ports().into_iter().map(move |port| (host, port));
-                        let mut ports = hosts.flat_map(ports).filter(|(_, port)| wanted.is(port));
-                        ports.all(|(host, port)| tell(Some(host), &port))
+                    next = priority + 10;
+                    // A name that is too long for a cluster is too long for its hosts.
+                    if seen.has(flag::LONG) {
+                        continue;
                     }
-                };
-                if !go_on {
-                    return;
+                    // Of services that are no sets of pods there is one name, and all candidates have the same ports.
+                    let cluster = match (self.perspective.mcs, seen.pods) {
+                        (true, None) if told => continue,
+                        (true, None) => &[],
+                        _ => self.cluster_label(seen.cluster),
+                    };
+                    told = true;
+                    let mut tell = |host, port: &PortEntry<'_>| {
+                        each(&Target {
+                            seen,
+                            name: Prefix { host, cluster },
+                            numbers: [priority + suspect, seen.weight.max(1), port.number],
+                        })
+                    };
+                    let go_on = match (seen.pods, &wanted) {
+                        (None, Wanted::Named { port, list: Some(list) }) if seen.ports == *list => tell(None, port),
+                        (None, _) => {
+                            let ports = self.record.ports(seen.ports).into_iter();
+                            ports.filter(|port| wanted.is(port)).all(|port| tell(None, &port))
+                        }
+                        (Some(at), _) => {
+                            let hosts = self.record.pods(at.get()).hosts().filter(|host| !host.has(flag::LONG));
+                            let ports = |host: Host<'a>| host.ports().into_iter().map(move |port| (host, port));
+                            let mut ports = hosts.flat_map(ports).filter(|(_, port)| wanted.is(port));
+                            ports.all(|(host, port)| tell(Some(host), &port))
+                        }
+                    };
+                    if !go_on {
+                        return;
+                    }
                 }
             }
             priority = next;
