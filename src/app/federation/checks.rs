@@ -392,3 +392,6 @@ impl Checks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+use std::num::NonZeroU8;
+
+use super::*;
+use crate::health::Failures;
+use crate::model::{ClusterAddress, Label, Port, Wishes};
+
+const RULES: Rules = Rules {
+    interval: Duration::from_secs(5),
+    timeout: Duration::from_secs(2),
+    failures: Failures { fall: NonZeroU8::new(3).unwrap(), rise: NonZeroU8::new(2).unwrap() },
+};
+
+fn at(seconds: u64) -> Moment {
+    Moment(Duration::from_secs(seconds))
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey { namespace: Label::parse("ns").unwrap(), name: Label::parse(name).unwrap() }
+}
+
+fn probe(address: &str) -> Probe {
+    Probe { address: address.parse().unwrap(), port: NonZeroU16::new(80).unwrap() }
+}
+
+fn share(cluster: u16, addresses: &[&str]) -> Share {
+    let port = |protocol, number| Port { name: None, protocol, number: NonZeroU16::new(number).unwrap() };
+    Share {
+        cluster: ClusterId(cluster),
+        exposure: Exposure::LoadBalancer,
+        cluster_address: ClusterAddress::Virtual(vec![]),
+        ingress: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        hostnames: vec![],
+        most_ttl: None,
+        ports: vec![port(Protocol::Udp, 53), port(Protocol::Tcp, 80), port(Protocol::Tcp, 443)],
+        ready: true,
+        pods: vec![],
+        exported: true,
+        offered: None,
+        sticky: false,
+        wishes: Wishes::default(),
+    }
+}
+
+/// Checks without a prober: its orders are seen, and what it says is said by the test.
+struct World {
+    config: Config,
+    checks: Checks,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+fn world(clusters: &[&str]) -> World {
+    let private = ["10.0.0.0/8".parse().unwrap()].to_vec();
+    let cluster = |name: &&str| Cluster { ingress_cidrs: private.clone(), ..Cluster::named(name) };
+    let config = Config::of(clusters.iter().map(cluster).collect());
+    let (orders, taken) = mpsc::unbounded_channel();
+    let (_, heard) = mpsc::unbounded_channel();
+    let link = Link { orders, heard, counts: Arc::default(), task: tokio::spawn(async {}) };
+    World { checks: Checks::new(&config, &RULES, link), config, orders: taken }
+}
+
+impl World {
+    fn need(&mut self, name: &str, shares: &[Share]) {
+        self.checks.need(&key(name), shares, &self.config.clusters);
+    }
+
+    /// What was begun, and what was ended.
+    fn orders(&mut self) -> [BTreeSet<Probe>; 2] {
+        let mut orders = [BTreeSet::new(), BTreeSet::new()];
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Begin(probe) => orders[0].insert(probe),
+                Order::End(probe) => orders[1].insert(probe),
+                Order::Rules(_) => true,
+            };
+        }
+        orders
+    }
+
+    fn hear(&mut self, address: &str, vote: Vote, second: u64) -> Vec<String> {
+        let heard = Heard { probe: probe(address), vote, failing: vote == Vote::Down };
+        self.checks.take(heard, at(second)).iter().map(|key| key.name.to_string()).collect()
+    }
+
+    fn health(&self, cluster: u16, address: &str) -> Health {
+        self.checks.of(&share(cluster, &[address]), address.parse().unwrap())
+    }
+}
+
+/// One service in each of three clusters, and four more addresses in each, so that one address is few.
+fn three() -> World {
+    let mut world = world(&["a", "b", "c"]);
+    for cluster in 0..3 {
+        let more: Vec<String> = (2..6).map(|n| format!("104.16.{cluster}.{n}")).collect();
+        world.need(&format!("more-{cluster}"), &[share(cluster, &more.iter().map(String::as_str).collect::<Vec<_>>())]);
+    }
+    let web: Vec<Share> = (0..3).map(|cluster| share(cluster, &[&format!("104.16.{cluster}.1")])).collect();
+    world.need("web", &web);
+    world
+}
+
+#[tokio::test]
+async fn what_services_have_is_probed_and_nothing_else() {
+    let mut world = world(&["a", "b"]);
+    let set = |list: &[&str]| list.iter().map(|address| probe(address)).collect::<BTreeSet<_>>();
+    let hidden = Share { exported: false, ..share(0, &["104.16.0.9"]) };
+    let inside = Share { exposure: Exposure::ClusterOnly, ..share(0, &["104.16.0.8"]) };
+    let no_tcp = Share { ports: share(0, &[]).ports[..1].to_vec(), ..share(0, &["104.16.0.7"]) };
+    world.need("a", &[share(0, &["104.16.0.1", "127.0.0.1", "169.254.169.254", "192.168.0.1", "10.0.0.1"])]);
+    for (n, share) in [hidden, inside, no_tcp].into_iter().enumerate() {
+        world.need(&format!("b{n}"), &[share]);
+    }
+    // Of private ones those that the configuration declares.
+    assert_eq!(world.orders(), [set(&["104.16.0.1", "10.0.0.1"]), set(&[])]);
+    world.need("c", &[share(1, &["104.16.0.1"])]);
+    world.need("d", &[share(0, &["104.16.0.1"])]);
+    assert_eq!(world.orders(), [set(&[]), set(&[])], "distinct addresses and ports only");
+    world.need("a", &[share(0, &["10.0.0.2"])]);
+    assert_eq!(world.orders(), [set(&["10.0.0.2"]), set(&["10.0.0.1"])]);
+    world.need("d", &[]);
+    assert_eq!(world.orders(), [set(&[]), set(&[])], "another cluster still has it");
+    world.need("c", &[]);
+    assert_eq!(world.orders(), [set(&[]), set(&["104.16.0.1"])]);
+    world.need("a", &[]);
+    assert_eq!(world.checks.sums, [0; 4]);
+    assert!(world.checks.endpoints.is_empty() && world.checks.probes.is_empty() && world.checks.services.is_empty());
+    assert_eq!(world.hear("10.0.0.2", Vote::Down, 1), [""; 0], "what comes too late");
+}
+
+#[tokio::test]
+async fn a_verdict_is_of_all_services_that_share_the_address() {
+    let mut world = three();
+    world.need("other", &[share(1, &["104.16.1.1"])]);
+    assert_eq!(world.hear("104.16.1.1", Vote::Up, 0), [""; 0]);
+    assert_eq!(world.hear("104.16.1.1", Vote::Down, 1), ["other", "web"]);
+    assert_eq!((world.health(1, "104.16.1.1"), world.health(0, "104.16.0.1")), (Health::Down, Health::Fine));
+    assert_eq!(world.checks.sums, [0, 14, 0, 1]);
+    // It is back after ten seconds.
+    assert_eq!(world.hear("104.16.1.1", Vote::Up, 20), [""; 0]);
+    assert_eq!(world.checks.next_deadline(), Some(at(30)));
+    assert_eq!(world.checks.tick(at(30)).len(), 2);
+    assert_eq!((world.health(1, "104.16.1.1"), world.checks.next_deadline()), (Health::Fine, None));
+}
+
+#[tokio::test]
+async fn a_private_address_counts_once_it_was_reached() {
+    let mut world = three();
+    world.need("private", &[share(0, &["10.0.0.1"])]);
+    assert_eq!(world.hear("10.0.0.1", Vote::Down, 0), [""; 0], "it may be none of ours to reach");
+    assert_eq!(world.health(0, "10.0.0.1"), Health::Fine);
+    assert_eq!(world.hear("10.0.0.1", Vote::Up, 10), [""; 0]);
+    assert_eq!(world.hear("10.0.0.1", Vote::Down, 20), ["private"]);
+    assert_eq!(world.health(0, "10.0.0.1"), Health::Down);
+}
+
+#[tokio::test]
+async fn who_is_cut_off_removes_nothing() {
+    let mut world = three();
+    // First failures come before anybody is Down.
+    for n in [1, 2, 3] {
+        for cluster in [0, 1] {
+            let heard = Heard { probe: probe(&format!("104.16.{cluster}.{n}")), vote: Vote::Abstain, failing: true };
+            assert_eq!(world.checks.take(heard, at(0)), []);
+        }
+    }
+    assert!(world.checks.sample().isolated);
+    world.hear("104.16.0.1", Vote::Down, 10);
+    assert_eq!(world.health(0, "104.16.0.1"), Health::Suspect);
+    // Two rounds after it is over, what is still failing goes.
+    for n in [1, 2, 3] {
+        world.hear(&format!("104.16.1.{n}"), Vote::Up, 20);
+    }
+    assert_eq!(world.health(0, "104.16.0.1"), Health::Suspect);
+    assert_eq!(world.checks.next_deadline(), Some(at(30)));
+    world.checks.tick(at(30));
+    assert_eq!((world.health(0, "104.16.0.1"), world.checks.sample().isolated), (Health::Down, false));
+}
+
+#[tokio::test]
+async fn what_goes_one_after_the_other_is_stopped_too() {
+    let mut world = three();
+    let down = |world: &mut World, cluster: u16, n: u16, second: u64| {
+        // Each is seen alone, so that nobody is taken for cut off.
+        let heard = Heard { probe: probe(&format!("104.16.{cluster}.{n}")), vote: Vote::Down, failing: false };
+        world.checks.take(heard, at(second));
+        world.health(cluster, &format!("104.16.{cluster}.{n}"))
+    };
+    for n in 1..=3 {
+        assert_eq!(down(&mut world, 0, n, 0), Health::Down, "one of three clusters may go");
+    }
+    assert_eq!([1, 2].map(|n| down(&mut world, 1, n, 10)), [Health::Down; 2]);
+    assert_eq!(down(&mut world, 1, 3, 20), Health::Suspect, "a second one within a minute may not");
+    assert!(world.checks.sample().frozen);
+    assert_eq!(down(&mut world, 2, 1, 100), Health::Suspect);
+    assert_eq!(world.checks.next_deadline(), Some(at(620)));
+    world.checks.tick(at(620));
+    assert_eq!((world.health(1, "104.16.1.3"), world.health(2, "104.16.2.1")), (Health::Down, Health::Down));
+    assert!(!world.checks.sample().frozen);
+}
+
+#[tokio::test]
+async fn verdicts_outlive_another_configuration() {
+    let mut world = three();
+    world.hear("104.16.1.1", Vote::Down, 0);
+    world.orders();
+    // The first cluster is gone, and the others have other numbers.
+    let config = Config::of(world.config.clusters[1..].to_vec());
+    let new = |old: ClusterId| old.0.checked_sub(1).map(ClusterId);
+    world.checks = world.checks.renumbered(&config, &RULES, new);
+    world.config = config;
+    world.need("web", &[share(0, &["104.16.1.1"]), share(1, &["104.16.2.1"])]);
+    world.checks.forget_unused();
+    let [begun, ended] = world.orders();
+    assert_eq!((begun.len(), ended.len()), (0, 13), "the prober goes on with what is still there");
+    assert_eq!((world.health(0, "104.16.1.1"), world.health(1, "104.16.2.1")), (Health::Down, Health::Fine));
+    assert_eq!(world.checks.sums, [0, 1, 0, 1]);
+    assert_eq!(
+        (world.checks.down.0.clone(), world.checks.failing.0.clone()),
+        (vec![(1, 1), (1, 0)], vec![(1, 1), (1, 0)])
+    );
+}
