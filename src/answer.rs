@@ -53,6 +53,8 @@ pub struct Outcome {
     pub rcode: Rcode,
     pub view: ViewClass,
     pub truncated: bool,
+    /// It has addresses that are Down, for there are no others.
+    pub fails_open: bool,
 }
 
 /// RCODEs, with NOERROR in two parts (RFC 2308 section 2.2).
@@ -184,7 +186,10 @@ impl Responder {
             let all_heard = !table.awaits_any();
             record = table.service(hash, short.zone, short.name());
             if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
-                return Reply::Send { length, outcome: Outcome { rcode, view: class, truncated: false } };
+                return Reply::Send {
+                    length,
+                    outcome: Outcome { rcode, view: class, truncated: false, fails_open: false },
+                };
             }
         }
         let (stream, keepalive) = match client.transport {
@@ -204,9 +209,11 @@ impl Responder {
             hash: hash.take(),
             record,
             stream,
+            fails_open: false,
         };
         let rcode = answering.reply(request, query);
-        let outcome = Outcome { rcode, view: class, truncated: answering.writer.is_truncated() };
+        let (truncated, fails_open) = (answering.writer.is_truncated(), answering.fails_open);
+        let outcome = Outcome { rcode, view: class, truncated, fails_open };
         Reply::Send { length: answering.writer.finish(), outcome }
     }
 }
@@ -228,6 +235,8 @@ struct Answering<'a, 't> {
     /// What was found there already.
     record: Option<Record<'a>>,
     stream: bool,
+    /// See [`Outcome::fails_open`].
+    fails_open: bool,
 }
 
 /// What a name and a type come to in a zone.
@@ -346,6 +355,7 @@ impl<'t> Answering<'_, 't> {
                     if set.goes_by_place() {
                         self.writer.narrow_scope(self.vantage.scope());
                     }
+                    self.fails_open = set.fails_open(self.scratch);
                     let client = sight.is_sticky().then(|| client_number(self.origin, record));
                     let mut own = Random::new(client.unwrap_or_default());
                     let random = if client.is_some() { &mut own } else { &mut *self.random };

@@ -237,6 +237,7 @@ impl<const N: usize> Counts<N> {
 struct Counters {
     answered: [Counts<RCODES>; VIEWS],
     truncated: Counts<VIEWS>,
+    failed_open: Counts<VIEWS>,
     dropped: Counts<DROPS>,
     datagrams_dropped: Counts<DATAGRAM_DROPS>,
     send_errors: AtomicU64,
@@ -249,6 +250,7 @@ impl Counters {
             sum.add(more);
         }
         self.truncated.add(&other.truncated);
+        self.failed_open.add(&other.failed_open);
         self.dropped.add(&other.dropped);
         self.datagrams_dropped.add(&other.datagrams_dropped);
         self.send_errors.fetch_add(other.send_errors.load(Relaxed), Relaxed);
@@ -273,6 +275,9 @@ impl UdpCounters {
         bump(self.own.answered[outcome.view.place()].at(outcome.rcode));
         if outcome.truncated {
             bump(self.own.truncated.at(outcome.view));
+        }
+        if outcome.fails_open {
+            bump(self.own.failed_open.at(outcome.view));
         }
     }
 
@@ -306,6 +311,9 @@ impl StreamCounters {
         self.shared.answered[outcome.view.place()].at(outcome.rcode).fetch_add(1, Relaxed);
         if outcome.truncated {
             self.shared.truncated.at(outcome.view).fetch_add(1, Relaxed);
+        }
+        if outcome.fails_open {
+            self.shared.failed_open.at(outcome.view).fetch_add(1, Relaxed);
         }
     }
 
@@ -422,16 +430,26 @@ impl Metrics {
             Opts::new("signpost_answers_truncated_total", "Answers with TC=1."),
             &["transport", "view"],
         )?;
+        let failed_open = IntCounterVec::new(
+            Opts::new(
+                "signpost_answers_failed_open_total",
+                "Answers with addresses that are Down, for want of others.",
+            ),
+            &["transport", "view"],
+        )?;
         for (transport, counters) in Transport::LABELS.iter().zip([udp, &self.streams.shared]) {
             for (place, view) in ViewClass::LABELS.iter().enumerate() {
                 for (rcode, count) in labelled::<Rcode, _>(&counters.answered[place]) {
                     queries.with_label_values(&[transport, view, rcode]).inc_by(count);
                 }
                 truncated.with_label_values(&[transport, view]).inc_by(counters.truncated.0[place].load(Relaxed));
+                let count = counters.failed_open.0[place].load(Relaxed);
+                failed_open.with_label_values(&[transport, view]).inc_by(count);
             }
         }
         page.0.register(Box::new(queries))?;
         page.0.register(Box::new(truncated))?;
+        page.0.register(Box::new(failed_open))?;
         page.counters(
             "signpost_queries_dropped_total",
             "Queries that got no answer.",
@@ -627,7 +645,7 @@ mod tests {
     use super::*;
 
     fn outcome(rcode: Rcode, view: ViewClass, truncated: bool) -> Outcome {
-        Outcome { rcode, view, truncated }
+        Outcome { rcode, view, truncated, fails_open: truncated }
     }
 
     #[track_caller]
@@ -653,6 +671,7 @@ mod tests {
         assert_line(&text, r#"signpost_queries_total{rcode="REFUSED",transport="tcp",view="external"} 1"#);
         assert_line(&text, r#"signpost_queries_total{rcode="SERVFAIL",transport="tcp",view="internal"} 0"#);
         assert_line(&text, r#"signpost_answers_truncated_total{transport="udp",view="external"} 1"#);
+        assert_line(&text, r#"signpost_answers_failed_open_total{transport="udp",view="external"} 1"#);
         assert_line(&text, r#"signpost_queries_dropped_total{cause="response"} 2"#);
         assert_line(&text, r#"signpost_queries_dropped_total{cause="oversized"} 1"#);
         assert_line(&text, "signpost_udp_send_errors_total 1");

@@ -16,6 +16,8 @@ use common::signpost::{MemberSource, Ports, START, Setup, Signpost, ZONE};
 use common::{local, same, stays, wait_for};
 
 const PORT: u16 = 8080;
+/// Of services that are always there.
+const OTHERS: [u16; 2] = [9090, 9091];
 /// With probes every second, and two failures or successes to be sure.
 const GONE: Duration = Duration::from_secs(20);
 const BACK: Duration = Duration::from_secs(30);
@@ -36,28 +38,56 @@ fn backend() {
     }
 }
 
+fn service(name: &str, cluster: usize, port: u16) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: n}}, spec: {{type: LoadBalancer, clusterIP: \
+         10.{cluster}.0.1, ports: [{{name: udp, protocol: UDP, port: 53}}, {{name: http, port: {port}}}]}}, status: \
+         {{loadBalancer: {{ingress: [{{ip: {}}}]}}}}}}\n",
+        address(cluster)
+    )
+}
+
+/// A backend at that address, in the namespace.
+fn listen(namespace: &Namespace, directory: &Path, name: &str, address: &str) -> Process {
+    // Its log is read from the beginning.
+    let _ = fs::remove_file(directory.join(format!("{name}.log")));
+    let exe = std::env::current_exe().expect("the test is a program");
+    let backend = format!("BACKEND={address}");
+    let arguments = [backend.as_str(), &exe.display().to_string(), "--ignored", "--exact", "--nocapture", "backend"];
+    let process = Process::start(Run {
+        name,
+        program: Path::new("/usr/bin/env"),
+        arguments: arguments.map(str::to_owned).to_vec(),
+        directory,
+        namespace: Some(namespace),
+    });
+    wait_for("a backend that listens", START, || match process.log() {
+        log if log.contains("listening") => Ok(()),
+        log => process.check().and(Err(log)),
+    });
+    process
+}
+
 struct World {
     namespace: Namespace,
     directory: tempfile::TempDir,
     signpost: Signpost,
     backends: [Option<Process>; 3],
+    /// What listens for the services that are always there, if there are any.
+    _others: Vec<Process>,
 }
 
 impl World {
-    /// Three clusters with one service, and a backend for each.
-    fn new(sections: &str) -> World {
+    /// Three clusters with one service, and a backend for each; in each of them others that are always there, on these ports.
+    fn new(sections: &str, others: &[u16]) -> World {
         let namespace = Namespace::new();
         let directory = tempfile::tempdir().expect("a temporary folder");
         let source = |cluster: usize| {
             let manifests = directory.path().join(format!("cluster-{cluster}"));
             fs::create_dir(&manifests).expect("the folder is ours");
-            let service = format!(
-                "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: n}}, spec: {{type: LoadBalancer, clusterIP: \
-                 10.{cluster}.0.1, ports: [{{name: udp, protocol: UDP, port: 53}}, {{name: http, port: {PORT}}}]}}, status: \
-                 {{loadBalancer: {{ingress: [{{ip: {}}}]}}}}}}\n",
-                address(cluster)
-            );
-            fs::write(manifests.join("web.yaml"), service).expect("the folder is ours");
+            let mut text = service("web", cluster, PORT);
+            others.iter().for_each(|port| text += &format!("---\n{}", service(&format!("on-{port}"), cluster, *port)));
+            fs::write(manifests.join("all.yaml"), text).expect("the folder is ours");
             MemberSource::Manifests(manifests)
         };
         let mut setup = Setup::new([1, 2, 3].map(source).into());
@@ -68,32 +98,19 @@ impl World {
             let done = Command::new(&words[0]).args(&words[1..]).status().expect("nsenter can be run");
             assert!(done.success(), "{words:?}");
         }
+        let listen =
+            |port: &u16| listen(&namespace, directory.path(), &format!("other-{port}"), &format!("0.0.0.0:{port}"));
+        let _others = others.iter().map(listen).collect();
         let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
         let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
-        let mut world = World { namespace, directory, signpost, backends: [None, None, None] };
+        let mut world = World { namespace, directory, signpost, backends: [None, None, None], _others };
         (1..=3).for_each(|cluster| world.start(cluster));
         world
     }
 
     fn start(&mut self, cluster: usize) {
-        // Its log is read from the beginning.
-        let _ = fs::remove_file(self.directory.path().join(format!("backend-{cluster}.log")));
-        let exe = std::env::current_exe().expect("the test is a program");
-        let backend = format!("BACKEND={}:{PORT}", address(cluster));
-        let arguments =
-            [backend.as_str(), &exe.display().to_string(), "--ignored", "--exact", "--nocapture", "backend"];
-        let process = Process::start(Run {
-            name: &format!("backend-{cluster}"),
-            program: Path::new("/usr/bin/env"),
-            arguments: arguments.map(str::to_owned).to_vec(),
-            directory: self.directory.path(),
-            namespace: Some(&self.namespace),
-        });
-        wait_for("a backend that listens", START, || match process.log() {
-            log if log.contains("listening") => Ok(()),
-            log => process.check().and(Err(log)),
-        });
-        self.backends[cluster - 1] = Some(process);
+        let (name, address) = (format!("backend-{cluster}"), format!("{}:{PORT}", address(cluster)));
+        self.backends[cluster - 1] = Some(listen(&self.namespace, self.directory.path(), &name, &address));
     }
 
     fn kill(&mut self, cluster: usize) {
@@ -128,7 +145,7 @@ impl World {
 
 #[test]
 fn what_cannot_be_reached_is_left_out_until_it_is_back() {
-    let mut world = World::new("health: {quorum: local, interval: 1s, timeout: 1s, fall: 2, rise: 2}\n");
+    let mut world = World::new("health: {quorum: local, interval: 1s, timeout: 1s, fall: 2, rise: 2}\n", &[]);
     world.expect("all that are there", START, &[1, 2, 3]);
     // Long enough for votes; nothing goes.
     stays("nothing is removed", Duration::from_secs(4), || same(world.answered()?, BTreeSet::from([1, 2, 3])));
@@ -158,8 +175,35 @@ fn what_cannot_be_reached_is_left_out_until_it_is_back() {
 
 #[test]
 fn nobody_asked_for_probes() {
-    let mut world = World::new("");
+    let mut world = World::new("", &[]);
     world.expect("all that are there", START, &[1, 2, 3]);
     (1..=3).for_each(|cluster| world.kill(cluster));
     stays("readiness alone decides", Duration::from_secs(5), || same(world.answered()?, BTreeSet::from([1, 2, 3])));
+}
+
+#[test]
+fn if_nothing_can_be_reached_all_is_answered_for_a_short_time() {
+    let mut world = World::new("health: {quorum: local, interval: 1s, timeout: 1s, fall: 2, rise: 2}\n", &OTHERS);
+    world.expect("all that are there", START, &[1, 2, 3]);
+    let external = world.signpost.ports.external;
+    let ttl = |world: &World| -> Result<Vec<String>, String> {
+        let reply = Dig::inside(&world.namespace, external).ask(&format!("web.n.{ZONE}"), "A")?;
+        Ok(reply.answer.iter().filter_map(|record| Some(record.split(' ').nth(1)?.to_owned())).collect())
+    };
+    assert_eq!(ttl(&world), Ok(vec!["180".to_owned(); 3]));
+    (1..=3).for_each(|cluster| world.kill(cluster));
+    // One after the other goes, until there is none left to be answered with instead.
+    wait_for("all three, for five seconds", GONE, || same(ttl(&world)?, vec!["5".to_owned(); 3]));
+    let url = format!("http://{}/metrics", world.signpost.ports.admin);
+    let words = [world.namespace.enter(), vec!["curl".into(), "--silent".into(), url]].concat();
+    let output = Command::new(&words[0]).args(&words[1..]).output().expect("curl can be run");
+    let metrics = String::from_utf8(output.stdout).expect("text");
+    let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+    assert_eq!(value("signpost_health_endpoints{health=\"down\"}"), Some(3.0), "{metrics}");
+    let open = value("signpost_answers_failed_open_total{transport=\"udp\",view=\"external\"}");
+    assert!(open.is_some_and(|count| count >= 1.0), "{metrics}");
+    assert_eq!(value("signpost_health_isolated"), Some(0.0));
+    assert!(value("signpost_probes_total{result=\"failed\"}").is_some_and(|count| count >= 6.0), "{metrics}");
+    world.start(1);
+    world.expect("the one that is back", BACK, &[1]);
 }

@@ -217,6 +217,16 @@ pub enum Found {
 pub struct Set(Kind);
 
 impl Set {
+    /// Whether there is nothing in it that is not Down. `scratch`: as it was looked up.
+    pub fn fails_open(self, scratch: &Scratch) -> bool {
+        match self.0 {
+            Kind::Addresses { v4, of: Owner::Service } => scratch.summary.choice(v4).fails_open(),
+            Kind::Targets { choice, .. } => choice.fails_open(),
+            // A pin is asked for as it is.
+            Kind::Addresses { .. } => false,
+        }
+    }
+
     /// Whether its order, or what is in it, goes by where the client is.
     pub fn goes_by_place(self) -> bool {
         match self.0 {
