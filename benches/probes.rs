@@ -32,6 +32,8 @@ const WARM: Duration = Duration::from_secs(15);
 const MEASURED: Duration = Duration::from_secs(20);
 const DEADLINE: Duration = Duration::from_secs(120);
 const PORT: u16 = 8080;
+/// Nobody takes what comes to it: the kernel takes the first hundred, and is silent to all others.
+const DEAD: u16 = 8081;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
 /// The other end of all probes.
 fn listen() {
     let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).expect("a namespace of our own");
+    let _never_asked = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], DEAD))).expect("a namespace of our own");
     println!("listening");
     for connection in listener.incoming() {
         drop(connection);
@@ -58,9 +61,13 @@ fn listen() {
 
 fn compare(endpoints: usize) {
     println!("{endpoints} endpoints, every {} s, seen for {} s", INTERVAL.as_secs(), MEASURED.as_secs());
-    println!("{:<10} {:>10} {:>12} {:>12} {:>10} {:>8}", "", "CPU", "resident", "probes/s", "latency", "failed");
-    for probing in [false, true] {
-        run(endpoints, probing);
+    println!("{:<14} {:>10} {:>12} {:>12} {:>10} {:>8}", "", "CPU", "resident", "probes/s", "latency", "failed");
+    for (name, sections, dead) in [
+        ("quiet", "", false),
+        ("probing", "health: {quorum: local}\n", false),
+        ("a third dead", "health: {quorum: local}\n", true),
+    ] {
+        run(endpoints, name, sections, dead);
     }
 }
 
@@ -72,13 +79,13 @@ fn metric(namespace: &Namespace, admin: SocketAddr, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
-fn run(endpoints: usize, probing: bool) {
+/// `dead`: nobody answers in the third cluster.
+fn run(endpoints: usize, name: &str, sections: &str, dead: bool) {
     let namespace = Namespace::new();
     let directory = tempfile::tempdir().expect("a temporary folder");
-    let words =
-        [namespace.enter(), ["ip", "route", "add", "local", "104.0.0.0/8", "dev", "lo"].map(str::to_owned).into()];
-    let words = words.concat();
-    assert!(Command::new(&words[0]).args(&words[1..]).status().is_ok_and(|s| s.success()), "{words:?}");
+    let command = "ip route add local 104.0.0.0/8 dev lo";
+    let words = [namespace.enter(), command.split(' ').map(str::to_owned).collect()].concat();
+    assert!(Command::new(&words[0]).args(&words[1..]).status().is_ok_and(|s| s.success()), "{command}");
     let exe = std::env::current_exe().expect("the benchmark is a program");
     let listener = Process::start(Run {
         name: "listener",
@@ -91,10 +98,9 @@ fn run(endpoints: usize, probing: bool) {
         log if log.contains("listening") => Ok(()),
         log => listener.check().and(Err(log)),
     });
-    let mut setup = Setup::new([0, 1, 2].map(|cluster| source(directory.path(), cluster, endpoints)).into());
-    if probing {
-        setup.sections = "health: {quorum: local}\n".to_owned();
-    }
+    let mut setup =
+        Setup::new([0, 1, 2].map(|cluster| source(directory.path(), cluster, endpoints, dead && cluster == 2)).into());
+    setup.sections = sections.to_owned();
     let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
     let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
     wait_for("the program", DEADLINE, || match metric(&namespace, ports.admin, "signpost_names ") {
@@ -113,8 +119,8 @@ fn run(endpoints: usize, probing: bool) {
     let more = |now: Option<f64>, before: Option<f64>| now.unwrap_or(0.0) - before.unwrap_or(0.0);
     let (good, failed) = (more(probes("good"), good), more(probes("failed"), failed));
     println!(
-        "{:<10} {:>6.1} % {:>9.1} MB {:>12.0} {:>7.2} ms {:>8.0}",
-        if probing { "probing" } else { "quiet" },
+        "{:<14} {:>6.1} % {:>9.1} MB {:>12.0} {:>7.2} ms {:>8.0}",
+        name,
         (after - cpu).as_secs_f64() / time * 100.0,
         resident as f64 / 1e6,
         good / time,
@@ -124,7 +130,7 @@ fn run(endpoints: usize, probing: bool) {
 }
 
 /// The manifests of one cluster, with a third of the endpoints.
-fn source(directory: &Path, cluster: usize, endpoints: usize) -> MemberSource {
+fn source(directory: &Path, cluster: usize, endpoints: usize, dead: bool) -> MemberSource {
     let folder = directory.join(format!("cluster-{}", cluster + 1));
     fs::create_dir(&folder).expect("the folder is ours");
     let mut text = String::new();
@@ -136,9 +142,10 @@ fn source(directory: &Path, cluster: usize, endpoints: usize) -> MemberSource {
         writeln!(
             text,
             "---\n{{apiVersion: v1, kind: Service, metadata: {{name: s{service}, namespace: n}}, spec: {{type: LoadBalancer, \
-             clusterIP: 10.{cluster}.{}.{}, ports: [{{port: {PORT}}}]}}, status: {{loadBalancer: {{ingress: [{}]}}}}}}",
+             clusterIP: 10.{cluster}.{}.{}, ports: [{{port: {}}}]}}, status: {{loadBalancer: {{ingress: [{}]}}}}}}",
             service / 250,
             service % 250 + 1,
+            if dead { DEAD } else { PORT },
             addresses.join(", ")
         )
         .expect("a String takes everything");

@@ -11,18 +11,22 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::config::Health as Rules;
 use crate::health::{History, Probe, Vote, may_be_probed};
 use crate::metrics::HealthSample;
 use crate::table::Random;
 
-/// Connections that are being opened at one time: below the usual limit of 1,024 open files, beside the other sockets.
-const AT_ONCE: usize = 512;
+/// Most connections that are being opened at one time. Those to what is dead take the whole time-out.
+const AT_ONCE: usize = 16_384;
+/// Open files that are asked for, where fewer are allowed; half of them are for probes.
+const FILES: u64 = 2 * AT_ONCE as u64;
 /// Of these to one /24 of IPv4 or /56 of IPv6.
-const AT_ONCE_PER_NETWORK: usize = 128;
+const AT_ONCE_PER_NETWORK: usize = 256;
 /// Probes in a second; with more endpoints than that allows, the interval is longer.
 const MOST_PER_SECOND: usize = 20_000;
 /// Until a probe for which there is no room is looked at again.
@@ -80,6 +84,19 @@ pub fn connect(address: SocketAddr, timeout: Duration) -> Pin<Box<dyn Future<Out
     })
 }
 
+/// For how many connections at one time there is room. Asks for as many open files as this process may ask for.
+pub fn room() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let most = maximum.unwrap_or(FILES).min(FILES);
+    if current.is_some_and(|current| current < most)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum })
+    {
+        warn!(%error, "no more files may be open at one time");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(FILES).min(FILES);
+    (files / 2).max(1) as usize
+}
+
 type Flying = Pin<Box<dyn Future<Output = (Probe, bool, Duration)> + Send>>;
 
 struct State {
@@ -93,6 +110,8 @@ pub struct Prober {
     pub connect: Connect,
     pub counts: Arc<Counts>,
     pub random: Random,
+    /// Most connections at one time.
+    at_once: usize,
     known: HashMap<Probe, State>,
     due: BTreeSet<(Instant, Probe)>,
     flying: FuturesUnordered<Flying>,
@@ -114,13 +133,14 @@ fn network(address: IpAddr) -> [u8; 8] {
 }
 
 impl Prober {
-    /// `seed`: of the moments at which it probes.
-    pub fn new(rules: Rules, connect: Connect, counts: Arc<Counts>, seed: u64) -> Prober {
+    /// `at_once`: most connections at one time. `seed`: of the moments at which it probes.
+    pub fn new(rules: Rules, connect: Connect, counts: Arc<Counts>, at_once: usize, seed: u64) -> Prober {
         Prober {
             rules,
             connect,
             counts,
             random: Random::new(seed),
+            at_once,
             known: HashMap::new(),
             due: BTreeSet::new(),
             flying: FuturesUnordered::new(),
@@ -132,7 +152,7 @@ impl Prober {
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, heard: mpsc::UnboundedSender<Heard>) {
         loop {
             self.start();
-            let next = match self.flying.len() < AT_ONCE {
+            let next = match self.flying.len() < self.at_once {
                 true => self.due.first().map(|(at, _)| *at),
                 false => None,
             };
@@ -191,7 +211,7 @@ impl Prober {
     /// Begins what is due, as far as there is room.
     fn start(&mut self) {
         let now = Instant::now();
-        while self.flying.len() < AT_ONCE && self.due.first().is_some_and(|(at, _)| *at <= now) {
+        while self.flying.len() < self.at_once && self.due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, probe)) = self.due.pop_first() else { return };
             let Some(state) = self.known.get_mut(&probe) else { continue };
             let flying = self.networks.entry(network(probe.address)).or_default();
@@ -274,7 +294,7 @@ mod tests {
         let (orders, taken) = mpsc::unbounded_channel();
         let (tell, heard) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
-        tokio::spawn(Prober::new(RULES, even, counts.clone(), 1).run(taken, tell));
+        tokio::spawn(Prober::new(RULES, even, counts.clone(), 100, 1).run(taken, tell));
         World { orders, heard, counts }
     }
 

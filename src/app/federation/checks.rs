@@ -58,7 +58,7 @@ impl Link {
         let (orders, taken) = mpsc::unbounded_channel();
         let (tell, heard) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
-        let prober = Prober::new(rules.clone(), prober::connect, counts.clone(), seed);
+        let prober = Prober::new(rules.clone(), prober::connect, counts.clone(), prober::room(), seed);
         let task = tokio::spawn(prober.run(taken, tell));
         Link { orders, heard, counts, task }
     }
