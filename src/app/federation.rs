@@ -340,14 +340,11 @@ impl Federation {
                     }
                     return (self, updates);
                 }
+                // There is at most one for each change of what can be reached: clusters with much to say do not keep it waiting.
+                heard = next_heard(&mut self.checks) => vec![self.take_heard(heard)],
                 Some(message) = updates.recv() => self.take(message, &mut updates),
                 (name, answer) = self.hostnames.next() => {
                     let services = self.hostnames.take(&name, answer, self.now());
-                    vec![Changes { services, ..Changes::default() }]
-                }
-                heard = next_heard(&mut self.checks) => {
-                    let now = self.now();
-                    let services = self.checks.as_mut().map_or_else(Vec::new, |checks| checks.take(heard, now));
                     vec![Changes { services, ..Changes::default() }]
                 }
                 () = wait => {
@@ -376,6 +373,17 @@ impl Federation {
         let limit = self.publisher.config().limits.objects_per_cluster as usize;
         let Taken { changed, refused } = self.reports.take(cluster, update, &mut self.loads, limit, now);
         Changes { refused: refused.then_some((cluster, Refused::Object)), ..self.shed(changed) }
+    }
+
+    fn take_heard(&mut self, first: Heard) -> Changes {
+        let now = self.now();
+        let Some(checks) = &mut self.checks else { return Changes::default() };
+        let mut services = checks.take(first, now);
+        for _ in 1..BATCH {
+            let Some(heard) = checks.waiting() else { break };
+            services.extend(checks.take(heard, now));
+        }
+        Changes { services, ..Changes::default() }
     }
 
     fn tick_loads(&mut self, now: Moment) -> Changes {

@@ -253,6 +253,11 @@ impl Checks {
         }
     }
 
+    /// The same, if it is there already.
+    pub fn waiting(&mut self) -> Option<Heard> {
+        self.prober.heard.try_recv().ok()
+    }
+
     /// Enters it. Gives the services that it changes.
     pub fn take(&mut self, heard: Heard, now: Moment) -> Vec<ServiceKey> {
         let Heard { probe, vote, failing } = heard;
