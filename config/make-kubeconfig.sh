@@ -1,14 +1,15 @@
 #!/bin/sh
-# Writes a kubeconfig for the service account of config/rbac.yaml, made from a context of your own kubeconfig. The file
+# Writes a kubeconfig for a service account of config/rbac.yaml, made from a context of your own kubeconfig. The file
 # holds a token that does not expire, so only its owner can read it.
-# usage: config/make-kubeconfig.sh CONTEXT FILE
+# usage: config/make-kubeconfig.sh CONTEXT FILE [signpost|signpost-voter]
 set -eu
-if [ $# -ne 2 ]; then
-    echo "usage: $0 CONTEXT FILE" >&2
+if [ $# -ne 2 ] && [ $# -ne 3 ]; then
+    echo "usage: $0 CONTEXT FILE [signpost|signpost-voter]" >&2
     exit 2
 fi
 context=$1
 file=$2
+account=${3:-signpost}
 cluster=$(kubectl config view -o "jsonpath={.contexts[?(@.name==\"$context\")].context.cluster}")
 server=$(kubectl config view --raw -o "jsonpath={.clusters[?(@.name==\"$cluster\")].cluster.server}")
 if [ -z "$server" ]; then
@@ -16,12 +17,12 @@ if [ -z "$server" ]; then
     exit 1
 fi
 secret() {
-    kubectl --context "$context" -n signpost get secret signpost-token -o "jsonpath={.data.$1}"
+    kubectl --context "$context" -n signpost get secret "$account-token" -o "jsonpath={.data.$1}"
 }
 token=$(secret token | base64 -d)
 authority=$(secret 'ca\.crt')
 if [ -z "$token" ] || [ -z "$authority" ]; then
-    echo "$0: the secret signpost/signpost-token has no token yet; apply config/rbac.yaml and try again" >&2
+    echo "$0: the secret signpost/$account-token has no token yet; apply config/rbac.yaml and try again" >&2
     exit 1
 fi
 umask 077

@@ -149,7 +149,7 @@ async fn show_explanation(State(shared): State<Shared>, asked: Result<Query<Aske
         Ok(Query(asked)) => asked,
         Err(rejection) => return plain(StatusCode::BAD_REQUEST, format!("{}\n", rejection.body_text())),
     };
-    let explained = shared.explainer.explain(asked).map_err(|error| error.to_string());
+    let explained = shared.explainer.explain(asked).await.map_err(|error| error.to_string());
     let text = explained.and_then(|explanation| serde_json::to_string_pretty(&explanation).map_err(|e| e.to_string()));
     match text {
         Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),

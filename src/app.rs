@@ -38,6 +38,8 @@ pub use places::{PlacesProblem, Reading as PlacesReading, read as read_places};
 const LISTENERS: &str = "listeners";
 /// How long sources, connections and workers may take to end once told to. Docker and Kubernetes kill after 10 and 30 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Explanations that wait for what is known of addresses; more wait for their turn.
+const INQUIRIES: usize = 16;
 /// From the first place of a cluster that is found to the use of all that were found meanwhile.
 const PLACES_QUIET: Duration = Duration::from_secs(1);
 /// From a try that a broken file with places was in the way of to the next.
@@ -261,7 +263,9 @@ impl Daemon {
         let follower = places::Follower::new(config.clone(), places, publisher.cartographer(), metrics.clone());
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
         let ask = federation::resolver(&config);
-        let federation = Federation::new(started, publisher, members, seen.clone(), ask, seed);
+        let (inquiries, inquired) = mpsc::channel(INQUIRIES);
+        explainer.set_inquire(federation::inquire(inquiries));
+        let federation = Federation::new(started, publisher, members, seen.clone(), ask, seed).with_inquiries(inquired);
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
         let discovered = Arc::<Discovered>::default();
         let mut sources = Sources::new(updates, discovered.clone());

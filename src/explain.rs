@@ -4,8 +4,10 @@
 mod text;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question};
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::answer::{Client, Reply, Responder, Transport};
 use crate::config::{Config, Places};
 use crate::location::coordinates;
-use crate::model::{Audience, ClusterId, View, ViewRule};
+use crate::model::{Audience, ClusterId, Label, ServiceKey, View, ViewRule};
 use crate::ranking::Tier;
 use crate::table::{Candidate, Reader, ServiceSight};
 use crate::wire;
@@ -104,7 +106,39 @@ pub struct Service {
     pub families: Vec<String>,
     /// The best first.
     pub candidates: Vec<Share>,
+    /// Its external addresses, where they are probed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<Judged>,
 }
+
+/// An external address of a cluster, as it is judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judged {
+    pub cluster: String,
+    /// `ADDRESS:PORT`, or `NAME:PORT` of a load balancer that has a name.
+    pub endpoint: String,
+    /// `up`, `unknown`, `suspect` or `down`.
+    pub health: String,
+    /// Of all voters, in their order.
+    pub votes: Vec<Voted>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Voted {
+    /// `None`: this instance, which decides alone.
+    pub cluster: Option<String>,
+    /// `up`, `down` or `abstains`.
+    pub vote: String,
+    /// Since its heartbeat was last seen to change.
+    pub heard_seconds: Option<f64>,
+}
+
+/// Asks for the endpoints of a service.
+pub type Inquire = Box<dyn Fn(ServiceKey) -> Pin<Box<dyn Future<Output = Vec<Judged>> + Send>> + Send + Sync>;
+/// For an answer to that; an explanation without it is better than none.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -142,11 +176,17 @@ pub struct Answer {
 pub struct Explainer {
     config: ArcSwap<Config>,
     reader: Reader,
+    inquire: OnceLock<Inquire>,
 }
 
 impl Explainer {
     pub fn new(config: Arc<Config>, reader: Reader) -> Arc<Explainer> {
-        Arc::new(Explainer { config: ArcSwap::from(config), reader })
+        Arc::new(Explainer { config: ArcSwap::from(config), reader, inquire: OnceLock::new() })
+    }
+
+    /// Who knows how external addresses are judged. Only the first one is asked.
+    pub fn set_inquire(&self, inquire: Inquire) {
+        let _ = self.inquire.set(inquire);
     }
 
     /// To be called when the table is that of another configuration.
@@ -154,9 +194,17 @@ impl Explainer {
         self.config.store(config);
     }
 
-    pub fn explain(&self, asked: Asked) -> Result<Explanation, ExplainError> {
+    pub async fn explain(&self, asked: Asked) -> Result<Explanation, ExplainError> {
         let seed = getrandom::u64().map_err(|error| ExplainError::Answer(error.to_string()))?;
-        explain(&self.config.load(), &self.reader, asked, seed)
+        let mut explanation = explain(&self.config.load(), &self.reader, asked, seed)?;
+        if let (Some(service), Some(inquire)) = (&mut explanation.service, self.inquire.get())
+            && let Some((name, namespace)) = service.name.split_once('.')
+            && let (Ok(name), Ok(namespace)) = (Label::parse(name), Label::parse(namespace))
+        {
+            let inquiry = inquire(ServiceKey { namespace, name });
+            service.health = tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default();
+        }
+        Ok(explanation)
     }
 }
 
@@ -401,7 +449,7 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
     candidates.sort_by_key(|share| (share.band.is_none(), share.band, share.cluster.clone()));
     let families = ["IPv4", "IPv6"].iter().zip(sight.families).filter(|(_, has)| *has);
     let families = families.map(|(name, _)| (*name).to_owned()).collect();
-    Service { name: sight.name, ttl: sight.ttl, families, candidates }
+    Service { health: Vec::new(), name: sight.name, ttl: sight.ttl, families, candidates }
 }
 
 /// What there is among those that are answered with.

@@ -88,8 +88,35 @@ pub trait FederationGauges: Send + Sync {
     fn loads(&self) -> LoadSample;
     /// `None`: nothing is probed.
     fn health(&self) -> Option<HealthSample>;
+    /// `None`: this instance decides alone, or nothing is probed.
+    fn votes(&self) -> Option<(Vec<VoterSample>, WritesSample)>;
     /// One for each configured cluster.
     fn clusters(&self) -> Vec<ClusterSample>;
+}
+
+/// A cluster that votes on what is Down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoterSample {
+    pub cluster: String,
+    /// Replicas whose word counts.
+    pub counting: u64,
+    /// When a heartbeat was last seen to change.
+    pub heard: Option<Duration>,
+    /// How many of the others do not count for which reason.
+    pub silent: Vec<(&'static str, u64)>,
+}
+
+/// How this instance's own word gets to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WritesSample {
+    /// It was read back, and counts.
+    pub counts: bool,
+    /// So far.
+    pub leases: u64,
+    pub reports: u64,
+    pub failed: u64,
+    /// Objects of voters of which no notice is taken.
+    pub refused: u64,
 }
 
 /// What is known of the external addresses that are probed.
@@ -104,6 +131,10 @@ pub struct HealthSample {
     pub isolated: bool,
     /// So much was Down at once that nothing is removed.
     pub frozen: bool,
+    /// Addresses that are never probed.
+    pub refused: u64,
+    /// Votes so far on endpoints that no cluster has.
+    pub strangers: u64,
     /// Probes so far.
     pub good: u64,
     pub failed: u64,
@@ -501,7 +532,31 @@ fn put_health(page: &Page, health: HealthSample) -> Result<(), prometheus::Error
         ),
         &["health"],
     )?;
-    let HealthSample { up, unknown, suspect, down, isolated, frozen, good, failed, latency, interval } = health;
+    let HealthSample {
+        up,
+        unknown,
+        suspect,
+        down,
+        isolated,
+        frozen,
+        refused,
+        strangers,
+        good,
+        failed,
+        latency,
+        interval,
+    } = health;
+    page.gauge(
+        "signpost_probe_refused",
+        "Addresses of clusters that are never probed, and served as they are.",
+        refused,
+    )?;
+    let unknown_votes = prometheus::IntCounter::new(
+        "signpost_health_votes_on_nothing_total",
+        "Votes that changed on endpoints that no cluster has here.",
+    )?;
+    unknown_votes.inc_by(strangers);
+    page.0.register(Box::new(unknown_votes))?;
     for (label, count) in [("up", up), ("unknown", unknown), ("suspect", suspect), ("down", down)] {
         endpoints.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -528,6 +583,60 @@ fn put_health(page: &Page, health: HealthSample) -> Result<(), prometheus::Error
     Ok(())
 }
 
+fn put_votes(page: &Page, voters: Vec<VoterSample>, writes: WritesSample) -> Result<(), prometheus::Error> {
+    let counting = IntGaugeVec::new(
+        Opts::new("signpost_health_voter_replicas", "Instances of a voting cluster whose word counts here."),
+        &["cluster"],
+    )?;
+    let heard = GaugeVec::new(
+        Opts::new("signpost_health_voter_heard_seconds", "Seconds since a heartbeat of the voter was seen to change."),
+        &["cluster"],
+    )?;
+    let silent = IntGaugeVec::new(
+        Opts::new("signpost_health_voter_silent", "Instances of a voting cluster whose word does not count here."),
+        &["cluster", "reason"],
+    )?;
+    for VoterSample { cluster, counting: count, heard: age, silent: reasons } in voters {
+        counting.with_label_values(&[&cluster]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        if let Some(age) = age {
+            heard.with_label_values(&[&cluster]).set(age.as_secs_f64());
+        }
+        for (reason, count) in reasons {
+            silent.with_label_values(&[cluster.as_str(), reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+    page.0.register(Box::new(counting))?;
+    page.0.register(Box::new(heard))?;
+    page.0.register(Box::new(silent))?;
+    let WritesSample { counts, leases, reports, failed, refused } = writes;
+    page.gauge(
+        "signpost_health_own_vote",
+        "1 while this instance's own word was read back, and counts.",
+        counts.into(),
+    )?;
+    let written = IntCounterVec::new(
+        Opts::new("signpost_health_writes_total", "What this instance wrote into its own cluster."),
+        &["object"],
+    )?;
+    for (object, count) in [("lease", leases), ("report", reports)] {
+        written.with_label_values(&[object]).inc_by(count);
+    }
+    page.0.register(Box::new(written))?;
+    for (name, help, count) in [
+        ("signpost_health_write_errors_total", "Writes into the own cluster that failed.", failed),
+        (
+            "signpost_health_objects_refused_total",
+            "Leases and reports of clusters that are no voters, or have too many of them.",
+            refused,
+        ),
+    ] {
+        let counter = prometheus::IntCounter::new(name, help)?;
+        counter.inc_by(count);
+        page.0.register(Box::new(counter))?;
+    }
+    Ok(())
+}
+
 fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), prometheus::Error> {
     let names = IntGauge::new("signpost_names", "Names in the table.")?;
     names.set(i64::try_from(federation.names()).unwrap_or(i64::MAX));
@@ -549,6 +658,9 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
     }
     if let Some(health) = federation.health() {
         put_health(page, health)?;
+    }
+    if let Some((voters, writes)) = federation.votes() {
+        put_votes(page, voters, writes)?;
     }
     let synced = IntGaugeVec::new(Opts::new("signpost_cluster_synced", "1 once all kinds were listed."), &["cluster"])?;
     let heard = GaugeVec::new(
@@ -715,6 +827,16 @@ mod tests {
 
         fn loads(&self) -> LoadSample {
             LoadSample { shedding: 3, overloaded: 2, unresolved: 1 }
+        }
+
+        fn votes(&self) -> Option<(Vec<VoterSample>, WritesSample)> {
+            let voter = VoterSample {
+                cluster: "east".to_owned(),
+                counting: 2,
+                heard: Some(Duration::from_secs(3)),
+                silent: vec![("stale", 1)],
+            };
+            Some((vec![voter], WritesSample { counts: true, leases: 7, ..WritesSample::default() }))
         }
 
         fn health(&self) -> Option<HealthSample> {

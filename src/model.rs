@@ -9,6 +9,8 @@ use std::ops::{Add, Sub};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod votes;
+
 /// A monotonic point in time, counted from the start of the process. The core gets it as an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(pub Duration);
@@ -298,6 +300,8 @@ pub struct Service {
     pub exported: bool,
     /// `sessionAffinity: ClientIP`: a client is to stay with what it was sent to.
     pub sticky: bool,
+    /// `ipMode: Proxy` in all entries of the load balancer: the cluster's own clients go all the way to it, too.
+    pub proxied: bool,
     pub wishes: Wishes,
 }
 
@@ -356,6 +360,8 @@ pub struct Share {
     pub offered: Option<u64>,
     /// See [`Service::sticky`].
     pub sticky: bool,
+    /// See [`Service::proxied`].
+    pub proxied: bool,
     pub wishes: Wishes,
 }
 

@@ -318,8 +318,10 @@ listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
 "
         ))
     };
-    let (probing, minimal) = (minimal("health: {quorum: local}"), minimal(""));
-    assert_eq!((minimal.health.as_ref(), &reference.health), (None, &probing.health));
+    let (probing, unprobed) = (minimal("health: {quorum: majority}"), minimal(""));
+    assert_eq!((unprobed.health.as_ref(), &reference.health), (None, &probing.health));
+    assert_eq!(unprobed.voters(), []);
+    let minimal = probing;
     // Nothing is known of places if nothing is said.
     let Config { path, location, zones, health, .. } = reference.clone();
     assert_eq!(minimal.location, Location::default());
@@ -365,7 +367,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 78, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 83, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

@@ -115,6 +115,8 @@ impl Federation {
             Kind::ServiceImport => slim::from_json(json).map(|raw| convert::service_import(raw, cluster)),
             Kind::ServiceLoad => slim::from_json(json).map(|raw| convert::service_load(raw, cluster)),
             Kind::ClusterLoad => slim::from_json(json).map(|raw| convert::cluster_load(raw, cluster)),
+            Kind::Lease => slim::from_json(json).map(|raw| convert::heartbeat(raw, cluster)),
+            Kind::HealthReport => slim::from_json(json).map(|raw| convert::health_report(raw, cluster)),
         };
         match converted.unwrap_or_else(|error| convert::undecodable(*error, cluster)) {
             Converted::Object { object, .. } => self.apply(id, Update::Apply(object)),
@@ -332,6 +334,22 @@ fn object(kind: Kind, namespace: &str, name: &str, address: &str, odd: usize) ->
         Kind::ServiceLoad | Kind::ClusterLoad => json!({
             "metadata": {"name": if odd == 1 { "cluster" } else { name }, "namespace": namespace},
             "spec": {"load": if odd == 2 { json!("NaN") } else { json!(1) }, "validForSeconds": odd},
+        }),
+        Kind::Lease => json!({
+            "metadata": {
+                "name": name, "namespace": namespace,
+                "annotations": {
+                    "signpost.dev/incarnation": if odd == 1 { "x" } else { "0000000000000001" },
+                    "signpost.dev/beat": "ffffffffffffffff", "signpost.dev/generations": "1,".repeat(odd),
+                },
+            },
+        }),
+        Kind::HealthReport => json!({
+            "metadata": {"name": format!("{name}.{odd}"), "namespace": namespace},
+            "data": {"report.json": json!({
+                "version": odd, "incarnation": "0000000000000001", "electorate": "0000000000000001",
+                "down": {"c0": [format!("{address}:80")]},
+            }).to_string()},
         }),
         Kind::EndpointSlice => json!({
             "metadata": {

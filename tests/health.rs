@@ -93,10 +93,7 @@ impl World {
         let mut setup = Setup::new([1, 2, 3].map(source).into());
         setup.sections = sections.to_owned();
         for cluster in 1..=3 {
-            let add = ["ip", "address", "add", &format!("{}/32", address(cluster)), "dev", "lo"].map(str::to_owned);
-            let words = [namespace.enter(), add.into()].concat();
-            let done = Command::new(&words[0]).args(&words[1..]).status().expect("nsenter can be run");
-            assert!(done.success(), "{words:?}");
+            namespace.run(&format!("ip address add {}/32 dev lo", address(cluster)));
         }
         let listen =
             |port: &u16| listen(&namespace, directory.path(), &format!("other-{port}"), &format!("0.0.0.0:{port}"));

@@ -239,12 +239,38 @@ fn the_rights_of_the_readme_are_enough_and_no_more() {
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "nothing is missing, so nothing is complained of:\n{log}");
     signpost.stop();
 
-    let may = |verb: &str, what: &str, namespace: &str| {
-        let account = "--as=system:serviceaccount:signpost:signpost";
+    // An instance that votes is one of another account, and of the two only that may write, in its namespace alone.
+    let voter = folder.path().join("voter.kubeconfig");
+    let file = voter.to_str().expect("the folder's name is UTF-8");
+    let arguments = [cluster.name.as_str(), file, "signpost-voter"];
+    wait_for("a token", SHOWS, || cluster.script("config/make-kubeconfig.sh", &arguments));
+    let mut setup = Setup::new(vec![MemberSource::Kubeconfig(voter)]);
+    setup.sections =
+        "health: {quorum: majority, cluster: cluster-1, replica: one, allowSingleVoter: true}\n".to_owned();
+    let signpost = Signpost::start(&setup);
+    wait_for("its own word, read back", SHOWS, || {
+        let metrics = http_get(signpost.ports.admin, "/metrics").map_err(|e| e.to_string())?;
+        if metrics.contains("\nsignpost_health_own_vote 1\n") { Ok(()) } else { Err(metrics) }
+    });
+    let log = signpost.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "nothing is missing, so nothing is complained of:\n{log}");
+    signpost.stop();
+
+    let may_as = |account: &str, verb: &str, what: &str, namespace: &str| {
+        let account = format!("--as=system:serviceaccount:signpost:{account}");
         // Its exit code is 1 with "no".
-        let said = cluster.try_kubectl(&["auth", "can-i", verb, what, "-n", namespace, account]);
+        let said = cluster.try_kubectl(&["auth", "can-i", verb, what, "-n", namespace, &account]);
         said.is_ok_and(|said| said.trim() == "yes")
     };
+    let may = |verb: &str, what: &str, namespace: &str| may_as("signpost", verb, what, namespace);
+    for what in ["configmaps", "leases.coordination.k8s.io"] {
+        assert!(may("list", what, "signpost") && may_as("signpost-voter", "create", what, "signpost"));
+        assert!(!may("create", what, "signpost") && !may("patch", what, "signpost") && !may("list", what, "rights"));
+        assert!(
+            !may_as("signpost-voter", "create", what, "rights")
+                && !may_as("signpost-voter", "delete", what, "signpost")
+        );
+    }
     assert!(may("list", "services", "rights") && may("watch", "endpointslices.discovery.k8s.io", "rights"));
     assert!(may("list", "serviceloads.signpost.dev", "rights") && may("watch", "clusterloads.signpost.dev", "rights"));
     for (verb, what) in [("list", "secrets"), ("list", "pods"), ("get", "services"), ("list", "namespaces")] {

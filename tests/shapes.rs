@@ -391,6 +391,7 @@ fn a_headless_service_of_66_000_pods() {
         exported: true,
         offered: None,
         sticky: false,
+        proxied: false,
         wishes: Wishes::default(),
         hostnames: vec![],
         most_ttl: None,

@@ -11,7 +11,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wire", &["names"]),
     ("config", &["names", "model", "location", "health"]),
     ("index", &["model"]),
-    ("source", &["config", "model", "index"]),
+    ("source", &["config", "model", "index", "health"]),
     ("load", &["model"]),
     ("location", &["model"]),
     ("health", &["model"]),

@@ -61,6 +61,7 @@ impl World {
             has_selector: true,
             exported: true,
             sticky: false,
+            proxied: false,
             wishes: Wishes::default(),
             hostnames: vec![],
         }

@@ -5,22 +5,24 @@ mod checks;
 mod hostnames;
 mod notes;
 mod reports;
+mod votes;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::prober::{self, Heard};
-use crate::config::{Cluster, Config, Export, Namespaces, Source};
+use crate::config::{self, Cluster, Config, Export, Namespaces, Source};
+use crate::explain::{Inquire, Judged};
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Subject};
-use crate::metrics::{ClusterSample, FederationGauges, HealthSample, LoadSample};
+use crate::metrics::{ClusterSample, FederationGauges, HealthSample, LoadSample, VoterSample, WritesSample};
 use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
 use crate::source::status::{ErrorReason, Reason, Status};
 use crate::source::{self, Message};
@@ -33,6 +35,7 @@ use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
 use notes::Notes;
 use reports::{Reports, Taken};
+use votes::Votes;
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
 pub const UPDATE_QUEUE: usize = 1_024;
@@ -81,6 +84,14 @@ pub struct Federation {
     /// The held deletions that `seen` shows.
     shown: Vec<Held>,
     seen: Arc<Seen>,
+    /// Of whoever explains answers.
+    inquiries: Option<mpsc::Receiver<Inquiry>>,
+}
+
+/// How are the external addresses of a service judged?
+pub struct Inquiry {
+    pub service: ServiceKey,
+    pub reply: oneshot::Sender<Vec<Judged>>,
 }
 
 /// What /metrics and /readyz see of the federation. Written after each batch where that changed it, never by a query.
@@ -96,6 +107,9 @@ struct SeenState {
     names: u64,
     loads: LoadSample,
     health: Option<(HealthSample, Arc<prober::Counts>)>,
+    /// What was heard, at moments since `started`.
+    votes: Option<(Vec<VoterSample>, WritesSample)>,
+    started: Option<Instant>,
     clusters: Vec<SeenCluster>,
     notes: Vec<(&'static str, u64)>,
 }
@@ -140,6 +154,16 @@ impl FederationGauges for Gauges {
         Some(counts.added_to(*sample))
     }
 
+    fn votes(&self) -> Option<(Vec<VoterSample>, WritesSample)> {
+        let state = self.0.lock();
+        let (mut voters, writes) = state.votes.clone()?;
+        let now = state.started?.elapsed();
+        for voter in &mut voters {
+            voter.heard = voter.heard.map(|at| now.saturating_sub(at));
+        }
+        Some((voters, writes))
+    }
+
     fn clusters(&self) -> Vec<ClusterSample> {
         let sample = |cluster: &SeenCluster| {
             let status = &cluster.status;
@@ -171,6 +195,7 @@ fn policy(cluster: &Cluster) -> Policy {
     let kinds = source::kinds(cluster);
     Policy {
         slices: slice_policy(&cluster.source),
+        services: cluster.export != Export::Nothing,
         by_export: cluster.export == Export::ServiceExport,
         exports: kinds.contains(&Kind::ServiceExport),
         imports: kinds.contains(&Kind::ServiceImport),
@@ -185,6 +210,7 @@ pub fn same_source(old: &Cluster, new: &Cluster) -> bool {
         && old.namespaces == new.namespaces
         && old.mcs == new.mcs
         && old.placed_by_nodes == new.placed_by_nodes
+        && old.voter == new.voter
 }
 
 /// Whether everything that `old` was allowed to say, `new` is allowed to say too. Where its objects come from may have
@@ -237,13 +263,32 @@ impl Federation {
             asked: BTreeMap::new(),
             shown: Vec::new(),
             seen,
+            inquiries: None,
         };
+        federation.seen.lock().started = Some(started);
+        // Of whoever only votes, nothing has to be known.
+        for (id, _) in federation.publisher.config().clone().numbered() {
+            if federation.index.is_synced(id) {
+                federation.publisher.set_synced(id);
+            }
+        }
         federation.show_clusters();
         federation
     }
 
     fn now(&self) -> Moment {
         Moment(self.started.elapsed())
+    }
+
+    /// Answers these, too.
+    pub fn with_inquiries(self, inquiries: mpsc::Receiver<Inquiry>) -> Federation {
+        Federation { inquiries: Some(inquiries), ..self }
+    }
+
+    fn answer(&self, inquiry: Inquiry) {
+        let judged = self.checks.as_ref().map(|checks| checks.judged(&inquiry.service, self.now()));
+        // Whoever asked may not wait any more.
+        let _ = inquiry.reply.send(judged.unwrap_or_default());
     }
 
     /// What each cluster's source is started with.
@@ -285,7 +330,10 @@ impl Federation {
         let now = self.now();
         self.hostnames.reconfigure(&config, ask);
         self.checks = match (self.checks.take(), &config.health) {
-            (Some(checks), Some(rules)) => Some(checks.renumbered(&config, rules, new_id)),
+            (Some(checks), Some(rules)) => {
+                let seed = getrandom::u64().unwrap_or(self.seed);
+                Some(checks.renumbered(&config, rules, new_id, seed, now))
+            }
             (_, None) => None,
             (None, Some(_)) => checks(&config, self.seed),
         };
@@ -305,9 +353,8 @@ impl Federation {
             });
         };
         retire(self.publisher.replace(config, zones, fill, |id| index.is_synced(id)));
-        if let Some(checks) = &mut self.checks {
-            checks.forget_unused();
-        }
+        let changed = self.checks.as_mut().map(|checks| checks.forget_unused(now)).unwrap_or_default();
+        self.compile(&changed);
         self.show_clusters();
         self.publisher.cartographer()
     }
@@ -347,6 +394,10 @@ impl Federation {
                     let services = self.hostnames.take(&name, answer, self.now());
                     vec![Changes { services, ..Changes::default() }]
                 }
+                Some(inquiry) = next_inquiry(&mut self.inquiries) => {
+                    self.answer(inquiry);
+                    continue;
+                }
                 () = wait => {
                     let now = self.now();
                     let services = self.checks.as_mut().map_or_else(Vec::new, |checks| checks.tick(now));
@@ -373,6 +424,11 @@ impl Federation {
         let limit = self.publisher.config().limits.objects_per_cluster as usize;
         let Taken { changed, refused } = self.reports.take(cluster, update, &mut self.loads, limit, now);
         Changes { refused: refused.then_some((cluster, Refused::Object)), ..self.shed(changed) }
+    }
+
+    fn take_vote(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
+        let services = self.checks.as_mut().map(|checks| checks.hear(cluster, update, now)).unwrap_or_default();
+        Changes { services, ..Changes::default() }
     }
 
     fn take_heard(&mut self, first: Heard) -> Changes {
@@ -416,9 +472,10 @@ impl Federation {
         let mut changes = Vec::new();
         let mut next = Some(first);
         while let Some((cluster, update)) = next {
-            changes.push(match update.kind().is_load() {
-                true => self.take_load(cluster, update, now),
-                false => self.index.apply(cluster, update, now),
+            changes.push(match update.kind() {
+                kind if kind.is_load() => self.take_load(cluster, update, now),
+                kind if kind.is_vote() => self.take_vote(cluster, update, now),
+                _ => self.index.apply(cluster, update, now),
             });
             next = if changes.len() < BATCH { updates.try_recv().ok() } else { None };
         }
@@ -558,6 +615,7 @@ impl Federation {
             unresolved: self.hostnames.failing() as u64,
         };
         state.health = self.checks.as_ref().map(|checks| (checks.sample(), checks.counts()));
+        state.votes = self.checks.as_ref().and_then(Checks::votes);
         state.notes = self.notes.counts();
         for cluster in synced {
             state.clusters[cluster.index()].synced = true;
@@ -578,9 +636,34 @@ impl Federation {
     }
 }
 
+/// For whoever explains answers.
+pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
+    Box::new(move |service| {
+        let inquiries = inquiries.clone();
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            // Without whoever answers, the process is about to end.
+            let _ = inquiries.send(Inquiry { service, reply }).await;
+            answer.await.unwrap_or_default()
+        })
+    })
+}
+
 /// Nothing is probed where nobody asked for it.
 fn checks(config: &Config, seed: u64) -> Option<Checks> {
-    config.health.as_ref().map(|rules| Checks::new(config, rules, Link::start(rules, seed)))
+    let rules = config.health.as_ref()?;
+    let votes = match &rules.quorum {
+        config::Quorum::Local => None,
+        config::Quorum::Majority(majority) => Some(Votes::new(config, majority, getrandom::u64().unwrap_or(seed))),
+    };
+    Some(Checks::new(config, rules, Link::start(rules, seed), votes))
+}
+
+async fn next_inquiry(inquiries: &mut Option<mpsc::Receiver<Inquiry>>) -> Option<Inquiry> {
+    match inquiries {
+        Some(inquiries) => inquiries.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_heard(checks: &mut Option<Checks>) -> Heard {
@@ -610,11 +693,12 @@ fn publish(
         });
     let service = filled.as_ref().or(service);
     let shares = service.map_or(&[][..], |service| &service.shares);
+    let named = |share: &Share, address| hostnames.name_of(share, address);
     if let Some(checks) = checks {
-        checks.need(key, shares, &publisher.config().clone().clusters);
+        checks.need(key, shares, &publisher.config().clusters, &named);
     }
     let checks = checks.as_ref();
-    let health = |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(share, address));
+    let health = |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(share, address, &named));
     if loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
         return publisher.publish_with(key, service, &Outlook { health: &health, ..Outlook::FAIR });
     }

@@ -269,6 +269,7 @@ mod tests {
         interval: Duration::from_millis(20),
         timeout: Duration::from_millis(500),
         failures: Failures { fall: NonZeroU8::new(3).unwrap(), rise: NonZeroU8::new(2).unwrap() },
+        quorum: crate::config::Quorum::Local,
     };
 
     /// Those whose last octet is even are there.

@@ -147,6 +147,16 @@ pub enum Fault {
     #[error("an empty list would export nothing; leave the key out to export all namespaces")]
     NoNamespaces,
 
+    // Health.
+    #[error("there is no API server of this cluster in which it could vote: it is read from manifests")]
+    VoterWithoutApi,
+    #[error("no cluster is a voter: with `majority`, at least one with an API server has to be (`voter: true`)")]
+    NoVoters,
+    #[error("{0:?} is no voter: it is read from manifests, or has `voter: false`")]
+    NotAVoter(String),
+    #[error("{0:?} is not a name that a pod could have: DNS labels with dots between them, up to 200 octets")]
+    NotAReplica(String),
+
     // CIDRs.
     #[error("{0:?} is not a CIDR, as in 10.0.0.0/8 or fd00::/8")]
     Cidr(String),

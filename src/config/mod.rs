@@ -78,7 +78,7 @@ pub struct Config {
     pub health: Option<Health>,
 }
 
-/// How this instance, which decides alone, finds out which external addresses work.
+/// How it is found out which external addresses work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// From one probe of an address to the next one, give or take a tenth.
@@ -86,6 +86,28 @@ pub struct Health {
     /// Until a probe without an answer has failed; not above the interval.
     pub timeout: Duration,
     pub failures: Failures,
+    pub quorum: Quorum,
+}
+
+/// Who decides that an address is Down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Quorum {
+    /// This instance alone.
+    Local,
+    Majority(Majority),
+}
+
+/// More than half of the clusters that are voters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Majority {
+    /// The cluster that this instance votes for, in whose API it writes. `None`: it only counts what others say.
+    pub own: Option<ClusterId>,
+    /// Where the objects of voters are, in each of them.
+    pub namespace: Label,
+    /// This instance's name among those of its cluster; `None`: what the environment says.
+    pub replica: Option<String>,
+    /// If there is one voter, it decides.
+    pub alone: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +188,8 @@ pub struct Cluster {
     pub namespaces: Namespaces,
     /// Of its addresses beside those of others that are as near; 0: drained, unless all are.
     pub weight: u16,
+    /// It votes on what is Down, by objects in this namespace.
+    pub voter: Option<Label>,
     /// There is a zone of the schema `mcs`, for which its ServiceExports and ServiceImports are read.
     pub mcs: bool,
 }
@@ -235,6 +259,7 @@ impl Cluster {
             export: Export::All,
             namespaces: Namespaces::All,
             weight: DEFAULT_WEIGHT,
+            voter: None,
             mcs: false,
         }
     }
@@ -263,6 +288,8 @@ pub enum Export {
     /// Those with a ServiceExport of their name (MCS API).
     ServiceExport,
     All,
+    /// It is there to vote, and its Services are not read.
+    Nothing,
 }
 
 /// The namespaces that a cluster may export.
@@ -366,6 +393,11 @@ impl Config {
     /// The clusters with their ids.
     pub fn numbered(&self) -> impl Iterator<Item = (ClusterId, &Cluster)> {
         (0..).map(ClusterId).zip(&self.clusters)
+    }
+
+    /// The clusters that vote, in their order.
+    pub fn voters(&self) -> Vec<Label> {
+        self.clusters.iter().filter(|cluster| cluster.voter.is_some()).map(|cluster| cluster.name.clone()).collect()
     }
 
     pub fn has(&self, id: ClusterId) -> bool {

@@ -32,6 +32,10 @@ pub(super) struct RawConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RawHealth {
     pub quorum: At<RawQuorum>,
+    pub cluster: Option<At<String>>,
+    pub namespace: Option<At<String>>,
+    pub replica: Option<At<String>>,
+    pub allow_single_voter: Option<At<bool>>,
     pub interval: Option<At<String>>,
     pub timeout: Option<At<String>>,
     pub fall: Option<At<u64>>,
@@ -42,6 +46,7 @@ pub(super) struct RawHealth {
 #[serde(rename_all = "camelCase")]
 pub(super) enum RawQuorum {
     Local,
+    Majority,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -153,6 +158,7 @@ pub(super) struct RawCluster {
     pub export: Option<At<RawExport>>,
     pub namespaces: Option<At<Vec<At<String>>>>,
     pub weight: Option<At<u64>>,
+    pub voter: Option<At<bool>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -169,6 +175,7 @@ pub(super) enum RawExport {
     ServiceExport,
     Annotated,
     All,
+    None,
 }
 
 #[derive(Debug, serde::Deserialize)]

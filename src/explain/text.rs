@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Answer, Explanation, Place, Service};
+use super::{Answer, Explanation, Judged, Place, Service, Voted};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +66,26 @@ impl fmt::Display for Service {
         if self.candidates.iter().any(|share| !share.answered.is_empty()) {
             writeln!(f, "  * in this answer")?;
         }
+        writeln!(f)?;
+        if self.health.is_empty() {
+            return Ok(());
+        }
+        for judged in &self.health {
+            let votes: Vec<String> = judged.votes.iter().map(ToString::to_string).collect();
+            let Judged { cluster, endpoint, health, .. } = judged;
+            writeln!(f, "health     {endpoint} of {cluster}: {health} ({})", votes.join(", "))?;
+        }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for Voted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.cluster, self.heard_seconds) {
+            (None, _) => write!(f, "this instance: {}", self.vote),
+            (Some(cluster), Some(age)) => write!(f, "{cluster}: {}, heard {age:.0} s ago", self.vote),
+            (Some(cluster), None) => write!(f, "{cluster}: not heard"),
+        }
     }
 }
 

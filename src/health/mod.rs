@@ -2,16 +2,18 @@
 //!
 //! Removal needs a quorum; a suspicion changes the order inside a band and nothing else. What cannot be known is served.
 
+mod ballot;
 mod breaker;
+mod council;
 mod history;
 mod verdict;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
-use crate::model::ClusterId;
-
+pub use ballot::Ballot;
 pub use breaker::{Breaker, Isolation, Standings};
+pub use council::{Affected, Council, FRESH, MOST_REPLICAS, Silence, VoterSight, electorate};
 pub use history::{Failures, History};
 pub use verdict::{Case, Quorum, Tally, Verdict};
 
@@ -33,13 +35,6 @@ pub struct Probe {
     pub address: IpAddr,
     /// TCP.
     pub port: NonZeroU16,
-}
-
-/// A way into a cluster, as it is judged: the services that share it share its verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
-    pub cluster: ClusterId,
-    pub probe: Probe,
 }
 
 /// What one voter says of an endpoint.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Health;
+use super::{Health, Vote};
 use crate::model::Moment;
 
 /// An endpoint that comes back must have been so for this long; doubled with each change of the last [`WINDOW`] before.
@@ -51,6 +51,14 @@ pub struct Tally {
     pub fresh: usize,
 }
 
+impl Tally {
+    /// Of one observer that asks nobody.
+    /// `fresh`: it trusts itself.
+    pub fn alone(vote: Vote, fresh: bool) -> Tally {
+        Tally { down: usize::from(vote == Vote::Down), up: usize::from(vote == Vote::Up), fresh: usize::from(fresh) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Verdict {
     /// Served as if it were Up.
@@ -84,7 +92,9 @@ impl Case {
         let better = before == Verdict::Down && heard && tally.down < quorum.majority() && tally.up > 0;
         self.better = if better { self.better.or(Some(now)) } else { None };
         match before {
-            Verdict::Unknown | Verdict::Up if self.is_to_go(quorum) && !frozen => self.change(Verdict::Down, now),
+            Verdict::Unknown | Verdict::Up if self.is_to_go(tally, quorum) && !frozen => {
+                self.change(Verdict::Down, now)
+            }
             Verdict::Unknown if tally.up > 0 && tally.down < quorum.majority() => self.verdict = Verdict::Up,
             Verdict::Unknown | Verdict::Up => {}
             Verdict::Down if self.next_deadline().is_some_and(|at| at <= now) => match self.better {
@@ -96,9 +106,9 @@ impl Case {
         self.verdict != before
     }
 
-    /// Enough say so.
-    pub fn is_to_go(&self, quorum: Quorum) -> bool {
-        self.verdict != Verdict::Down && self.tally.down >= quorum.removal()
+    /// It would be Down, by these votes, and is not.
+    pub fn is_to_go(&self, tally: Tally, quorum: Quorum) -> bool {
+        self.verdict != Verdict::Down && tally.down >= quorum.removal()
     }
 
     fn change(&mut self, verdict: Verdict, now: Moment) {
@@ -128,10 +138,6 @@ impl Case {
 
     pub fn verdict(&self) -> Verdict {
         self.verdict
-    }
-
-    pub fn tally(&self) -> Tally {
-        self.tally
     }
 
     /// `failing`: this observer cannot reach it, whatever its vote.

@@ -186,7 +186,7 @@ impl Cluster {
             Kind::EndpointSlice => self.slice_losses.held(),
             Kind::ServiceExport => self.exports.held(),
             Kind::ServiceImport => self.imports.held(),
-            Kind::ServiceLoad | Kind::ClusterLoad => None,
+            Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport => None,
         }
     }
 
@@ -200,7 +200,7 @@ impl Cluster {
             }
             Object::Export(export) => self.exports.len() >= limit && self.exports.get(&export.key).is_none(),
             Object::Import(import) => self.imports.len() >= limit && self.imports.get(&import.key).is_none(),
-            Object::Load(_) => false,
+            Object::Load(_) | Object::Heartbeat(_) | Object::Report(_) => false,
         }
     }
 
@@ -234,9 +234,12 @@ impl Cluster {
                 edit.mark_all(self.imports.reset(objects, &keep, now));
                 self.listed[Kind::ServiceImport as usize] = true;
             }
-            Update::Apply(Object::Load(_))
-            | Update::Delete(Kind::ServiceLoad | Kind::ClusterLoad, _)
-            | Update::Reset { kind: Kind::ServiceLoad | Kind::ClusterLoad, .. } => {}
+            // These are for others to keep.
+            Update::Apply(Object::Load(_) | Object::Heartbeat(_) | Object::Report(_))
+            | Update::Delete(Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport, _)
+            | Update::Reset {
+                kind: Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport, ..
+            } => {}
             Update::Reset { kind: Kind::Service, objects, keep } => {
                 self.reset_services(objects, keep, &mut edit);
                 self.listed[Kind::Service as usize] = true;

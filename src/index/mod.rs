@@ -5,6 +5,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use crate::model::votes::{Heartbeat, Report};
 use crate::model::{
     ClusterId, Federated, LoadReport, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice,
 };
@@ -218,16 +219,22 @@ pub enum Kind {
     ServiceLoad,
     /// `ClusterLoad` of `signpost.dev`.
     ClusterLoad,
+    /// The heartbeat of a voter's replica.
+    Lease,
+    /// What a voter's replica says of endpoints: a ConfigMap.
+    HealthReport,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Service,
         Kind::EndpointSlice,
         Kind::ServiceExport,
         Kind::ServiceImport,
         Kind::ServiceLoad,
         Kind::ClusterLoad,
+        Kind::Lease,
+        Kind::HealthReport,
     ];
     /// Without these nothing is known of a cluster.
     pub const CORE: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
@@ -241,6 +248,8 @@ impl Kind {
             Kind::ServiceImport => "ServiceImport",
             Kind::ServiceLoad => "ServiceLoad",
             Kind::ClusterLoad => "ClusterLoad",
+            Kind::Lease => "Lease",
+            Kind::HealthReport => "ConfigMap",
         }
     }
 
@@ -253,12 +262,19 @@ impl Kind {
             Kind::ServiceImport => "serviceimport",
             Kind::ServiceLoad => "serviceload",
             Kind::ClusterLoad => "clusterload",
+            Kind::Lease => "lease",
+            Kind::HealthReport => "healthreport",
         }
     }
 
     /// Load comes and goes by itself; it is not for the index to keep.
     pub fn is_load(self) -> bool {
         matches!(self, Kind::ServiceLoad | Kind::ClusterLoad)
+    }
+
+    /// Votes count while their voter is heard; they are not for the index to keep either.
+    pub fn is_vote(self) -> bool {
+        matches!(self, Kind::Lease | Kind::HealthReport)
     }
 }
 
@@ -269,6 +285,8 @@ pub enum Object {
     Export(ServiceExport),
     Import(ServiceImport),
     Load(LoadReport),
+    Heartbeat(Heartbeat),
+    Report(Report),
 }
 
 /// An object's identity within its cluster, valid or not.
@@ -303,6 +321,8 @@ impl Object {
             Object::Import(_) => Kind::ServiceImport,
             Object::Load(LoadReport { service: Some(_), .. }) => Kind::ServiceLoad,
             Object::Load(LoadReport { service: None, .. }) => Kind::ClusterLoad,
+            Object::Heartbeat(_) => Kind::Lease,
+            Object::Report(_) => Kind::HealthReport,
         }
     }
 
@@ -315,6 +335,11 @@ impl Object {
             Object::Load(LoadReport { service: Some(key), .. }) => ObjectKey::of(key),
             Object::Load(LoadReport { service: None, .. }) => {
                 ObjectKey { namespace: "".into(), name: CLUSTER_LOAD.into() }
+            }
+            // Of one namespace, which the configuration names.
+            Object::Heartbeat(beat) => ObjectKey { namespace: "".into(), name: beat.replica.clone() },
+            Object::Report(report) => {
+                ObjectKey { namespace: "".into(), name: Report::name(&report.replica, report.shard).into() }
             }
         }
     }
@@ -361,6 +386,8 @@ pub enum SlicePolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     pub slices: SlicePolicy,
+    /// It has services. If not, nothing need be known of it.
+    pub services: bool,
     /// What has a ServiceExport is exported.
     pub by_export: bool,
     /// Whether ServiceExports, or ServiceImports, are listed before the cluster is synced.
@@ -370,17 +397,17 @@ pub struct Policy {
 
 impl From<SlicePolicy> for Policy {
     fn from(slices: SlicePolicy) -> Policy {
-        Policy { slices, by_export: false, exports: false, imports: false }
+        Policy { slices, services: true, by_export: false, exports: false, imports: false }
     }
 }
 
 impl Policy {
     fn needs(self, kind: Kind) -> bool {
         match kind {
-            Kind::Service | Kind::EndpointSlice => true,
+            Kind::Service | Kind::EndpointSlice => self.services,
             Kind::ServiceExport => self.exports,
             Kind::ServiceImport => self.imports,
-            Kind::ServiceLoad | Kind::ClusterLoad => false,
+            Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport => false,
         }
     }
 }

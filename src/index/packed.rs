@@ -7,7 +7,7 @@
 //! entry    = length of the key (1 octet), key, run(service or nothing), run(slice)...
 //! key      = namespace, 0, name, 0
 //! service  = flags, [moment], [moment], [wishes], [run(run(hostname)...)], run(address...), run(address...), run(port...)
-//! wishes   = flags (two of them: not exported by rule, sticky), [weight], [ttl], [load]
+//! wishes   = flags (three of them: not exported by rule, sticky, proxied), [weight], [ttl], [load]
 //! slice    = run(name), run(endpoint...), run(port...)
 //! endpoint = flags, [run(hostname)], run(address...)
 //! address  = 4 or 6, its octets
@@ -262,8 +262,10 @@ impl Written {
             has_selector,
             exported,
             sticky,
+            proxied,
             wishes,
         } = service;
+        let rare = Rare { wishes: *wishes, exported: *exported, sticky: *sticky, proxied: *proxied };
         let cluster_addresses = match cluster_address {
             ClusterAddress::Virtual(addresses) => &addresses[..],
             ClusterAddress::Headless => &[],
@@ -272,10 +274,10 @@ impl Written {
             (LOAD_BALANCER, *exposure == Exposure::LoadBalancer),
             (HEADLESS, *cluster_address == ClusterAddress::Headless),
             (SELECTOR, *has_selector),
-            (WISHES, has_wishes(wishes, *exported, *sticky)),
+            (WISHES, rare != Rare::NONE),
             (HOSTNAMES, !hostnames.is_empty()),
         ]));
-        write_wishes(&mut out, wishes, *exported, *sticky);
+        rare.write(&mut out);
         if !hostnames.is_empty() {
             let name = |out: &mut Vec<u8>, name: &str| run(out, |out| out.extend_from_slice(name.as_bytes()));
             run(&mut out, |out| hostnames.iter().for_each(|hostname| name(out, hostname)));
@@ -320,6 +322,7 @@ const LOAD: u8 = 1 << 2;
 /// Not exported, unless a ServiceExport says so.
 const HIDDEN: u8 = 1 << 3;
 const STICKY: u8 = 1 << 4;
+const PROXIED: u8 = 1 << 5;
 
 const READY: u8 = 1;
 const SERVING: u8 = 1 << 1;
@@ -340,9 +343,11 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         ports,
         exported,
         sticky,
+        proxied,
         wishes,
         ..
     } = service;
+    let rare = Rare { wishes: *wishes, exported: *exported, sticky: *sticky, proxied: *proxied };
     let until = match service.slice_wait {
         SliceWait::Until(at) => Some(at),
         SliceWait::NotNeeded | SliceWait::Over => None,
@@ -354,14 +359,14 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         (INGRESS_UNTIL, service.ingress_until.is_some()),
         (WAITS, until.is_some()),
         (WAIT_OVER, service.slice_wait == SliceWait::Over),
-        (WISHES, has_wishes(wishes, *exported, *sticky)),
+        (WISHES, rare != Rare::NONE),
         (HOSTNAMES, !hostnames.is_empty()),
     ]));
     for moment in [service.ingress_until, until].into_iter().flatten() {
         out.extend_from_slice(&moment.0.as_secs().to_le_bytes());
         out.extend_from_slice(&moment.0.subsec_nanos().to_le_bytes());
     }
-    write_wishes(out, wishes, *exported, *sticky);
+    rare.write(out);
     if !hostnames.is_empty() {
         run(out, |out| out.extend_from_slice(hostnames.0));
     }
@@ -370,39 +375,49 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
     }
 }
 
-fn has_wishes(wishes: &Wishes, exported: bool, sticky: bool) -> bool {
-    *wishes != Wishes::default() || !exported || sticky
+/// What most services have not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Rare {
+    wishes: Wishes,
+    exported: bool,
+    sticky: bool,
+    proxied: bool,
 }
 
-/// Nothing, if there are none: most services have none.
-fn write_wishes(out: &mut Vec<u8>, wishes: &Wishes, exported: bool, sticky: bool) {
-    let Wishes { weight, ttl, load } = wishes;
-    let flags = flags(&[
-        (WEIGHT, weight.is_some()),
-        (TTL, ttl.is_some()),
-        (LOAD, load.is_some()),
-        (HIDDEN, !exported),
-        (STICKY, sticky),
-    ]);
-    if flags == 0 {
-        return;
+impl Rare {
+    const NONE: Rare =
+        Rare { wishes: Wishes { weight: None, ttl: None, load: None }, exported: true, sticky: false, proxied: false };
+
+    /// Nothing, if there is none of it.
+    fn write(&self, out: &mut Vec<u8>) {
+        let Wishes { weight, ttl, load } = self.wishes;
+        let flags = flags(&[
+            (WEIGHT, weight.is_some()),
+            (TTL, ttl.is_some()),
+            (LOAD, load.is_some()),
+            (HIDDEN, !self.exported),
+            (STICKY, self.sticky),
+            (PROXIED, self.proxied),
+        ]);
+        if flags == 0 {
+            return;
+        }
+        out.push(flags);
+        out.extend(weight.iter().flat_map(|weight| weight.to_le_bytes()));
+        out.extend(ttl.iter().flat_map(|ttl| ttl.to_le_bytes()));
+        out.extend(load.iter().flat_map(|load| load.ten_thousandths().to_le_bytes()));
     }
-    out.push(flags);
-    out.extend(weight.iter().flat_map(|weight| weight.to_le_bytes()));
-    out.extend(ttl.iter().flat_map(|ttl| ttl.to_le_bytes()));
-    out.extend(load.iter().flat_map(|load| load.ten_thousandths().to_le_bytes()));
-}
 
-/// And whether it is exported, and sticky.
-fn read_wishes(octets: &mut Octets<'_>) -> (Wishes, bool, bool) {
-    let flags = octets.octet();
-    let has = |flag: u8| flags & flag != 0;
-    let wishes = Wishes {
-        weight: has(WEIGHT).then(|| u16::from_le_bytes(octets.array())),
-        ttl: has(TTL).then(|| u32::from_le_bytes(octets.array())),
-        load: has(LOAD).then(|| Load::again(u16::from_le_bytes(octets.array()))),
-    };
-    (wishes, !has(HIDDEN), has(STICKY))
+    fn read(octets: &mut Octets<'_>) -> Rare {
+        let flags = octets.octet();
+        let has = |flag: u8| flags & flag != 0;
+        let wishes = Wishes {
+            weight: has(WEIGHT).then(|| u16::from_le_bytes(octets.array())),
+            ttl: has(TTL).then(|| u32::from_le_bytes(octets.array())),
+            load: has(LOAD).then(|| Load::again(u16::from_le_bytes(octets.array()))),
+        };
+        Rare { wishes, exported: !has(HIDDEN), sticky: has(STICKY), proxied: has(PROXIED) }
+    }
 }
 
 fn read_stored(octets: &[u8]) -> Stored<'_> {
@@ -415,8 +430,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         (false, true) => SliceWait::Over,
         (false, false) => SliceWait::NotNeeded,
     };
-    let (wishes, exported, sticky) =
-        if has(WISHES) { read_wishes(&mut octets) } else { (Wishes::default(), true, false) };
+    let Rare { wishes, exported, sticky, proxied } = if has(WISHES) { Rare::read(&mut octets) } else { Rare::NONE };
     let hostnames = Hostnames(if has(HOSTNAMES) { octets.run() } else { &[] });
     Stored {
         exposure: if has(LOAD_BALANCER) { Exposure::LoadBalancer } else { Exposure::ClusterOnly },
@@ -430,6 +444,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         slice_wait,
         exported,
         sticky,
+        proxied,
         wishes,
     }
 }
@@ -642,6 +657,7 @@ mod tests {
             Service { exported: false, ..service("a port=80") },
             Service { exported: false, ..service("a load=0.5") },
             Service { sticky: true, ..service("a port=80") },
+            Service { proxied: true, ..service("a port=80") },
             Service { sticky: true, exported: false, ..service("a weight=7") },
             Service { cluster_address: ClusterAddress::Virtual(vec![]), ..service("a") },
         ];

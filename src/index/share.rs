@@ -33,6 +33,7 @@ pub(super) struct Stored<'a> {
     pub slice_wait: SliceWait,
     pub exported: bool,
     pub sticky: bool,
+    pub proxied: bool,
     pub wishes: Wishes,
 }
 
@@ -91,6 +92,7 @@ impl Stored<'_> {
             && self.has_selector == object.has_selector
             && self.exported == object.exported
             && self.sticky == object.sticky
+            && self.proxied == object.proxied
             && self.wishes == object.wishes
     }
 }
@@ -151,6 +153,7 @@ impl Shares {
             exported: true,
             offered: None,
             sticky: false,
+            proxied: false,
             wishes: Wishes::default(),
         });
         share.cluster = cluster;
@@ -174,6 +177,7 @@ impl Shares {
         share.exported = service.exported;
         share.offered = offered;
         share.sticky = service.sticky;
+        share.proxied = service.proxied;
         share.wishes = service.wishes;
         share.pods.clear();
         if service.is_headless {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use foldhash::quality::FixedState;
 
-use super::slim;
+use super::{report, slim};
 use crate::config::{Cluster, Export};
 use crate::index::{CLUSTER_LOAD, Object, ObjectKey};
+use crate::model::votes::{Heartbeat, Pulse, Report};
 use crate::model::{
     ClusterAddress, Endpoint, Exposure, Label, Load, LoadReport, Port, Protocol, Service, ServiceExport, ServiceImport,
     ServiceKey, Slice, Wishes,
@@ -176,6 +177,48 @@ fn report(raw: &slim::LoadObject, service: Option<ServiceKey>) -> Converted {
     Converted::Object { object: Object::Load(LoadReport { service, load, valid, stamp }), left_out }
 }
 
+/// Whatever is wrong with it, its replica does not speak any more.
+pub fn heartbeat(raw: slim::Lease, _: &Cluster) -> Converted {
+    if raw.metadata.deleting {
+        return Converted::NotExported(raw.metadata.key());
+    }
+    let (content, left_out) = match pulse(&raw.metadata.annotations) {
+        Ok(pulse) => (Some(pulse), Vec::new()),
+        Err(problem) => (None, vec![problem]),
+    };
+    let replica = raw.metadata.name.as_str().into();
+    Converted::Object { object: Object::Heartbeat(Heartbeat { replica, content }), left_out }
+}
+
+fn pulse(annotations: &slim::Annotations) -> Result<Pulse, Problem> {
+    let text = |name: &str| annotations.ours.get(name).map_or("", String::as_str);
+    let path = |name: &str| format!("metadata.annotations[signpost.dev/{name}]");
+    let incarnation = report::number(&path("incarnation"), text("incarnation"))?;
+    let beat = report::number(&path("beat"), text("beat"))?;
+    let written = text("generations");
+    let wrong = || Problem::field(path("generations"), written, Fault::NotGenerations);
+    let generations: Result<Vec<u64>, _> = written.split(',').map(str::parse).collect();
+    let generations = generations.ok().filter(|list| list.len() <= Report::SHARDS).ok_or_else(wrong)?;
+    Ok(Pulse { incarnation, beat, generations })
+}
+
+/// Whatever is wrong with it, its replica does not speak any more.
+pub fn health_report(raw: slim::ConfigMap, _: &Cluster) -> Converted {
+    let key = raw.metadata.key();
+    if raw.metadata.deleting {
+        return Converted::NotExported(key);
+    }
+    let Some((replica, shard)) = Report::parse_name(&raw.metadata.name) else {
+        let problem = Problem::field("metadata.name", &raw.metadata.name, Fault::NotAReportName);
+        return Converted::Malformed { key: Some(key), problem };
+    };
+    let (content, left_out) = match report::read(&raw.data.report) {
+        Ok(sheet) => (Some(sheet), Vec::new()),
+        Err(problem) => (None, vec![problem.within(&format!("data[{}]", report::KEY))]),
+    };
+    Converted::Object { object: Object::Report(Report { replica: replica.into(), shard, content }), left_out }
+}
+
 /// An object that could not even be decoded. Where its namespace is known not to be exported, nobody needs to know.
 pub fn undecodable(error: slim::Undecodable, cluster: &Cluster) -> Converted {
     match error.key {
@@ -226,7 +269,7 @@ fn exposure(raw: &slim::Service, cluster: &Cluster) -> Result<Option<(Exposure, 
     let exported = match cluster.export {
         Export::LoadBalancer => exposure == Exposure::LoadBalancer,
         Export::Annotated => raw.metadata.annotations.export.as_deref() == Some("true"),
-        Export::ServiceExport => false,
+        Export::ServiceExport | Export::Nothing => false,
         Export::All => true,
     };
     Ok(Some((exposure, exported)))
@@ -242,13 +285,25 @@ fn exported_service(
     let ports = service_ports(&raw.spec.ports, &cluster_address)?;
     let Asked { wishes, addresses } = asked(&raw.metadata.annotations, exposure, left_out);
     // An address that is left over from a time as LoadBalancer is nobody's any more.
-    let Reached { ingress, hostnames } = match exposure {
-        Exposure::LoadBalancer if !addresses.is_empty() => Reached { ingress: addresses, hostnames: Vec::new() },
+    let Reached { ingress, hostnames, proxied } = match exposure {
+        Exposure::LoadBalancer if !addresses.is_empty() => Reached { ingress: addresses, ..Reached::default() },
         Exposure::LoadBalancer => ingress(&raw.status.load_balancer.ingress, left_out)?,
         Exposure::ClusterOnly => Reached::default(),
     };
     let (has_selector, sticky) = (raw.spec.has_selector, raw.spec.session_affinity == "ClientIP");
-    Ok(Service { key, exposure, cluster_address, ingress, hostnames, ports, has_selector, exported, sticky, wishes })
+    Ok(Service {
+        key,
+        exposure,
+        cluster_address,
+        ingress,
+        hostnames,
+        ports,
+        has_selector,
+        exported,
+        sticky,
+        proxied,
+        wishes,
+    })
 }
 
 /// What annotations ask for.
@@ -325,6 +380,8 @@ fn cluster_address(spec: &slim::ServiceSpec) -> Result<ClusterAddress, Problem> 
 struct Reached {
     ingress: Vec<IpAddr>,
     hostnames: Vec<Arc<str>>,
+    /// See [`Service::proxied`].
+    proxied: bool,
 }
 
 /// The entries in their order. An entry that is of no use costs itself only: the load balancer is
@@ -354,7 +411,8 @@ fn ingress(entries: &[slim::Ingress], left_out: &mut Vec<Problem>) -> Result<Rea
             }
         }
     }
-    Ok(Reached { ingress: addresses, hostnames })
+    let proxied = !entries.is_empty() && entries.iter().all(|entry| entry.ip_mode == "Proxy");
+    Ok(Reached { ingress: addresses, hostnames, proxied })
 }
 
 /// A name that can be asked for: labels of letters, digits and hyphens, the last one no number (RFC 1123 section 2.1).

@@ -8,6 +8,7 @@
 //! | [`resource`] | the kinds, as the API has them |
 //! | [`nodes`] | the region and the zones of its nodes |
 //! | [`session`] | list, then watch, then what to do when either fails |
+//! | [`voice`] | what this instance says of endpoints, written for all to read |
 //! | [`identity`] | which cluster it is |
 //! | [`backoff`] | when to try again |
 //!
@@ -31,6 +32,7 @@ use crate::index::Kind;
 
 pub use self::client::SourceError;
 pub use self::identity::Identities;
+pub use self::voice::{Speech, Writes, speak};
 
 pub mod backoff;
 pub mod client;
@@ -40,6 +42,7 @@ mod nodes;
 mod plugin;
 mod resource;
 mod session;
+mod voice;
 pub mod watch;
 
 /// Every time, and the size of a page.

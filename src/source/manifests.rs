@@ -350,6 +350,8 @@ impl DocumentReader<'_, '_> {
             Kind::ServiceImport => convert_value(&value, cluster, convert::service_import),
             Kind::ServiceLoad => convert_value(&value, cluster, convert::service_load),
             Kind::ClusterLoad => convert_value(&value, cluster, convert::cluster_load),
+            // Nobody writes what it sees into a directory.
+            Kind::Lease | Kind::HealthReport => return,
         };
         self.converted(kind, converted, at);
     }

@@ -9,6 +9,7 @@
 //! | [`manifests`] | a directory, re-read on change |
 //! | [`kube`] | list and watch |
 //! | [`places`] | where clusters are by their nodes |
+//! | [`report`] | what instances say of endpoints, as written |
 //! | [`status`] | how a source is doing, for metrics |
 
 use std::sync::Arc;
@@ -25,12 +26,15 @@ pub mod kube;
 pub mod manifests;
 pub mod places;
 pub mod problem;
+pub mod report;
 pub mod slim;
 pub mod status;
 
 /// The kinds that a cluster's source reads.
 pub fn kinds(cluster: &config::Cluster) -> Vec<Kind> {
     let wants = |kind: &Kind| match kind {
+        Kind::Lease | Kind::HealthReport => cluster.voter.is_some(),
+        _ if cluster.export == config::Export::Nothing => false,
         Kind::ServiceExport => cluster.reads_exports(),
         Kind::ServiceImport => cluster.mcs,
         Kind::Service | Kind::EndpointSlice | Kind::ServiceLoad | Kind::ClusterLoad => true,

@@ -73,6 +73,13 @@ pub enum Fault {
     NotAValidity,
     /// A ClusterLoad of another name.
     NotTheClusterLoad,
+    // Of what a voter says, which then abstains.
+    NotOurVersion,
+    NotHex,
+    NotAHostPort,
+    Repeated,
+    NotAReportName,
+    NotGenerations,
 }
 
 impl Problem {
@@ -148,7 +155,9 @@ impl Fault {
             | Fault::NotExposed
             | Fault::UnknownAnnotation => Reason::Annotation,
             Fault::NotAMeasuredLoad | Fault::NotAValidity => Reason::Load,
-            Fault::NotTheClusterLoad => Reason::Name,
+            Fault::NotTheClusterLoad | Fault::NotAReportName => Reason::Name,
+            Fault::NotOurVersion => Reason::Version,
+            Fault::NotHex | Fault::NotAHostPort | Fault::Repeated | Fault::NotGenerations => Reason::Vote,
         }
     }
 }
@@ -191,6 +200,12 @@ impl fmt::Display for Fault {
             Fault::NotTheClusterLoad => {
                 write!(f, "is not {CLUSTER_LOAD:?}, the only name that a ClusterLoad may have")
             }
+            Fault::NotOurVersion => f.write_str("is not the version that is understood here"),
+            Fault::NotHex => f.write_str("is not a number of 16 hexadecimal digits"),
+            Fault::NotAHostPort => f.write_str("is not an address or a host name with a port"),
+            Fault::Repeated => f.write_str("is there twice"),
+            Fault::NotAReportName => f.write_str("is not a replica's name with the number of a shard (0 to 31)"),
+            Fault::NotGenerations => f.write_str("is not a list of 1 to 32 generations with commas between them"),
             Fault::IngressUnusable => {
                 f.write_str("is unspecified, loopback, link-local, multicast or broadcast: entry left out")
             }

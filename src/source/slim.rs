@@ -85,6 +85,29 @@ pub struct LoadSpec {
     pub measured_at: String,
 }
 
+/// A Lease of `coordination.k8s.io/v1` by which a voter's replica shows that it is there. What it says is in annotations; its own
+/// times are those of another clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Lease {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+}
+
+/// A ConfigMap of `v1` in which a voter's replica says what it sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ConfigMap {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub data: ReportData,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ReportData {
+    #[serde(default, rename = "report.json", deserialize_with = "nullable")]
+    pub report: String,
+}
+
 /// A number, or the text of one, as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Amount(pub String);
@@ -178,11 +201,14 @@ pub struct LoadBalancer {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Ingress {
     #[serde(default, deserialize_with = "nullable")]
     pub ip: String,
     #[serde(default, deserialize_with = "nullable")]
     pub hostname: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub ip_mode: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -106,6 +106,10 @@ labels! {
         Annotation => "annotation",
         /// A load that is none, which counts as unknown.
         Load => "load",
+        /// What a voter says cannot be understood, and it abstains.
+        Vote => "vote",
+        /// Of another version of Signpost.
+        Version => "version",
         UnknownKind => "unknown_kind",
         /// The same object twice in one directory.
         Duplicate => "duplicate",

@@ -30,17 +30,20 @@ pub enum User {
     Admin,
     /// What Signpost needs and no more; by the ClusterRoleBinding `reader`, which a test may delete.
     Reader,
+    /// What an instance needs that votes for this cluster, and no more.
+    Voter,
     /// Known, and allowed nothing.
     Stranger,
 }
 
 impl User {
-    const ALL: [User; 3] = [User::Admin, User::Reader, User::Stranger];
+    const ALL: [User; 4] = [User::Admin, User::Reader, User::Voter, User::Stranger];
 
     fn name(self) -> &'static str {
         match self {
             User::Admin => "admin",
             User::Reader => "reader",
+            User::Voter => "voter",
             User::Stranger => "stranger",
         }
     }
@@ -48,7 +51,7 @@ impl User {
     fn group(self) -> &'static str {
         match self {
             User::Admin => "system:masters",
-            User::Reader | User::Stranger => "members",
+            User::Reader | User::Voter | User::Stranger => "members",
         }
     }
 }
@@ -163,8 +166,12 @@ impl Cluster {
 
     /// The same, but to an address that is not the API server's own, such as a proxy's.
     pub fn kubeconfig_through(&self, address: SocketAddr) -> PathBuf {
-        let path = self.directory.path().join(format!("through-{}.kubeconfig", address.port()));
-        write_kubeconfig(&path, self.directory.path(), &self.name, address, User::Reader);
+        self.kubeconfig_through_as(address, User::Reader)
+    }
+
+    pub fn kubeconfig_through_as(&self, address: SocketAddr, user: User) -> PathBuf {
+        let path = self.directory.path().join(format!("{}-through-{}.kubeconfig", user.name(), address.port()));
+        write_kubeconfig(&path, self.directory.path(), &self.name, address, user);
         path
     }
 
@@ -245,6 +252,11 @@ impl Cluster {
             "-p",
             &patch,
         ]);
+    }
+
+    /// All that the test users may do, once more.
+    pub fn restore_rights(&self) {
+        self.apply(READER_RIGHTS);
     }
 
     pub fn scale(&self, namespace: &str, deployment: &str, replicas: u32) {
@@ -428,7 +440,41 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: reader}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
+subjects:
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: voter}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: signpost}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: signpost-votes, namespace: signpost}
+rules:
+- {apiGroups: [''], resources: [configmaps], verbs: [list, watch]}
+- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: signpost-votes, namespace: signpost}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: signpost-votes}
+subjects:
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: voter}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: signpost-voter, namespace: signpost}
+rules:
+- {apiGroups: [''], resources: [configmaps], verbs: [create, patch]}
+- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create, patch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: signpost-voter, namespace: signpost}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: signpost-voter}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: voter}]
 ";
 
 fn node_manifest() -> String {

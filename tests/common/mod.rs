@@ -10,6 +10,7 @@ pub mod proxy;
 pub mod resolvers;
 pub mod shared;
 pub mod signpost;
+pub mod tunnel;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread;

@@ -384,6 +384,8 @@ impl Connection {
             Kind::ServiceImport => ("ServiceImportList", "multicluster.x-k8s.io/v1alpha1"),
             Kind::ServiceLoad => ("ServiceLoadList", "signpost.dev/v1alpha1"),
             Kind::ClusterLoad => ("ClusterLoadList", "signpost.dev/v1alpha1"),
+            Kind::Lease => ("LeaseList", "coordination.k8s.io/v1"),
+            Kind::HealthReport => ("ConfigMapList", "v1"),
         };
         Ok(format!(
             "{{\"kind\":\"{name}\",\"apiVersion\":\"{group}\",\"metadata\":{metadata},\"items\":{}}}",
@@ -537,8 +539,13 @@ fn ask(target: &str) -> (Ask, Option<String>) {
         "serviceimports" => (Kind::ServiceImport, mcs),
         "serviceloads" => (Kind::ServiceLoad, "/apis/signpost.dev/v1alpha1"),
         "clusterloads" => (Kind::ClusterLoad, "/apis/signpost.dev/v1alpha1"),
+        "leases" => (Kind::Lease, "/apis/coordination.k8s.io/v1"),
+        "configmaps" => (Kind::HealthReport, "/api/v1"),
         other => panic!("nobody should ask for {other}: {target}"),
     };
+    if kind.is_vote() {
+        assert_eq!(parameter(target, "labelSelector").as_deref(), Some("signpost.dev%2Fhealth"));
+    }
     if kind == Kind::EndpointSlice {
         assert_eq!(parameter(target, "labelSelector").as_deref(), Some("kubernetes.io%2Fservice-name"));
     }

@@ -55,6 +55,7 @@ pub fn cluster(name: &str, file: &tempfile::NamedTempFile) -> config::Cluster {
         export: Export::LoadBalancer,
         namespaces: Namespaces::All,
         weight: config::DEFAULT_WEIGHT,
+        voter: None,
         mcs: false,
     }
 }
@@ -118,6 +119,8 @@ pub fn converted<'a>(config: &config::Cluster, kind: Kind, objects: impl Iterato
                 Kind::ServiceImport => slim::from_json(raw.as_bytes()).map(|raw| convert::service_import(raw, config)),
                 Kind::ServiceLoad => slim::from_json(raw.as_bytes()).map(|raw| convert::service_load(raw, config)),
                 Kind::ClusterLoad => slim::from_json(raw.as_bytes()).map(|raw| convert::cluster_load(raw, config)),
+                Kind::Lease => slim::from_json(raw.as_bytes()).map(|raw| convert::heartbeat(raw, config)),
+                Kind::HealthReport => slim::from_json(raw.as_bytes()).map(|raw| convert::health_report(raw, config)),
             };
             match converted {
                 Ok(Converted::Object { object, .. }) => Some((object.key(), object)),

@@ -252,6 +252,7 @@ fn share(s: usize, c: usize) -> impl Strategy<Value = Share> {
                 offered: None,
                 // Which one is first is not by chance then; what is there, and in which band, is the same.
                 sticky: s == 1,
+                proxied: false,
             }
         },
     )

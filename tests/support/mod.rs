@@ -65,6 +65,7 @@ pub fn load_balancer(cluster: u16, cluster_ip: &str, ingress: &[&str]) -> Share 
         exported: true,
         offered: None,
         sticky: false,
+        proxied: false,
         wishes: signpost::model::Wishes::default(),
         hostnames: vec![],
         most_ttl: None,
@@ -84,6 +85,7 @@ pub fn cluster(name: &str, region: &str) -> Cluster {
         export: Export::All,
         namespaces: Namespaces::All,
         weight: DEFAULT_WEIGHT,
+        voter: None,
         mcs: false,
     }
 }

@@ -97,6 +97,15 @@ impl Hostnames {
         }
     }
 
+    /// Under which of a share's names an address was found.
+    pub fn name_of(&self, share: &Share, address: IpAddr) -> Option<Arc<str>> {
+        let leads_there = |name: &&Arc<str>| {
+            let found = self.names.get(*name).and_then(|state| state.found.as_ref());
+            found.is_some_and(|found| found.addresses.contains(&address))
+        };
+        share.hostnames.iter().find(leads_there).cloned()
+    }
+
     /// Enters which names a service needs now.
     pub fn need(&mut self, key: &ServiceKey, shares: &[Share], now: Moment) {
         // What nobody exports is not answered with.
@@ -297,6 +306,7 @@ mod tests {
             exported: true,
             offered: None,
             sticky: false,
+            proxied: false,
             wishes: Wishes::default(),
         }
     }

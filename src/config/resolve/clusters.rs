@@ -12,7 +12,7 @@ use crate::config::special::declarable;
 use crate::config::{
     Cluster, DEFAULT_WEIGHT, Export, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES, Namespaces, Source,
 };
-use crate::model::{AvailabilityZone, Network, Region};
+use crate::model::{AvailabilityZone, Label, Network, Region};
 
 /// One of the `clientCidrs`, and where it stands.
 pub(super) struct ClientCidr {
@@ -28,12 +28,14 @@ impl From<RawExport> for Export {
             RawExport::Annotated => Export::Annotated,
             RawExport::ServiceExport => Export::ServiceExport,
             RawExport::All => Export::All,
+            RawExport::None => Export::Nothing,
         }
     }
 }
 
 impl Resolver<'_> {
-    pub(super) fn clusters(&mut self, raw: Vec<At<RawCluster>>) -> Vec<Cluster> {
+    /// `votes`: the namespace in which voters say what they see; `None`: nobody votes.
+    pub(super) fn clusters(&mut self, raw: Vec<At<RawCluster>>, votes: Option<&Label>) -> Vec<Cluster> {
         let mut names = HashMap::new();
         let mut sources = HashMap::new();
         let mut client_cidrs = Vec::new();
@@ -53,7 +55,7 @@ impl Resolver<'_> {
                     self.fault(&raw, &key, Fault::DuplicateSource { first });
                 }
             }
-            clusters.extend(self.cluster(raw.value, &key, source, &mut client_cidrs));
+            clusters.extend(self.cluster(raw.value, &key, source, votes, &mut client_cidrs));
         }
         self.overlapping_clients(client_cidrs);
         clusters
@@ -64,6 +66,7 @@ impl Resolver<'_> {
         raw: RawCluster,
         key: &str,
         source: Option<Source>,
+        votes: Option<&Label>,
         client_cidrs: &mut Vec<ClientCidr>,
     ) -> Option<Cluster> {
         let name = self.label(&raw.name, &format!("{key}.name"));
@@ -79,18 +82,24 @@ impl Resolver<'_> {
         let own = self.cidrs(raw.client_cidrs, &format!("{key}.clientCidrs"), some_clients);
         let ingress = self.cidrs(raw.ingress_cidrs, &format!("{key}.ingressCidrs"), declarable);
         let source = source?;
-        // Manifests are read without nodes.
+        // Manifests are read without nodes, and nobody can write there.
         let has_nodes = !matches!(source, Source::Manifests { .. });
+        if let Some(raw) = raw.voter.as_ref().filter(|raw| raw.value && !has_nodes) {
+            self.fault(raw, format!("{key}.voter"), Fault::VoterWithoutApi);
+        }
+        let export = raw.export.map_or(Export::LoadBalancer, |export| export.value.into());
+        let is_witness = export == Export::Nothing;
+        let is_voter = raw.voter.as_ref().map_or(has_nodes, |raw| raw.value);
         let cluster = Cluster {
             name: name?,
             source,
-            placed_by_nodes: has_nodes && region.is_none() && availability_zones.is_empty(),
+            placed_by_nodes: has_nodes && !is_witness && region.is_none() && availability_zones.is_empty(),
             region,
             availability_zones,
             network,
             client_cidrs: own.iter().map(|own| own.cidr).collect(),
             ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
-            export: raw.export.map_or(Export::LoadBalancer, |export| export.value.into()),
+            export,
             namespaces: self.namespaces(raw.namespaces, &format!("{key}.namespaces")),
             weight: self.number(
                 raw.weight,
@@ -99,6 +108,7 @@ impl Resolver<'_> {
                 "(only ratios count)",
                 DEFAULT_WEIGHT,
             ),
+            voter: votes.filter(|_| is_voter).cloned(),
             mcs: false,
         };
         client_cidrs.extend(own);

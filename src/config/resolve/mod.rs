@@ -35,7 +35,8 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let listeners_place = listeners.as_ref().and_then(|list| place(list.referenced));
 
     let zones = resolver.zones(zones, names.is_empty());
-    let mut clusters = resolver.clusters(raw_clusters);
+    let votes = health.as_ref().and_then(|health| resolver.votes(health));
+    let mut clusters = resolver.clusters(raw_clusters, votes.as_ref());
     let mcs = zones.iter().any(|zone| zone.schema == Schema::Mcs);
     clusters.iter_mut().for_each(|cluster| cluster.mcs = mcs);
     let (listeners, bound) = resolver.listeners(listeners, &names, client_cidrs);
@@ -46,6 +47,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let resolvers = resolver.resolvers(resolvers);
     let explain_to = resolver.cidrs(explain_to, "explainTo", |_| Ok(()));
     let explain_to = explain_to.into_iter().map(|client| client.cidr).collect();
+    let health = resolver.health(health, votes, &clusters);
     let config = Config {
         path: path.to_owned(),
         zones,
@@ -57,7 +59,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         location,
         resolvers,
         explain_to,
-        health: resolver.health(health),
+        health,
     };
 
     let views = config.views().len();

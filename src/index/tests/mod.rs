@@ -41,6 +41,7 @@ pub(super) fn service(text: &str) -> Service {
         has_selector: true,
         exported: true,
         sticky: false,
+        proxied: false,
         wishes: Wishes::default(),
     };
     for word in words {

@@ -146,6 +146,7 @@ fn a_service() {
             has_selector: true,
             exported: true,
             sticky: false,
+            proxied: false,
             wishes: Wishes::default(),
             hostnames: vec![],
         }

@@ -292,6 +292,36 @@ impl Api {
         Err(Failure::Status(refusal(head.status.as_u16(), retry_after(&head.headers), &body)))
     }
 
+    /// Sends `body`, and waits at most `patience` for the head of the answer.
+    pub async fn send(&self, verb: Verb, path: &str, body: Vec<u8>, patience: Duration) -> Result<(), Failure> {
+        const WHAT: &str = "what was written";
+        let client = self.fresh_client().await?;
+        let (method, kind) = match verb {
+            Verb::Create => (http::Method::POST, "application/json"),
+            Verb::Merge => (http::Method::PATCH, "application/merge-patch+json"),
+        };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, kind)
+            // The answer is the whole object; its name is enough.
+            .header(http::header::ACCEPT, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+            .body(Body::from(body))
+            .map_err(|e| Failure::Unexpected { expected: "a path", got: e.to_string() })?;
+        let response = match timeout(patience, client.send(request)).await {
+            Err(_) => return Err(Failure::Timeout { what: WHAT }),
+            Ok(Err(error)) => return Err(failure_of(&error, WHAT)),
+            Ok(Ok(response)) => response,
+        };
+        let (head, body) = response.into_parts();
+        // To its end, so that the connection can be used again.
+        let body = Chunks { body, what: WHAT }.small(Instant::now() + self.timing.small).await.unwrap_or_default();
+        match head.status.is_success() {
+            true => Ok(()),
+            false => Err(Failure::Status(refusal(head.status.as_u16(), retry_after(&head.headers), &body))),
+        }
+    }
+
     /// The UID of the namespace kube-system, which is the cluster's identity.
     pub async fn uid(&self) -> Result<String, Failure> {
         #[derive(Deserialize)]
@@ -314,6 +344,15 @@ impl Api {
             _ => Err(Failure::Unexpected { expected: WHAT, got: shorten(&String::from_utf8_lossy(&body)) }),
         }
     }
+}
+
+/// How something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// It must not be there yet.
+    Create,
+    /// It must be there (RFC 7396).
+    Merge,
 }
 
 /// The body of an answer, as it comes.

@@ -26,10 +26,16 @@ pub enum Presence {
     Asked,
     /// Nobody has installed it, or nobody has given the right to read it, and nobody need do so.
     Optional,
+    /// The configuration says that this cluster votes. Where nobody has given the right to read it, it abstains, and the operator is
+    /// warned.
+    Voted,
 }
 
 /// Both have the same shape, and clusters have the one, the other or both.
 const MCS: &[&str] = &["/apis/multicluster.x-k8s.io/v1beta1", "/apis/multicluster.x-k8s.io/v1alpha1"];
+
+/// Others keep their Leases and ConfigMaps in any namespace.
+const VOTES: &str = "&labelSelector=signpost.dev%2Fhealth";
 
 impl Resource {
     pub fn of(kind: Kind) -> &'static Resource {
@@ -88,6 +94,22 @@ impl Resource {
                 selector: "",
                 is_namespaced: false,
                 presence: Presence::Optional,
+            },
+            Kind::Lease => &Resource {
+                versions: &["/apis/coordination.k8s.io/v1"],
+                plural: "leases",
+                lists: &["LeaseList of coordination.k8s.io/v1"],
+                selector: VOTES,
+                is_namespaced: true,
+                presence: Presence::Voted,
+            },
+            Kind::HealthReport => &Resource {
+                versions: &["/api/v1"],
+                plural: "configmaps",
+                lists: &["ConfigMapList of v1"],
+                selector: VOTES,
+                is_namespaced: true,
+                presence: Presence::Voted,
             },
         }
     }

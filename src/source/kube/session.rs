@@ -222,6 +222,7 @@ impl<'l> Session<'l> {
     pub fn new(link: &'l Link, kind: Kind, asked: asks::Receiver<u64>) -> Session<'l> {
         let resource = Resource::of(kind);
         let namespaces = match &link.feed.config.namespaces {
+            _ if kind.is_vote() => vec![link.feed.config.voter.clone()],
             Namespaces::Only(list) if resource.is_namespaced && (1..=MAX_SCOPES).contains(&list.len()) => {
                 list.iter().cloned().map(Some).collect()
             }
@@ -301,6 +302,11 @@ impl<'l> Session<'l> {
                 Presence::Optional => {
                     tracing::info!(cluster, kind = plural, "not read ({failure}); looked for now and then");
                 }
+                Presence::Voted => tracing::warn!(
+                    cluster,
+                    kind = plural,
+                    "the right to read it in the namespace of voters is missing ({failure}): the cluster abstains"
+                ),
                 Presence::Asked | Presence::Always => tracing::warn!(
                     cluster,
                     kind = plural,
@@ -526,7 +532,7 @@ impl Subject<'_> {
         }
         match (failure, self.resource.presence) {
             (Failure::Status(refusal), Presence::Asked) => refusal.code == 404,
-            (Failure::Status(refusal), Presence::Optional) => matches!(refusal.code, 403 | 404),
+            (Failure::Status(refusal), Presence::Optional | Presence::Voted) => matches!(refusal.code, 403 | 404),
             _ => false,
         }
     }
@@ -620,6 +626,8 @@ impl Subject<'_> {
             Kind::ServiceImport => slim::from_json(raw).map(|raw| convert::service_import(raw, config)),
             Kind::ServiceLoad => slim::from_json(raw).map(|raw| convert::service_load(raw, config)),
             Kind::ClusterLoad => slim::from_json(raw).map(|raw| convert::cluster_load(raw, config)),
+            Kind::Lease => slim::from_json(raw).map(|raw| convert::heartbeat(raw, config)),
+            Kind::HealthReport => slim::from_json(raw).map(|raw| convert::health_report(raw, config)),
         };
         let converted = converted.unwrap_or_else(|error| convert::undecodable(*error, config));
         match &converted {

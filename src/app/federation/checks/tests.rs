@@ -4,10 +4,13 @@ use super::*;
 use crate::health::Failures;
 use crate::model::{ClusterAddress, Label, Port, Wishes};
 
+mod majority;
+
 const RULES: Rules = Rules {
     interval: Duration::from_secs(5),
     timeout: Duration::from_secs(2),
     failures: Failures { fall: NonZeroU8::new(3).unwrap(), rise: NonZeroU8::new(2).unwrap() },
+    quorum: config::Quorum::Local,
 };
 
 fn at(seconds: u64) -> Moment {
@@ -37,6 +40,7 @@ fn share(cluster: u16, addresses: &[&str]) -> Share {
         exported: true,
         offered: None,
         sticky: false,
+        proxied: false,
         wishes: Wishes::default(),
     }
 }
@@ -51,16 +55,24 @@ struct World {
 fn world(clusters: &[&str]) -> World {
     let private = ["10.0.0.0/8".parse().unwrap()].to_vec();
     let cluster = |name: &&str| Cluster { ingress_cidrs: private.clone(), ..Cluster::named(name) };
-    let config = Config::of(clusters.iter().map(cluster).collect());
-    let (orders, taken) = mpsc::unbounded_channel();
-    let (_, heard) = mpsc::unbounded_channel();
-    let link = Link { orders, heard, counts: Arc::default(), task: tokio::spawn(async {}) };
-    World { checks: Checks::new(&config, &RULES, link), config, orders: taken }
+    World::of(Config::of(clusters.iter().map(cluster).collect()), None)
+}
+
+/// No name leads to any address.
+fn nameless(_: &Share, _: IpAddr) -> Option<Arc<str>> {
+    None
 }
 
 impl World {
+    fn of(config: Config, votes: Option<Votes>) -> World {
+        let (orders, taken) = mpsc::unbounded_channel();
+        let (_, heard) = mpsc::unbounded_channel();
+        let link = Link { orders, heard, counts: Arc::default(), task: tokio::spawn(async {}) };
+        World { checks: Checks::new(&config, &RULES, link, votes), config, orders: taken }
+    }
+
     fn need(&mut self, name: &str, shares: &[Share]) {
-        self.checks.need(&key(name), shares, &self.config.clusters);
+        self.checks.need(&key(name), shares, &self.config.clusters, &nameless);
     }
 
     /// What was begun, and what was ended.
@@ -82,7 +94,7 @@ impl World {
     }
 
     fn health(&self, cluster: u16, address: &str) -> Health {
-        self.checks.of(&share(cluster, &[address]), address.parse().unwrap())
+        self.checks.of(&share(cluster, &[address]), address.parse().unwrap(), &nameless)
     }
 }
 
@@ -205,10 +217,10 @@ async fn verdicts_outlive_another_configuration() {
     // The first cluster is gone, and the others have other numbers.
     let config = Config::of(world.config.clusters[1..].to_vec());
     let new = |old: ClusterId| old.0.checked_sub(1).map(ClusterId);
-    world.checks = world.checks.renumbered(&config, &RULES, new);
+    world.checks = world.checks.renumbered(&config, &RULES, new, 1, at(0));
     world.config = config;
     world.need("web", &[share(0, &["104.16.1.1"]), share(1, &["104.16.2.1"])]);
-    world.checks.forget_unused();
+    world.checks.forget_unused(at(0));
     let [begun, ended] = world.orders();
     assert_eq!((begun.len(), ended.len()), (0, 13), "the prober goes on with what is still there");
     assert_eq!((world.health(0, "104.16.1.1"), world.health(1, "104.16.2.1")), (Health::Down, Health::Fine));
