@@ -424,4 +424,9 @@ fn without_the_right_to_write_it_abstains_and_says_so() {
     assert_eq!(world.answer(&[1, 2, 3]), Ok(()));
     cluster.restore_rights();
     (1..=3).for_each(|instance| world.waits_for_metric(instance, &voter(1), 1.0));
+    // What somebody deletes is written once more.
+    cluster.kubectl(&["-n", "signpost", "delete", "configmap", "r1.0"]);
+    let there = ["-n", "signpost", "get", "configmap", "r1.0", "-o", "name"];
+    wait_for("the report again", PATIENCE, || cluster.try_kubectl(&there));
+    (1..=3).for_each(|instance| world.waits_for_metric(instance, &voter(1), 1.0));
 }

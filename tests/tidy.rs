@@ -14,7 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("source", &["config", "model", "index", "health"]),
     ("load", &["model"]),
     ("location", &["model"]),
-    ("health", &["model"]),
+    ("health", &["model", "location"]),
     ("zonefile", &["names"]),
     ("ranking", &["config", "model", "location"]),
     ("table", &["config", "names", "model", "health", "load", "location", "ranking", "zonefile", "wire"]),

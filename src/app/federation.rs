@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::prober::{self, Heard};
-use crate::config::{self, Cluster, Config, Export, Namespaces, Source};
+use crate::config::{Cluster, Config, Export, Namespaces, Source};
 use crate::explain::{Inquire, Judged};
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
@@ -30,12 +30,11 @@ use crate::table::{Atlas, Cartographer, Note, Outlook, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
 use backlog::Backlog;
-use checks::{Checks, Link};
+use checks::Checks;
 use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
 use notes::Notes;
 use reports::{Reports, Taken};
-use votes::Votes;
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
 pub const UPDATE_QUEUE: usize = 1_024;
@@ -332,7 +331,7 @@ impl Federation {
         self.checks = match (self.checks.take(), &config.health) {
             (Some(checks), Some(rules)) => {
                 let seed = getrandom::u64().unwrap_or(self.seed);
-                Some(checks.renumbered(&config, rules, new_id, seed, now))
+                Some(checks.reconfigured(&config, rules, seed, now))
             }
             (_, None) => None,
             (None, Some(_)) => checks(&config, self.seed),
@@ -652,11 +651,7 @@ pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
 /// Nothing is probed where nobody asked for it.
 fn checks(config: &Config, seed: u64) -> Option<Checks> {
     let rules = config.health.as_ref()?;
-    let votes = match &rules.quorum {
-        config::Quorum::Local => None,
-        config::Quorum::Majority(majority) => Some(Votes::new(config, majority, getrandom::u64().unwrap_or(seed))),
-    };
-    Some(Checks::new(config, rules, Link::start(rules, seed), votes))
+    Some(Checks::start(config, rules, getrandom::u64().unwrap_or(seed)))
 }
 
 async fn next_inquiry(inquiries: &mut Option<mpsc::Receiver<Inquiry>>) -> Option<Inquiry> {

@@ -95,6 +95,11 @@ impl Ballot {
         }
     }
 
+    /// Whatever was written is not there any more, or is something else.
+    pub fn again(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.is_dirty = true);
+    }
+
     /// Something is not written yet.
     pub fn is_dirty(&self) -> bool {
         self.shards.iter().any(|shard| shard.is_dirty)
@@ -154,17 +159,19 @@ mod tests {
         let mut ballot = Ballot::default();
         assert_eq!((write(&mut ballot), ballot.generations()), (vec![(0, 1, 0)], vec![1]));
         assert!(!ballot.is_dirty());
+        ballot.again();
+        assert_eq!(write(&mut ballot), [(0, 2, 0)]);
         ballot.say(endpoint(1), Some(true));
         ballot.say(endpoint(2), Some(false));
-        assert_eq!(write(&mut ballot), [(0, 2, 2)]);
+        assert_eq!(write(&mut ballot), [(0, 3, 2)]);
         ballot.say(endpoint(1), Some(true));
         ballot.say(endpoint(3), None);
         assert!(!ballot.is_dirty(), "it was said before");
         ballot.say(endpoint(1), None);
         // It may have come through, for all that is known.
         ballot.to_write();
-        assert_eq!((ballot.is_dirty(), ballot.generations()), (true, vec![2]));
-        assert_eq!((write(&mut ballot), ballot.generations()), (vec![(0, 4, 1)], vec![4]));
+        assert_eq!((ballot.is_dirty(), ballot.generations()), (true, vec![3]));
+        assert_eq!((write(&mut ballot), ballot.generations()), (vec![(0, 5, 1)], vec![5]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tolerated;
-use crate::model::{ClusterId, Moment};
+use crate::model::Moment;
 
 /// Losses within this time are one event.
 const AT_ONCE: Duration = Duration::from_secs(60);
@@ -68,11 +68,11 @@ impl Breaker {
     }
 
     /// The same for other numbers of so many clusters.
-    pub fn renumbered(self, clusters: usize, new: impl Fn(ClusterId) -> Option<ClusterId>) -> Breaker {
+    pub fn renumbered(self, clusters: usize, new: impl Fn(usize) -> Option<usize>) -> Breaker {
         let mut lost = vec![None; clusters];
-        for (id, since) in (0..).map(ClusterId).zip(self.lost) {
-            if let Some(id) = new(id) {
-                lost[id.index()] = since;
+        for (old, since) in self.lost.into_iter().enumerate() {
+            if let Some(new) = new(old) {
+                lost[new] = since;
             }
         }
         Breaker { lost, ..self }

@@ -3,6 +3,7 @@
 //! Removal needs a quorum; a suspicion changes the order inside a band and nothing else. What cannot be known is served.
 
 mod ballot;
+mod board;
 mod breaker;
 mod council;
 mod history;
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 pub use ballot::Ballot;
+pub use board::{Board, Effects, Own, Sums, Way};
 pub use breaker::{Breaker, Isolation, Standings};
 pub use council::{Affected, Council, FRESH, MOST_REPLICAS, Silence, VoterSight, electorate};
 pub use history::{Failures, History};

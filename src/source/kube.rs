@@ -32,7 +32,7 @@ use crate::index::Kind;
 
 pub use self::client::SourceError;
 pub use self::identity::Identities;
-pub use self::voice::{Speech, Writes, speak};
+pub use self::voice::{Saying, Speech, Writes, speak};
 
 pub mod backoff;
 pub mod client;

@@ -10,22 +10,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::votes::Votes;
+use super::votes::{Change, Voice, changes, enter, own};
 use crate::app::prober::{self, Counts, Heard, Order, Prober};
 use crate::config::{self, Cluster, Config, Health as Rules};
 use crate::explain::{Judged, Voted};
 use crate::health::{
-    Affected, Breaker, Case, Health, Isolation, Probe, Quorum, Standings, Tally, Verdict, Vote, may_be_probed,
+    Affected, Board, Council, Effects, Health, Probe, Silence, Sums, Verdict, Vote, VoterSight, Way, may_be_probed,
 };
-use crate::index::Update;
-use crate::location::is_special_purpose;
+use crate::index::{Object, Update};
 use crate::metrics::{HealthSample, VoterSample, WritesSample};
 use crate::model::votes::{Endpoint, Host, HostPort};
 use crate::model::{ClusterId, Exposure, Label, Moment, Protocol, ServiceKey, Share};
 use crate::ranking::Ingress;
 
-/// Addresses of one name that are tried.
-const MOST_OF_A_NAME: usize = 3;
 /// Refused addresses that are told.
 const MOST_REFUSED: usize = 100;
 
@@ -33,27 +30,20 @@ const MOST_REFUSED: usize = 100;
 pub struct Checks {
     rules: Rules,
     prober: Link,
-    /// `None`: this instance alone decides.
-    votes: Option<Votes>,
+    board: Board,
+    /// The way to all others; `None`: this instance says nothing to anybody.
+    voice: Option<Voice>,
     /// Of the clusters, in their order.
     names: Vec<Label>,
-    endpoints: BTreeMap<Endpoint, State>,
-    probes: HashMap<Probe, Seen>,
-    /// What each service needs, where it needs any.
+    /// What each service needs, where it needs any, and who needs what.
     services: HashMap<ServiceKey, Vec<Endpoint>>,
-    due: BTreeSet<(Moment, Endpoint)>,
-    /// Of each cluster's endpoints: how many, and how many of them are Down, or failed when they were probed last.
-    down: Standings,
-    failing: Standings,
-    breaker: Breaker,
-    isolation: Isolation,
+    users: HashMap<Endpoint, BTreeSet<ServiceKey>>,
+    refused: BTreeSet<(Label, IpAddr)>,
+    /// Objects of clusters that are no voters, or have too many of them.
+    unheard: u64,
+    /// What was said of it last.
     isolated: bool,
     frozen: bool,
-    refused: BTreeSet<(Label, IpAddr)>,
-    /// How many endpoints are what, in the order of [`State::kind`].
-    sums: [u64; 4],
-    /// Votes on endpoints that no cluster has.
-    strangers: u64,
 }
 
 /// The way to the prober and back.
@@ -81,71 +71,6 @@ impl Link {
     }
 }
 
-struct State {
-    /// Its number.
-    cluster: ClusterId,
-    users: BTreeSet<ServiceKey>,
-    /// What is connected to. Of a name, some of the addresses that it leads to from here.
-    probes: Vec<Probe>,
-    /// The cluster's own clients go all the way to the load balancer (`ipMode: Proxy`).
-    is_proxied: bool,
-    case: Case,
-    health: Health,
-    due: Option<Moment>,
-    /// All of its probes failed when they were tried last.
-    failing: bool,
-    /// What all others were told last.
-    told: Vote,
-}
-
-/// What a service needs of an endpoint.
-struct Need {
-    cluster: ClusterId,
-    probes: Vec<Probe>,
-    is_proxied: bool,
-}
-
-impl State {
-    fn new(Need { cluster, probes, is_proxied }: Need) -> State {
-        State {
-            cluster,
-            users: BTreeSet::new(),
-            probes,
-            is_proxied,
-            case: Case::default(),
-            health: Health::default(),
-            due: None,
-            failing: false,
-            told: Vote::Abstain,
-        }
-    }
-
-    /// Up, unknown, Suspect, Down.
-    fn kind(&self) -> usize {
-        match (self.health, self.case.verdict()) {
-            (Health::Down, _) => 3,
-            (Health::Suspect, _) => 2,
-            (Health::Fine, Verdict::Unknown) => 1,
-            (Health::Fine, Verdict::Up | Verdict::Down) => 0,
-        }
-    }
-}
-
-/// What the prober said last.
-struct Seen {
-    vote: Vote,
-    failing: bool,
-    /// It was Up once. Only then does it mean anything that a special-purpose address is not reached from here.
-    reached: bool,
-    endpoints: BTreeSet<Endpoint>,
-}
-
-impl Seen {
-    fn vote(&self, probe: &Probe) -> Vote {
-        if self.reached || !is_special_purpose(probe.address) { self.vote } else { Vote::Abstain }
-    }
-}
-
 /// The name behind which an address of a share was found; `None`: it is the share's own.
 pub type Named<'a> = dyn Fn(&Share, IpAddr) -> Option<Arc<str>> + 'a;
 
@@ -154,89 +79,108 @@ fn port(share: &Share) -> Option<NonZeroU16> {
     share.ports.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.number)
 }
 
+/// Those who decide; `None`: this instance alone.
+fn council(config: &Config, rules: &Rules) -> Option<Council> {
+    match &rules.quorum {
+        config::Quorum::Local => None,
+        config::Quorum::Majority(majority) => Some(Council::new(&config.voters(), majority.alone)),
+    }
+}
+
+/// For how long it must have been over that this instance seemed to be cut off.
+fn patience(rules: &Rules) -> Duration {
+    rules.interval * u32::from(rules.failures.rise.get())
+}
+
+fn names(config: &Config) -> Vec<Label> {
+    config.clusters.iter().map(|cluster| cluster.name.clone()).collect()
+}
+
 impl Checks {
-    /// `votes`: those of the majority that decides; `None`: this instance alone does.
-    pub fn new(config: &Config, rules: &Rules, prober: Link, votes: Option<Votes>) -> Checks {
-        let clusters = vec![(0, 0); config.clusters.len()];
+    /// `seed`: random, another one for each start.
+    pub fn start(config: &Config, rules: &Rules, seed: u64) -> Checks {
+        let prober = Link::start(rules, seed);
+        let mut checks = Checks::new(config, rules, prober, None);
+        checks.announce(rules);
+        checks.voice = Voice::start(config, rules, checks.board.council(), seed);
+        checks
+    }
+
+    fn new(config: &Config, rules: &Rules, prober: Link, voice: Option<Voice>) -> Checks {
         Checks {
             rules: rules.clone(),
             prober,
-            votes,
-            names: config.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
-            endpoints: BTreeMap::new(),
-            probes: HashMap::new(),
+            board: Board::new(names(config), own(config, rules), council(config, rules), patience(rules)),
+            voice,
+            names: names(config),
             services: HashMap::new(),
-            due: BTreeSet::new(),
-            down: Standings(clusters.clone()),
-            failing: Standings(clusters),
-            breaker: Breaker::default(),
-            isolation: Isolation::default(),
+            users: HashMap::new(),
+            refused: BTreeSet::new(),
+            unheard: 0,
             isolated: false,
             frozen: false,
-            refused: BTreeSet::new(),
-            sums: [0; 4],
-            strangers: 0,
+        }
+    }
+
+    fn announce(&self, rules: &Rules) {
+        let Some(council) = self.board.council() else { return };
+        let (voters, needed) = (council.voters().count(), council.quorum().removal());
+        if needed > voters {
+            warn!(voters, needed, "with so few voters nothing can be removed: votes change the order of answers only");
+        }
+        if let config::Quorum::Majority(config::Majority { own: None, .. }) = &rules.quorum {
+            info!("this instance counts votes and has none: health.cluster does not say where it is");
         }
     }
 
     /// The same for other clusters. What services need is to be told anew.
-    /// `new`: the new number of a cluster; `None`: it is gone. `seed`: random.
-    pub fn renumbered(
-        self,
-        config: &Config,
-        rules: &Rules,
-        new: impl Fn(ClusterId) -> Option<ClusterId>,
-        seed: u64,
-        now: Moment,
-    ) -> Checks {
-        let Checks { rules: before, prober, votes, endpoints, probes, breaker, isolation, isolated, frozen, .. } = self;
+    /// `seed`: random, another one for each start.
+    pub fn reconfigured(self, config: &Config, rules: &Rules, seed: u64, now: Moment) -> Checks {
+        let Checks { rules: before, prober, mut board, voice, isolated, frozen, .. } = self;
         if before != *rules {
             prober.order(Order::Rules(rules.clone()));
         }
-        let (votes, anew) = match (votes, &rules.quorum) {
-            (_, config::Quorum::Local) => (None, false),
-            (None, config::Quorum::Majority(majority)) => (Some(Votes::new(config, majority, seed)), true),
-            (Some(mut votes), config::Quorum::Majority(majority)) => {
-                let anew = votes.reconfigure(config, majority, seed, now);
-                (Some(votes), anew)
+        let old = board.take_council();
+        let new = council(config, rules);
+        let same = |old: &Council, new: &Council| (old.electorate(), old.quorum()) == (new.electorate(), new.quorum());
+        let new = match (old, new, &rules.quorum) {
+            (Some(old), Some(new), _) if same(&old, &new) => Some(old),
+            (Some(old), Some(_), config::Quorum::Majority(majority)) => {
+                Some(old.reformed(&config.voters(), majority.alone, now))
             }
+            (_, new, _) => new,
         };
-        let mut checks = Checks::new(config, rules, prober, votes);
-        checks.strangers = self.strangers;
-        (checks.breaker, checks.isolation) = (breaker.renumbered(config.clusters.len(), &new), isolation);
-        (checks.isolated, checks.frozen) = (isolated, frozen);
-        checks.probes = probes;
-        checks.probes.values_mut().for_each(|seen| seen.endpoints.clear());
-        for (endpoint, state) in endpoints {
-            let Some(cluster) = new(state.cluster) else { continue };
-            let told = if anew { Vote::Abstain } else { state.told };
-            checks.enter(endpoint, State { cluster, users: BTreeSet::new(), told, ..state });
-        }
+        let voice = match voice {
+            Some(voice) if voice.serves(config, rules, new.as_ref()) => (Some(voice), false),
+            _ => (Voice::start(config, rules, new.as_ref(), seed), true),
+        };
+        let (voice, is_heard_anew) = voice;
+        let (board, effects) = board.reformed(names(config), own(config, rules), new, patience(rules), is_heard_anew);
+        let mut checks = Checks::new(config, rules, prober, voice);
+        (checks.board, checks.isolated, checks.frozen) = (board, isolated, frozen);
+        checks.unheard = self.unheard;
+        checks.users = checks.board.endpoints().map(|endpoint| (endpoint.clone(), BTreeSet::new())).collect();
+        checks.act(effects);
         checks
     }
 
-    /// To be called after [`renumbered`](Checks::renumbered), when all services were told. Gives the services that change.
+    /// To be called after [`reconfigured`](Checks::reconfigured), when all services were told. Gives the services that change.
     pub fn forget_unused(&mut self, now: Moment) -> Vec<ServiceKey> {
-        let unused = self.endpoints.iter().filter(|(_, state)| state.users.is_empty());
+        let unused = self.users.iter().filter(|(_, users)| users.is_empty());
         for endpoint in unused.map(|(endpoint, _)| endpoint.clone()).collect::<Vec<_>>() {
-            self.leave(&endpoint);
+            self.users.remove(&endpoint);
+            let effects = self.board.leave(&endpoint);
+            self.act(effects);
         }
-        self.probes.retain(|probe, seen| {
-            let used = !seen.endpoints.is_empty();
-            if !used {
-                self.prober.order(Order::End(*probe));
-            }
-            used
-        });
         // Others may vote now, and this instance may have to say again what it says.
-        let mut changed = BTreeSet::new();
-        self.judge_all(now, &mut changed);
-        changed.into_iter().collect()
+        let mut effects = Effects::default();
+        self.board.judge_all(now, &mut effects);
+        self.act(effects)
     }
 
     /// Enters which endpoints a service has now. What nobody exports has none.
     pub fn need(&mut self, key: &ServiceKey, shares: &[Share], clusters: &[Cluster], named: &Named<'_>) {
-        let mut needed: BTreeMap<Endpoint, Need> = BTreeMap::new();
+        let mut needed: BTreeMap<Endpoint, Way> = BTreeMap::new();
         let exported = shares.iter().filter(|share| share.exported || share.offered.is_some());
         for share in exported.filter(|share| share.exposure == Exposure::LoadBalancer) {
             let Some(port) = port(share) else { continue };
@@ -251,7 +195,7 @@ impl Checks {
                 }
                 let host = named(share, address).map_or(Host::Address(address), Host::Name);
                 let endpoint = Endpoint { cluster: cluster.name.clone(), host, port };
-                let new = || Need { cluster: share.cluster, probes: Vec::new(), is_proxied: share.proxied };
+                let new = || Way { probes: Vec::new(), is_proxied: share.proxied };
                 needed.entry(endpoint).or_insert_with(new).probes.push(Probe { address, port });
             }
         }
@@ -262,146 +206,61 @@ impl Checks {
             true => self.services.remove(key),
             false => self.services.insert(key.clone(), needed.keys().cloned().collect()),
         };
-        let ended: Vec<Endpoint> =
-            before.unwrap_or_default().into_iter().filter(|endpoint| !needed.contains_key(endpoint)).collect();
-        for (endpoint, mut need) in needed {
-            let known = self.endpoints.get(&endpoint).map(|state| state.probes.as_slice()).unwrap_or_default();
-            // Of a name that leads to now these and now those, what is probed already goes on.
-            need.probes.sort_by_key(|probe| (!known.contains(probe), *probe));
-            need.probes.truncate(MOST_OF_A_NAME);
-            need.probes.sort();
-            match self.endpoints.get_mut(&endpoint) {
-                Some(state) if state.probes == need.probes => state.is_proxied = need.is_proxied,
-                // A name leads to other addresses now.
-                Some(_) => {
-                    let Some(state) = self.leave(&endpoint) else { continue };
-                    let Need { probes, is_proxied, .. } = need;
-                    let before = state.probes.clone();
-                    self.enter(endpoint.clone(), State { probes, is_proxied, ..state });
-                    self.forget_probes(&before);
-                    self.speak(&endpoint);
-                }
-                None => self.enter(endpoint.clone(), State::new(need)),
-            }
-            if let Some(state) = self.endpoints.get_mut(&endpoint) {
-                state.users.insert(key.clone());
+        for endpoint in before.unwrap_or_default().iter().filter(|endpoint| !needed.contains_key(endpoint)) {
+            let Some(users) = self.users.get_mut(endpoint) else { continue };
+            users.remove(key);
+            if users.is_empty() {
+                self.users.remove(endpoint);
+                let effects = self.board.leave(endpoint);
+                self.act(effects);
             }
         }
-        for endpoint in ended {
-            let Some(state) = self.endpoints.get_mut(&endpoint) else { continue };
-            state.users.remove(key);
-            if state.users.is_empty()
-                && let Some(state) = self.leave(&endpoint)
-            {
-                self.forget_probes(&state.probes);
-                self.say(&endpoint, state.told, Vote::Abstain);
+        for (endpoint, way) in needed {
+            let effects = self.board.enter(&endpoint, way);
+            self.users.entry(endpoint).or_default().insert(key.clone());
+            self.act(effects);
+        }
+    }
+
+    /// Does what a step comes to. Gives the services that it changes.
+    fn act(&mut self, effects: Effects) -> Vec<ServiceKey> {
+        let Effects { changed, said, again, begun, ended } = effects;
+        begun.into_iter().for_each(|probe| self.prober.order(Order::Begin(probe)));
+        ended.into_iter().for_each(|probe| self.prober.order(Order::End(probe)));
+        if let Some(voice) = &self.voice {
+            said.iter().for_each(|(endpoint, vote)| voice.say(endpoint, *vote));
+            if again {
+                voice.again();
             }
         }
-    }
-
-    /// Those that nobody needs any more.
-    fn forget_probes(&mut self, probes: &[Probe]) {
-        for probe in probes {
-            if self.probes.get(probe).is_some_and(|seen| seen.endpoints.is_empty()) {
-                self.probes.remove(probe);
-                self.prober.order(Order::End(*probe));
-            }
+        let (isolated, frozen) = (self.board.is_isolated(), self.board.is_frozen());
+        match (std::mem::replace(&mut self.isolated, isolated), isolated) {
+            (false, true) => warn!("half of the endpoints of too many clusters fail at once: this instance abstains"),
+            (true, false) => info!("this instance votes again"),
+            (false, false) | (true, true) => {}
         }
-    }
-
-    fn enter(&mut self, endpoint: Endpoint, mut state: State) {
-        for probe in &state.probes {
-            let seen = self.probes.entry(*probe).or_insert_with(|| {
-                self.prober.order(Order::Begin(*probe));
-                Seen { vote: Vote::Abstain, failing: false, reached: false, endpoints: BTreeSet::new() }
-            });
-            seen.endpoints.insert(endpoint.clone());
+        match (std::mem::replace(&mut self.frozen, frozen), frozen) {
+            (false, true) => warn!("so many endpoints are Down at once that none is removed for ten minutes"),
+            (true, false) => info!("endpoints may be removed again"),
+            (false, false) | (true, true) => {}
         }
-        state.failing = self.are_failing(&state.probes);
-        let cluster = state.cluster.index();
-        self.down.0[cluster].0 += 1;
-        self.failing.0[cluster].0 += 1;
-        self.failing.0[cluster].1 += usize::from(state.failing);
-        self.down.0[cluster].1 += usize::from(state.health == Health::Down);
-        self.due.extend(state.due.map(|at| (at, endpoint.clone())));
-        self.sums[state.kind()] += 1;
-        self.endpoints.insert(endpoint, state);
-    }
-
-    fn leave(&mut self, endpoint: &Endpoint) -> Option<State> {
-        let state = self.endpoints.remove(endpoint)?;
-        self.sums[state.kind()] -= 1;
-        let cluster = state.cluster.index();
-        self.down.0[cluster].0 -= 1;
-        self.failing.0[cluster].0 -= 1;
-        self.down.0[cluster].1 -= usize::from(state.health == Health::Down);
-        self.failing.0[cluster].1 -= usize::from(state.failing);
-        if let Some(at) = state.due {
-            self.due.remove(&(at, endpoint.clone()));
-        }
-        for probe in &state.probes {
-            if let Some(seen) = self.probes.get_mut(probe) {
-                seen.endpoints.remove(endpoint);
-            }
-        }
-        Some(state)
-    }
-
-    fn are_failing(&self, probes: &[Probe]) -> bool {
-        probes.iter().all(|probe| self.probes.get(probe).is_some_and(|seen| seen.failing))
-    }
-
-    /// What this instance says of an endpoint, whatever else is the case: Up if one of its addresses is.
-    fn seen(&self, probes: &[Probe]) -> Vote {
-        let vote = |probe| self.probes.get(probe).map_or(Vote::Abstain, |seen| seen.vote(probe));
-        let mut all = probes.iter().map(vote);
-        if all.clone().any(|vote| vote == Vote::Up) {
-            Vote::Up
-        } else if all.all(|vote| vote == Vote::Down) {
-            Vote::Down
-        } else {
-            Vote::Abstain
-        }
-    }
-
-    /// What this instance sees of an endpoint, and what it says of it.
-    fn own(&self, endpoint: &Endpoint, state: &State) -> (Vote, Vote) {
-        let is_own = self.votes.as_ref().and_then(Votes::own) == Some(&endpoint.cluster);
-        // From inside, connections to the cluster's own load balancer may never leave it.
-        let seen = if is_own && !state.is_proxied { Vote::Abstain } else { self.seen(&state.probes) };
-        (seen, if self.isolated && !is_own { Vote::Abstain } else { seen })
-    }
-
-    /// Tells the others, if it is something else than before.
-    fn speak(&mut self, endpoint: &Endpoint) {
-        let Some(state) = self.endpoints.get(endpoint) else { return };
-        let (_, vote) = self.own(endpoint, state);
-        self.say(endpoint, state.told, vote);
-        if let Some(state) = self.endpoints.get_mut(endpoint) {
-            state.told = vote;
-        }
-    }
-
-    fn say(&self, endpoint: &Endpoint, before: Vote, vote: Vote) {
-        if let Some(votes) = self.votes.as_ref().filter(|_| vote != before) {
-            votes.say(endpoint, vote);
-        }
+        let services: BTreeSet<&ServiceKey> = changed.iter().filter_map(|e| self.users.get(e)).flatten().collect();
+        services.into_iter().cloned().collect()
     }
 
     /// What answers are made of.
     pub fn of(&self, share: &Share, address: IpAddr, named: &Named<'_>) -> Health {
         let Some(port) = port(share) else { return Health::Fine };
         let host = named(share, address).map_or(Host::Address(address), Host::Name);
-        let endpoint = Endpoint { cluster: self.names[share.cluster.index()].clone(), host, port };
-        self.endpoints.get(&endpoint).map_or(Health::Fine, |state| state.health)
+        self.board.health(&Endpoint { cluster: self.names[share.cluster.index()].clone(), host, port })
     }
 
     /// What the prober says next. Nothing is lost if it is not waited for to the end.
     pub async fn next(&mut self) -> Heard {
-        let Checks { prober, votes, .. } = self;
+        let Checks { prober, voice, .. } = self;
         let ended = async {
-            match votes {
-                Some(votes) => votes.ended().await,
+            match voice {
+                Some(voice) => voice.ended().await,
                 None => std::future::pending().await,
             }
         };
@@ -425,147 +284,40 @@ impl Checks {
 
     /// Enters it. Gives the services that it changes.
     pub fn take(&mut self, heard: Heard, now: Moment) -> Vec<ServiceKey> {
-        let Heard { probe, vote, failing } = heard;
-        // Nobody may need it any more.
-        let Some(seen) = self.probes.get_mut(&probe) else { return Vec::new() };
-        let endpoints: Vec<Endpoint> = seen.endpoints.iter().cloned().collect();
-        seen.reached |= vote == Vote::Up;
-        (seen.vote, seen.failing) = (vote, failing);
-        for endpoint in &endpoints {
-            let Some(probes) = self.endpoints.get(endpoint).map(|state| state.probes.clone()) else { continue };
-            let failing = self.are_failing(&probes);
-            let Some(state) = self.endpoints.get_mut(endpoint) else { continue };
-            let before = std::mem::replace(&mut state.failing, failing);
-            let count = &mut self.failing.0[state.cluster.index()].1;
-            *count = *count + usize::from(failing) - usize::from(before);
-        }
-        let mut changed = BTreeSet::new();
-        if self.look_around(now) {
-            self.judge_all(now, &mut changed);
-        }
-        for endpoint in &endpoints {
-            self.judge(endpoint, now, &mut changed);
-        }
-        changed.into_iter().collect()
+        let effects = self.board.heard(heard.probe, heard.vote, heard.failing, now);
+        self.act(effects)
     }
 
-    /// Enters what a cluster's source read of its votes. Gives the services that it changes.
+    /// Enters what a cluster's source read of its votes: whatever is in it, it is that cluster's word and nobody else's. Gives the
+    /// services that it changes.
     pub fn hear(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Vec<ServiceKey> {
-        let Some(votes) = &mut self.votes else { return Vec::new() };
-        let affected = votes.hear(&self.names[cluster.index()], update, now);
-        let mut changed = BTreeSet::new();
-        self.judge_affected(affected, now, &mut changed);
-        changed.into_iter().collect()
+        let cluster = &self.names[cluster.index()];
+        let (voice, unheard) = (&mut self.voice, &mut self.unheard);
+        let effects = self.board.read(now, |council| {
+            let mut all = Affected::default();
+            for change in changes(council, cluster, update) {
+                if let (Change::Is(Object::Heartbeat(beat)), Some(voice)) = (&change, voice.as_mut()) {
+                    voice.notice(cluster, beat);
+                }
+                let Affected { endpoints, all: concerns_all, refused } = enter(council, cluster, change, now);
+                *unheard += u64::from(refused);
+                all.all |= concerns_all;
+                all.endpoints.extend(endpoints);
+            }
+            all
+        });
+        self.act(effects)
     }
 
     /// Judges what is due. Gives the services that change.
     pub fn tick(&mut self, now: Moment) -> Vec<ServiceKey> {
-        let mut changed = BTreeSet::new();
-        let affected = self.votes.as_mut().map(|votes| votes.tick(now)).unwrap_or_default();
-        self.judge_affected(affected, now, &mut changed);
-        if self.look_around(now) {
-            self.judge_all(now, &mut changed);
-        }
-        while let Some((at, _)) = self.due.first()
-            && *at <= now
-            && let Some((_, endpoint)) = self.due.pop_first()
-        {
-            if let Some(state) = self.endpoints.get_mut(&endpoint) {
-                state.due = None;
-            }
-            self.judge(&endpoint, now, &mut changed);
-        }
-        changed.into_iter().collect()
+        let effects = self.board.tick(now);
+        self.act(effects)
     }
 
     /// When [`tick`](Checks::tick) has something to do next.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let thaw = self.breaker.frozen_until().filter(|_| self.frozen);
-        let own = self.due.first().map(|(at, _)| *at);
-        let votes = self.votes.as_ref().and_then(Votes::next_deadline);
-        own.into_iter().chain(votes).chain(thaw).chain(self.isolation.next_deadline(self.patience())).min()
-    }
-
-    fn patience(&self) -> Duration {
-        self.rules.interval * u32::from(self.rules.failures.rise.get())
-    }
-
-    /// Whether this instance is cut off, and whether removals are frozen; true: all are to be judged anew.
-    fn look_around(&mut self, now: Moment) -> bool {
-        self.isolation.step(&self.failing, self.failing.0.len(), self.patience(), now);
-        let isolated = self.isolation.is_isolated();
-        let mut changed = false;
-        if isolated != self.isolated {
-            self.isolated = isolated;
-            changed = true;
-            match isolated {
-                true => warn!("half of the endpoints of too many clusters fail at once: this instance abstains"),
-                false => info!("this instance votes again"),
-            }
-        }
-        if self.frozen && !self.breaker.is_frozen(now) {
-            self.frozen = false;
-            changed = true;
-            info!("endpoints may be removed again");
-        }
-        changed
-    }
-
-    fn judge_all(&mut self, now: Moment, changed: &mut BTreeSet<ServiceKey>) {
-        for endpoint in self.endpoints.keys().cloned().collect::<Vec<_>>() {
-            self.judge(&endpoint, now, changed);
-        }
-    }
-
-    fn judge_affected(&mut self, affected: Affected, now: Moment, changed: &mut BTreeSet<ServiceKey>) {
-        self.strangers += affected.endpoints.iter().filter(|e| !self.endpoints.contains_key(e)).count() as u64;
-        if affected.all {
-            return self.judge_all(now, changed);
-        }
-        for endpoint in &affected.endpoints {
-            self.judge(endpoint, now, changed);
-        }
-    }
-
-    fn judge(&mut self, endpoint: &Endpoint, now: Moment, changed: &mut BTreeSet<ServiceKey>) {
-        let Some(state) = self.endpoints.get(endpoint) else { return };
-        let (seen, vote) = self.own(endpoint, state);
-        self.say(endpoint, state.told, vote);
-        let (quorum, tally) = match &self.votes {
-            Some(votes) => (votes.quorum(), votes.tally(endpoint)),
-            None => (Quorum::LOCAL, Tally::alone(vote, !self.isolated)),
-        };
-        let Some(state) = self.endpoints.get_mut(endpoint) else { return };
-        state.told = vote;
-        let cluster = state.cluster.index();
-        let mut held = false;
-        if state.case.is_to_go(tally, quorum) {
-            let mut then = self.down.clone();
-            then.0[cluster].1 += 1;
-            held = !self.breaker.allows(&then, now);
-            if held && !std::mem::replace(&mut self.frozen, true) {
-                warn!("so many endpoints are Down at once that none is removed for ten minutes");
-            }
-        }
-        self.sums[state.kind()] -= 1;
-        state.case.step(tally, quorum, held, now);
-        let health = state.case.health(seen == Vote::Down);
-        let before = std::mem::replace(&mut state.health, health);
-        self.sums[state.kind()] += 1;
-        let due = state.case.next_deadline();
-        if due != state.due {
-            if let Some(old) = std::mem::replace(&mut state.due, due) {
-                self.due.remove(&(old, endpoint.clone()));
-            }
-            self.due.extend(due.map(|at| (at, endpoint.clone())));
-        }
-        if health == before {
-            return;
-        }
-        let down = &mut self.down.0[cluster].1;
-        *down = *down + usize::from(health == Health::Down) - usize::from(before == Health::Down);
-        changed.extend(state.users.iter().cloned());
-        self.breaker.see(&self.down, now);
+        self.board.next_deadline()
     }
 
     /// What is counted while nothing changes.
@@ -575,16 +327,16 @@ impl Checks {
 
     /// For metrics, but what [`counts`](Checks::counts) has.
     pub fn sample(&self) -> HealthSample {
-        let [up, unknown, suspect, down] = self.sums;
+        let Sums { up, unknown, suspect, down } = self.board.sums();
         HealthSample {
-            up,
-            unknown,
-            suspect,
-            down,
-            isolated: self.isolated,
-            frozen: self.frozen,
+            up: up as u64,
+            unknown: unknown as u64,
+            suspect: suspect as u64,
+            down: down as u64,
+            isolated: self.board.is_isolated(),
+            frozen: self.board.is_frozen(),
             refused: self.refused.len() as u64,
-            strangers: self.strangers,
+            strangers: self.board.strangers(),
             ..HealthSample::default()
         }
     }
@@ -597,19 +349,30 @@ impl Checks {
             Vote::Abstain => "abstains",
         };
         let judged = |endpoint: &Endpoint| {
-            let state = self.endpoints.get(endpoint)?;
-            let votes = match &self.votes {
-                Some(votes) => votes.of(endpoint, |cluster, vote, heard| Voted {
-                    cluster: Some(cluster.to_string()),
-                    vote: word(vote).to_owned(),
-                    heard_seconds: heard.map(|at| (now - at).as_secs_f64()),
-                }),
-                None => vec![Voted { cluster: None, vote: word(state.told).to_owned(), heard_seconds: None }],
+            let votes = match self.board.council() {
+                Some(council) => council
+                    .votes(endpoint)
+                    .map(|(cluster, vote, heard)| Voted {
+                        cluster: Some(cluster.to_string()),
+                        vote: word(vote).to_owned(),
+                        heard_seconds: heard.map(|at| (now - at).as_secs_f64()),
+                    })
+                    .collect(),
+                None => {
+                    let vote = word(self.board.told(endpoint)).to_owned();
+                    vec![Voted { cluster: None, vote, heard_seconds: None }]
+                }
+            };
+            let health = match (self.board.health(endpoint), self.board.verdict(endpoint)?) {
+                (Health::Down, _) => "down",
+                (Health::Suspect, _) => "suspect",
+                (Health::Fine, Verdict::Unknown) => "unknown",
+                (Health::Fine, Verdict::Up | Verdict::Down) => "up",
             };
             Some(Judged {
                 cluster: endpoint.cluster.to_string(),
                 endpoint: HostPort { host: endpoint.host.clone(), port: endpoint.port }.to_string(),
-                health: ["up", "unknown", "suspect", "down"][state.kind()].to_owned(),
+                health: health.to_owned(),
                 votes,
             })
         };
@@ -617,8 +380,17 @@ impl Checks {
     }
 
     /// For metrics: who votes, and how this instance's own word gets there. `None`: it decides alone.
+    /// What was heard counts from the start of the process.
     pub fn votes(&self) -> Option<(Vec<VoterSample>, WritesSample)> {
-        self.votes.as_ref().map(|votes| (votes.sample(), votes.writes()))
+        let council = self.board.council()?;
+        let sample = |voter: VoterSight| VoterSample {
+            cluster: voter.cluster.to_string(),
+            counting: voter.counting as u64,
+            heard: voter.heard.map(|at| at.0),
+            silent: Silence::ALL.iter().zip(voter.silent).map(|(s, count)| (s.label(), count as u64)).collect(),
+        };
+        let writes = self.voice.as_ref().map(|voice| voice.sample(council)).unwrap_or_default();
+        Some((council.voters().map(sample).collect(), WritesSample { refused: self.unheard, ..writes }))
     }
 }
 

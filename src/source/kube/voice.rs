@@ -56,10 +56,19 @@ pub struct Writes {
     pub failed: AtomicU64,
 }
 
-/// Says what comes, until nothing more can come. Each is an endpoint with whether it is up; `None`: nothing is said of it any more.
-pub async fn speak(speech: Speech, votes: mpsc::UnboundedReceiver<(Endpoint, Option<bool>)>) {
+/// What is to be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Saying {
+    /// Whether it is up; `None`: nothing is said of it any more.
+    Vote(Endpoint, Option<bool>),
+    /// All that was said before: it is not there any more.
+    Again,
+}
+
+/// Says what comes, until nothing more can come.
+pub async fn speak(speech: Speech, sayings: mpsc::UnboundedReceiver<Saying>) {
     let mut voice = Voice { ballot: Ballot::default(), beat: 0, trouble: None, is_full: false, speech };
-    voice.run(votes).await;
+    voice.run(sayings).await;
 }
 
 struct Voice {
@@ -113,16 +122,16 @@ struct LeaseSpec<'a> {
 }
 
 impl Voice {
-    async fn run(&mut self, mut votes: mpsc::UnboundedReceiver<(Endpoint, Option<bool>)>) {
+    async fn run(&mut self, mut sayings: mpsc::UnboundedReceiver<Saying>) {
         let mut api = None;
         let (mut due, mut next_write) = (Instant::now(), Instant::now());
         let mut failures = 0;
         loop {
             let at = if self.ballot.is_dirty() && failures == 0 { due.min(next_write) } else { due };
             tokio::select! {
-                vote = votes.recv() => match vote {
-                    Some((endpoint, up)) => {
-                        self.say(endpoint, up);
+                saying = sayings.recv() => match saying {
+                    Some(saying) => {
+                        self.say(saying);
                         continue;
                     }
                     None => return,
@@ -130,8 +139,8 @@ impl Voice {
                 () = sleep_until(at) => {}
             }
             // All that is there by now, in one write.
-            while let Ok((endpoint, up)) = votes.try_recv() {
-                self.say(endpoint, up);
+            while let Ok(saying) = sayings.try_recv() {
+                self.say(saying);
             }
             let now = Instant::now();
             next_write = now + SPACING;
@@ -152,7 +161,8 @@ impl Voice {
         }
     }
 
-    fn say(&mut self, endpoint: Endpoint, up: Option<bool>) {
+    fn say(&mut self, saying: Saying) {
+        let Saying::Vote(endpoint, up) = saying else { return self.ballot.again() };
         if !self.ballot.say(endpoint, up) && !std::mem::replace(&mut self.is_full, true) {
             tracing::warn!(
                 cluster = %self.speech.cluster.name,

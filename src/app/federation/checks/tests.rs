@@ -55,7 +55,7 @@ struct World {
 fn world(clusters: &[&str]) -> World {
     let private = ["10.0.0.0/8".parse().unwrap()].to_vec();
     let cluster = |name: &&str| Cluster { ingress_cidrs: private.clone(), ..Cluster::named(name) };
-    World::of(Config::of(clusters.iter().map(cluster).collect()), None)
+    World::of(Config::of(clusters.iter().map(cluster).collect()), &RULES, None)
 }
 
 /// No name leads to any address.
@@ -64,11 +64,11 @@ fn nameless(_: &Share, _: IpAddr) -> Option<Arc<str>> {
 }
 
 impl World {
-    fn of(config: Config, votes: Option<Votes>) -> World {
+    fn of(config: Config, rules: &Rules, voice: Option<Voice>) -> World {
         let (orders, taken) = mpsc::unbounded_channel();
         let (_, heard) = mpsc::unbounded_channel();
         let link = Link { orders, heard, counts: Arc::default(), task: tokio::spawn(async {}) };
-        World { checks: Checks::new(&config, &RULES, link, votes), config, orders: taken }
+        World { checks: Checks::new(&config, rules, link, voice), config, orders: taken }
     }
 
     fn need(&mut self, name: &str, shares: &[Share]) {
@@ -133,8 +133,9 @@ async fn what_services_have_is_probed_and_nothing_else() {
     world.need("c", &[]);
     assert_eq!(world.orders(), [set(&[]), set(&["104.16.0.1"])]);
     world.need("a", &[]);
-    assert_eq!(world.checks.sums, [0; 4]);
-    assert!(world.checks.endpoints.is_empty() && world.checks.probes.is_empty() && world.checks.services.is_empty());
+    assert_eq!(world.checks.board.sums(), Sums::default());
+    assert!(world.checks.board.endpoints().next().is_none() && world.checks.users.is_empty());
+    assert!(world.checks.services.is_empty());
     assert_eq!(world.hear("10.0.0.2", Vote::Down, 1), [""; 0], "what comes too late");
 }
 
@@ -145,7 +146,7 @@ async fn a_verdict_is_of_all_services_that_share_the_address() {
     assert_eq!(world.hear("104.16.1.1", Vote::Up, 0), [""; 0]);
     assert_eq!(world.hear("104.16.1.1", Vote::Down, 1), ["other", "web"]);
     assert_eq!((world.health(1, "104.16.1.1"), world.health(0, "104.16.0.1")), (Health::Down, Health::Fine));
-    assert_eq!(world.checks.sums, [0, 14, 0, 1]);
+    assert_eq!(world.checks.board.sums(), Sums { up: 0, unknown: 14, suspect: 0, down: 1 });
     // It is back after ten seconds.
     assert_eq!(world.hear("104.16.1.1", Vote::Up, 20), [""; 0]);
     assert_eq!(world.checks.next_deadline(), Some(at(30)));
@@ -216,17 +217,13 @@ async fn verdicts_outlive_another_configuration() {
     world.orders();
     // The first cluster is gone, and the others have other numbers.
     let config = Config::of(world.config.clusters[1..].to_vec());
-    let new = |old: ClusterId| old.0.checked_sub(1).map(ClusterId);
-    world.checks = world.checks.renumbered(&config, &RULES, new, 1, at(0));
+    world.checks = world.checks.reconfigured(&config, &RULES, 1, at(0));
     world.config = config;
     world.need("web", &[share(0, &["104.16.1.1"]), share(1, &["104.16.2.1"])]);
     world.checks.forget_unused(at(0));
     let [begun, ended] = world.orders();
     assert_eq!((begun.len(), ended.len()), (0, 13), "the prober goes on with what is still there");
     assert_eq!((world.health(0, "104.16.1.1"), world.health(1, "104.16.2.1")), (Health::Down, Health::Fine));
-    assert_eq!(world.checks.sums, [0, 1, 0, 1]);
-    assert_eq!(
-        (world.checks.down.0.clone(), world.checks.failing.0.clone()),
-        (vec![(1, 1), (1, 0)], vec![(1, 1), (1, 0)])
-    );
+    assert_eq!(world.checks.board.sums(), Sums { up: 0, unknown: 1, suspect: 0, down: 1 });
+    assert_eq!(world.checks.board.down().0, [(1, 1), (1, 0)]);
 }

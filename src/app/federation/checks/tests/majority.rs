@@ -5,6 +5,7 @@ use crate::config::Majority;
 use crate::health::{Silence, electorate};
 use crate::index::{Kind, Object, ObjectKey};
 use crate::model::votes::{Heartbeat, HostPort, Pulse, Report, Said, Sheet};
+use crate::source::kube::Saying;
 
 /// An instance in one of the clusters, as the others know it: what it writes.
 struct Writer {
@@ -37,7 +38,7 @@ struct Federation {
     world: World,
     writers: Vec<Writer>,
     /// What it says itself.
-    said: mpsc::UnboundedReceiver<(Endpoint, Option<bool>)>,
+    said: mpsc::UnboundedReceiver<Saying>,
     changed: BTreeSet<String>,
 }
 
@@ -59,11 +60,19 @@ impl Federation {
             ..Cluster::named(name(n).as_str())
         };
         let config = Config::of((0..members).map(cluster).collect());
-        let majority =
-            Majority { own: own.map(ClusterId), namespace: Label::parse("signpost").unwrap(), replica: None, alone };
+        let majority = Majority {
+            own: own.map(ClusterId),
+            namespace: Label::parse("signpost").unwrap(),
+            replica: Some("r".to_owned()),
+            alone,
+        };
         let electorate = electorate(&config.voters());
-        let (votes, said) = Votes::silent(&config, &majority);
-        let mut world = World::of(config, Some(votes));
+        let rules = Rules { quorum: config::Quorum::Majority(majority), ..RULES };
+        let (voice, said) = match Voice::silent(&config, &rules, electorate) {
+            Some((voice, said)) => (Some(voice), said),
+            None => (None, mpsc::unbounded_channel().1),
+        };
+        let mut world = World::of(config, &rules, voice);
         for cluster in 0..members {
             let more: Vec<String> = (2..6).map(|n| format!("104.16.{cluster}.{n}")).collect();
             let more = share(cluster, &more.iter().map(String::as_str).collect::<Vec<_>>());
@@ -144,7 +153,12 @@ impl Federation {
 
     /// What this instance said since it was asked last.
     fn told(&mut self) -> Vec<(Endpoint, Option<bool>)> {
-        std::iter::from_fn(|| self.said.try_recv().ok()).collect()
+        let said = std::iter::from_fn(|| self.said.try_recv().ok());
+        let vote = |saying| match saying {
+            Saying::Vote(endpoint, up) => Some((endpoint, up)),
+            Saying::Again => None,
+        };
+        said.filter_map(vote).collect()
     }
 
     fn silence(&self, cluster: usize) -> Vec<Silence> {
@@ -614,7 +628,7 @@ async fn other_voters_by_another_configuration() {
     let web: Vec<Share> = (0..3).map(|cluster| share(cluster, &[&format!("104.16.{cluster}.1")])).collect();
     // The others do not know of the new one yet: they abstain, and what is Down stays so for a while.
     let World { checks, .. } = federation.world;
-    let mut checks = checks.renumbered(&config, &rules(None), Some, 1, at(1));
+    let mut checks = checks.reconfigured(&config, &rules(None), 1, at(1));
     checks.need(&key("web"), &web, &config.clusters, &nameless);
     checks.forget_unused(at(1));
     let silent = |checks: &Checks| checks.votes().unwrap().0.iter().map(|voter| voter.counting).sum::<u64>();
@@ -623,8 +637,28 @@ async fn other_voters_by_another_configuration() {
     assert_eq!(health(&checks), Health::Down);
     // With the voters of before, all of them are heard at once.
     let config = federation.world.config;
-    let mut checks = checks.renumbered(&config, &rules(None), |id| Some(id).filter(|id| id.0 < 3), 1, at(2));
+    let mut checks = checks.reconfigured(&config, &rules(None), 1, at(2));
     checks.need(&key("web"), &web, &config.clusters, &nameless);
     checks.forget_unused(at(2));
     assert_eq!((silent(&checks), health(&checks)), (3, Health::Down));
+}
+
+#[tokio::test]
+async fn what_is_read_of_this_instance_and_is_not_its_word_is_written_once_more() {
+    let mut federation = Federation::new(3, 3, Some(0), false);
+    let key = ObjectKey { namespace: "signpost".into(), name: "r.0".into() };
+    let again = |federation: &mut Federation| {
+        std::iter::from_fn(|| federation.said.try_recv().ok()).filter(|saying| *saying == Saying::Again).count()
+    };
+    federation.update(0, Update::Delete(Kind::HealthReport, key), 1);
+    assert_eq!(again(&mut federation), 0, "it may be on its way");
+    federation.tick(6);
+    assert_eq!((again(&mut federation), federation.silence(0)), (1, vec![Silence::Apart]));
+    federation.pass(7..16, &[1, 2]);
+    assert_eq!(again(&mut federation), 0, "not all the time");
+    federation.pass(16..21, &[1, 2]);
+    assert_eq!(again(&mut federation), 1);
+    federation.beat(0, 21);
+    federation.pass(21..40, &[0, 1, 2]);
+    assert_eq!((again(&mut federation), federation.counting(0)), (0, 1));
 }
