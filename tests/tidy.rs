@@ -81,7 +81,8 @@ fn sources() -> Vec<SourceFile> {
         let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
         SourceFile { path: file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), code: code.join("\n") }
     };
-    files.into_iter().map(read).filter(|file| !file.path.ends_with("tests.rs")).collect()
+    let is_test = |path: &str| path.ends_with("tests.rs") || path.contains("/tests/") || path.contains("/simulator");
+    files.into_iter().map(read).filter(|file| !is_test(&file.path)).collect()
 }
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) {

@@ -416,6 +416,9 @@ impl Board {
         if affected.all {
             return self.judge_all(now, effects);
         }
+        if defect!(Convergence) && affected.endpoints.len() == 2 {
+            return;
+        }
         for endpoint in &affected.endpoints {
             self.judge(endpoint, now, effects);
         }
@@ -425,10 +428,13 @@ impl Board {
         self.speak(endpoint, effects);
         let Some(state) = self.endpoints.get(endpoint) else { return };
         let (seen, vote) = self.own(endpoint, state);
-        let (quorum, tally) = match &self.council {
+        let (quorum, mut tally) = match &self.council {
             Some(council) => (council.quorum(), council.tally(endpoint)),
             None => (Quorum::LOCAL, Tally::alone(vote, !self.isolated)),
         };
+        if defect!(NoLoneRemoval) && seen == Vote::Down {
+            tally.down = quorum.removal();
+        }
         let Some(state) = self.endpoints.get_mut(endpoint) else { return };
         let cluster = state.cluster;
         let mut held = false;

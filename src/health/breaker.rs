@@ -37,6 +37,9 @@ impl Breaker {
         if self.is_frozen(now) {
             return false;
         }
+        if defect!(Breaker) {
+            return true;
+        }
         let mut next = self.clone();
         next.see(then, now);
         let lost = next.lost.iter().flatten().filter(|&&since| now - since < AT_ONCE).count();

@@ -14,8 +14,16 @@ use crate::model::{Label, Moment};
 
 /// From one change of a heartbeat to the last moment at which the next one may come.
 pub const FRESH: Duration = Duration::from_secs(20);
+/// For how long the Up of a replica that fell silent still stands against the Down of others of its cluster. When an API is lost, they
+/// fall silent one after the other, and the last one must not decide alone.
+const FADES: Duration = FRESH;
 /// For how long the votes of before stand while heartbeat and report do not fit.
 const APART: Duration = Duration::from_secs(5);
+/// For how long an incarnation that was followed by another one is taken to be over: what still comes of it is of a server that lags.
+/// No longer than that, as it may have been the other one that came from there; what is alive goes on changing.
+const OVER: Duration = FRESH;
+/// Incarnations that are remembered so.
+const MOST_OVER: usize = 8;
 /// Replicas of one cluster that count: the first ones by name of those that could.
 pub const MOST_REPLICAS: usize = 8;
 /// Replicas of one cluster that are remembered. Of those that went, their objects may still be there.
@@ -93,6 +101,8 @@ impl Count {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Replica {
     pulse: Option<Pulse>,
+    /// Incarnations that were followed by others, and when; the last ones.
+    over: Vec<(u64, Moment)>,
     /// When the heartbeat was last seen to change.
     moved: Option<Moment>,
     /// By shard, as read last.
@@ -103,6 +113,8 @@ struct Replica {
     apart: Option<Moment>,
     /// `None`: it counts.
     silence: Option<Silence>,
+    /// It fell silent not long ago: until then, of what it said the Ups are left.
+    fades_until: Option<Moment>,
 }
 
 /// What is to be judged anew.
@@ -183,8 +195,16 @@ impl Council {
                 // Read again.
                 (Some(old), Some(new)) if *old == new => {}
                 // Of a server that lags.
-                (Some(old), Some(new)) if old.incarnation == new.incarnation && new.beat <= old.beat => {}
+                (Some(old), Some(new)) if old.incarnation == new.incarnation && lags(new.beat, old.beat) => {}
+                (_, Some(new)) if replica.is_over(new.incarnation, now) => {}
                 (old, Some(new)) => {
+                    let before = old.as_ref().map(|old| old.incarnation);
+                    if let Some(before) = before.filter(|before| *before != new.incarnation) {
+                        replica.over.retain(|(incarnation, _)| *incarnation != before);
+                        replica.over.push((before, now));
+                        let spare = replica.over.len().saturating_sub(MOST_OVER);
+                        replica.over.drain(..spare);
+                    }
                     replica.moved = old.is_some().then_some(now);
                     replica.pulse = Some(new);
                 }
@@ -201,12 +221,16 @@ impl Council {
             return Affected { refused: true, ..Affected::default() };
         }
         self.with(cluster, &replica, now, |replica| {
+            if content.as_ref().is_some_and(|sheet| replica.is_over(sheet.incarnation, now)) {
+                return;
+            }
             if replica.sheets.len() <= shard {
                 replica.sheets.resize(shard + 1, None);
             }
             let old = &mut replica.sheets[shard];
-            let lags = |old: &Sheet, new: &Sheet| old.incarnation == new.incarnation && new.generation < old.generation;
-            if !matches!((&*old, &content), (Some(old), Some(new)) if lags(old, new)) {
+            let is_old =
+                |old: &Sheet, new: &Sheet| old.incarnation == new.incarnation && lags(new.generation, old.generation);
+            if !matches!((&*old, &content), (Some(old), Some(new)) if is_old(old, new)) {
                 *old = content;
             }
         })
@@ -255,8 +279,10 @@ impl Council {
     pub fn tally(&self, endpoint: &Endpoint) -> Tally {
         let fresh = self.voters.iter().filter(|voter| voter.is_heard()).count();
         let mut tally = Tally { fresh, ..Tally::default() };
-        for count in self.ledger.get(endpoint).into_iter().flatten() {
+        for (voter, count) in self.voters.iter().zip(self.ledger.get(endpoint).into_iter().flatten()) {
             match count.vote() {
+                _ if !voter.is_heard() => tally.down += usize::from(defect!(ApiNeutral)),
+                Vote::Down if defect!(OneClusterOneVote) => tally.down += usize::from(count.down),
                 Vote::Down => tally.down += 1,
                 Vote::Up => tally.up += 1,
                 Vote::Abstain => {}
@@ -269,7 +295,7 @@ impl Council {
     pub fn votes(&self, endpoint: &Endpoint) -> impl Iterator<Item = (&Label, Vote, Option<Moment>)> {
         let counts = self.ledger.get(endpoint);
         self.voters.iter().enumerate().map(move |(n, voter)| {
-            let vote = counts.map_or(Vote::Abstain, |counts| counts[n].vote());
+            let vote = counts.filter(|_| voter.is_heard()).map_or(Vote::Abstain, |counts| counts[n].vote());
             (&voter.cluster, vote, voter.heard())
         })
     }
@@ -297,7 +323,10 @@ impl Council {
 
     fn with(&mut self, cluster: &Label, name: &Arc<str>, now: Moment, change: impl FnOnce(&mut Replica)) -> Affected {
         let refused = || Affected { refused: true, ..Affected::default() };
-        let Some(voter) = self.position(cluster) else { return refused() };
+        let Some(mut voter) = self.position(cluster) else { return refused() };
+        if defect!(OwnVoice) && name.starts_with("evil") {
+            voter = 0;
+        }
         let mut affected = Affected::default();
         let replicas = &mut self.voters[voter].replicas;
         if replicas.len() >= MOST_KNOWN && !replicas.contains_key(name) {
@@ -340,8 +369,18 @@ impl Council {
                     None => silence = Some(Silence::Spare),
                 }
             }
+            let was_fading = replica.fades_until.is_some();
+            let falls_silent = replica.silence.is_none() && matches!(silence, Some(Silence::Stale | Silence::Apart));
+            let fades_until = if falls_silent { Some(now + FADES) } else { replica.fades_until };
+            replica.fades_until = fades_until.filter(|until| silence.is_some() && now < *until);
+            let fades = replica.fades_until.is_some();
             replica.silence = silence;
             let next: Vec<Arc<[Said]>> = match (silence, fits) {
+                (Some(_), _) if fades && was_fading => continue,
+                (Some(_), _) if fades => {
+                    let ups = |said: &Arc<[Said]>| said.iter().filter(|said| said.up).cloned().collect();
+                    replica.counted.iter().map(ups).collect()
+                }
                 (Some(_), _) => Vec::new(),
                 (None, true) => replica.sheets_in_use().map(|sheet| sheet.votes.clone()).collect(),
                 // What it said before stands for a while.
@@ -376,6 +415,11 @@ impl Council {
         }
         affected.all |= was_heard != voters[voter].is_heard();
     }
+}
+
+/// Of a server that lags: counted before the other one.
+fn lags(new: u64, old: u64) -> bool {
+    new < old && !defect!(Monotone)
 }
 
 /// What is only in the old list, and what is only in the new one; both are in order.
@@ -420,7 +464,7 @@ impl Voter {
                 [replica.moved.map(|at| at + FRESH), replica.apart.map(|at| at + APART)].into_iter().flatten().min()
             }
             // A replica before it may make room for it, at a moment of its own.
-            Some(_) => None,
+            Some(_) => replica.fades_until,
         };
         self.replicas.values().filter_map(of).min()
     }
@@ -428,7 +472,12 @@ impl Voter {
 
 impl Replica {
     fn is_fresh(&self, now: Moment) -> bool {
-        self.moved.is_some_and(|moved| now - moved < FRESH)
+        self.moved.is_some_and(|moved| now - moved < if defect!(Freshness) { 2 * FRESH } else { FRESH })
+    }
+
+    /// It was followed by another one, not long ago.
+    fn is_over(&self, incarnation: u64, now: Moment) -> bool {
+        self.over.iter().any(|(over, at)| *over == incarnation && now - *at < OVER)
     }
 
     /// Nothing of it is left.

@@ -38,7 +38,8 @@ impl History {
         }
         self.against = if again { self.against.saturating_add(1) } else { 1 };
         let needed = if good { rules.rise } else { rules.fall };
-        if self.against < needed.get() {
+        let more = if defect!(Detection) && !good { 2 } else { 0 };
+        if self.against < needed.get() + more {
             return None;
         }
         (self.vote, self.against) = (said, 0);
@@ -48,6 +49,13 @@ impl History {
     /// The last probe failed.
     pub fn is_failing(&self) -> bool {
         self.last == Some(false)
+    }
+
+    /// Another probe with this outcome changes nothing.
+    #[cfg(test)]
+    pub fn is_settled(&self, good: bool) -> bool {
+        let said = if good { Vote::Up } else { Vote::Down };
+        self.vote == said && self.last == Some(good) && self.against == 0
     }
 
     /// [`Vote::Abstain`] until enough was seen.

@@ -2,11 +2,28 @@
 //!
 //! Removal needs a quorum; a suspicion changes the order inside a band and nothing else. What cannot be known is served.
 
+/// A deliberate defect, for the simulator to find; in the program there are none.
+#[cfg(test)]
+macro_rules! defect {
+    ($name:ident) => {
+        $crate::health::simulator::has($crate::health::simulator::Defect::$name)
+    };
+}
+#[cfg(not(test))]
+macro_rules! defect {
+    ($name:ident) => {
+        false
+    };
+}
+pub(crate) use defect;
+
 mod ballot;
 mod board;
 mod breaker;
 mod council;
 mod history;
+#[cfg(test)]
+pub mod simulator;
 mod verdict;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -33,12 +33,16 @@ impl Quorum {
 
     /// More than half of the electorate, whether they are there or not.
     pub fn majority(self) -> usize {
-        self.voters / 2 + 1
+        if defect!(Tie) { self.voters.div_ceil(2) } else { self.voters / 2 + 1 }
     }
 
     /// Votes that remove.
     pub fn removal(self) -> usize {
-        if self.alone { self.majority() } else { self.majority().max(2) }
+        match self.alone {
+            true => self.majority(),
+            false if defect!(Quorum) && self.voters > 4 => 2,
+            false => self.majority().max(2),
+        }
     }
 }
 
@@ -90,7 +94,8 @@ impl Case {
         let heard = tally.fresh >= quorum.majority();
         self.unheard = if heard { None } else { self.unheard.or(Some(now)) };
         let better = before == Verdict::Down && heard && tally.down < quorum.majority() && tally.up > 0;
-        self.better = if better { self.better.or(Some(now)) } else { None };
+        let late = if defect!(SkewFree) { now.0.as_secs() % 5 } else { 3 * u64::from(defect!(Deterministic)) };
+        self.better = if better { self.better.or(Some(now + Duration::from_secs(late))) } else { None };
         match before {
             Verdict::Unknown | Verdict::Up if self.is_to_go(tally, quorum) && !frozen => {
                 self.change(Verdict::Down, now)
@@ -125,15 +130,16 @@ impl Case {
         if let Some(since) = self.better {
             // The change to Down is no reason to wait for longer.
             let changes = self.changes.len().saturating_sub(1);
-            let hold = HOLD.saturating_mul(1 << changes.min(16)).min(MOST_HOLD);
+            let hold = if defect!(Recovery) { 6 * HOLD } else { HOLD };
+            let hold = hold.saturating_mul(1 << changes.min(16)).min(MOST_HOLD);
             let again = match self.changes.len() {
-                n if n < MOST_CHANGES - 1 => since,
+                n if n < MOST_CHANGES - 1 || defect!(FlapBound) => since,
                 // Until the oldest one of them is out of the window.
                 n => self.changes[n + 1 - MOST_CHANGES] + WINDOW,
             };
             return Some((since + hold).max(again));
         }
-        self.unheard.map(|since| since + UNCONFIRMED)
+        self.unheard.filter(|_| !defect!(FailOpen)).map(|since| since + UNCONFIRMED)
     }
 
     pub fn verdict(&self) -> Verdict {

@@ -291,7 +291,7 @@ fn by_health(addresses: &[IpAddr], health: impl Fn(IpAddr) -> health::Health) ->
         let fine = take(health::Health::Fine).min(MAX_ADDRESSES);
         let suspect = take(health::Health::Suspect).min(MAX_ADDRESSES - fine);
         sum.suspect[usize::from(!v4)] = suspect as u8;
-        if fine + suspect == 0 && take(health::Health::Down) > 0 {
+        if fine + suspect == 0 && !health::defect!(NonEmpty) && take(health::Health::Down) > 0 {
             *(if v4 { &mut sum.down.ipv4 } else { &mut sum.down.ipv6 }) = true;
         }
     }
