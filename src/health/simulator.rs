@@ -520,7 +520,9 @@ impl World {
         self.active.retain(|n| *n != incident);
         self.rules.over(&fault, self.now);
         match fault {
-            Fault::Crash { instance } if self.instances[instance].life.is_multiple_of(2) => self.start_if_down(instance),
+            Fault::Crash { instance } if self.instances[instance].life.is_multiple_of(2) => {
+                self.start_if_down(instance)
+            }
             // Whatever was written in its name is over.
             Fault::Lies { cluster } => {
                 self.stores[cluster].retain(|name, _| !name.starts_with("evil"));

@@ -210,8 +210,10 @@ impl<'a> Sight<'a> {
     ) -> bool {
         let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.ttl_of(choice), 0);
         let (mut length, mut fits) = (0, true);
+        // What is the same in all of them is looked up once.
+        let bare = self.target_size(&Prefix { host: None, cluster: &[] });
         self.targets(wanted, choice, scratch, |target| {
-            let size = self.target_size(&target.name);
+            let size = bare + target.name.len();
             length += size;
             if length > MAX_SET {
                 return false;
@@ -247,8 +249,9 @@ impl<'a> Sight<'a> {
         head[14..16].copy_from_slice(&weight.to_be_bytes());
         head[16..18].copy_from_slice(&port.to_be_bytes());
         // A target is not compressed (RFC 2782).
-        let (service, zone) = name.put(target).split_at_mut(self.record.name().len());
-        service.copy_from_slice(self.record.name());
+        let own = self.record.name();
+        let (service, zone) = name.put(target).split_at_mut(own.len());
+        service.copy_from_slice(own);
         zone.copy_from_slice(self.perspective.apex);
     }
 
