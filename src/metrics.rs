@@ -491,8 +491,12 @@ impl Metrics {
                 labelled::<DatagramDrop, _>(&udp.datagrams_dropped),
             ],
         )?;
-        page.counter("signpost_udp_send_errors_total", "Answers that the kernel did not take.", &udp.send_errors)?;
-        page.counter("signpost_udp_receive_errors_total", "Failed receive calls.", &udp.receive_errors)
+        page.counter(
+            "signpost_udp_send_errors_total",
+            "Answers that the kernel did not take.",
+            udp.send_errors.load(Relaxed),
+        )?;
+        page.counter("signpost_udp_receive_errors_total", "Failed receive calls.", udp.receive_errors.load(Relaxed))
     }
 
     fn put_places(&self, page: &Page) -> Result<(), prometheus::Error> {
@@ -520,7 +524,11 @@ impl Metrics {
         page.0.register(Box::new(open))?;
         let closed = labelled::<Closing, _>(&self.streams.closed);
         page.counters("signpost_tcp_closed_total", "TCP connections that ended.", "cause", [closed])?;
-        page.counter("signpost_tcp_accept_errors_total", "Failed accept calls.", &self.streams.accept_errors)
+        page.counter(
+            "signpost_tcp_accept_errors_total",
+            "Failed accept calls.",
+            self.streams.accept_errors.load(Relaxed),
+        )
     }
 }
 
@@ -551,21 +559,17 @@ fn put_health(page: &Page, health: HealthSample) -> Result<(), prometheus::Error
         "Addresses of clusters that are never probed, and served as they are.",
         refused,
     )?;
-    let unknown_votes = prometheus::IntCounter::new(
+    page.counter(
         "signpost_health_votes_on_nothing_total",
         "Votes that changed on endpoints that no cluster has here.",
+        strangers,
     )?;
-    unknown_votes.inc_by(strangers);
-    page.0.register(Box::new(unknown_votes))?;
     for (label, count) in [("up", up), ("unknown", unknown), ("suspect", suspect), ("down", down)] {
         endpoints.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     page.0.register(Box::new(endpoints))?;
-    let probes = IntCounterVec::new(Opts::new("signpost_probes_total", "Probes that came to an end."), &["result"])?;
-    for (label, count) in [("good", good), ("failed", failed)] {
-        probes.with_label_values(&[label]).inc_by(count);
-    }
-    page.0.register(Box::new(probes))?;
+    let probes = vec![("good", good), ("failed", failed)];
+    page.counters("signpost_probes_total", "Probes that came to an end.", "result", [probes])?;
     for (name, help, on) in [
         ("signpost_health_isolated", "1 while this instance abstains: it may be cut off itself.", isolated),
         ("signpost_health_frozen", "1 while nothing is removed: too much was Down at once.", frozen),
@@ -614,27 +618,15 @@ fn put_votes(page: &Page, voters: Vec<VoterSample>, writes: WritesSample) -> Res
         "1 while this instance's own word was read back, and counts.",
         counts.into(),
     )?;
-    let written = IntCounterVec::new(
-        Opts::new("signpost_health_writes_total", "What this instance wrote into its own cluster."),
-        &["object"],
-    )?;
-    for (object, count) in [("lease", leases), ("report", reports)] {
-        written.with_label_values(&[object]).inc_by(count);
-    }
-    page.0.register(Box::new(written))?;
-    for (name, help, count) in [
-        ("signpost_health_write_errors_total", "Writes into the own cluster that failed.", failed),
-        (
-            "signpost_health_objects_refused_total",
-            "Leases and reports of clusters that are no voters, or have too many of them.",
-            refused,
-        ),
-    ] {
-        let counter = prometheus::IntCounter::new(name, help)?;
-        counter.inc_by(count);
-        page.0.register(Box::new(counter))?;
-    }
-    Ok(())
+    let written = vec![("lease", leases), ("report", reports)];
+    let help = "What this instance wrote into its own cluster.";
+    page.counters("signpost_health_writes_total", help, "object", [written])?;
+    page.counter("signpost_health_write_errors_total", "Writes into the own cluster that failed.", failed)?;
+    page.counter(
+        "signpost_health_objects_refused_total",
+        "Leases and reports of clusters that are no voters, or have too many of them.",
+        refused,
+    )
 }
 
 fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), prometheus::Error> {
@@ -715,9 +707,9 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
 struct Page(Registry);
 
 impl Page {
-    fn counter(&self, name: &str, help: &str, value: &AtomicU64) -> Result<(), prometheus::Error> {
+    fn counter(&self, name: &str, help: &str, value: u64) -> Result<(), prometheus::Error> {
         let counter = IntCounter::new(name, help)?;
-        counter.inc_by(value.load(Relaxed));
+        counter.inc_by(value);
         self.0.register(Box::new(counter))
     }
 

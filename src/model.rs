@@ -134,6 +134,19 @@ pub fn is_label(octets: &[u8]) -> bool {
     (1..=63).contains(&octets.len()) && edges && octets.iter().all(inner)
 }
 
+/// Labels with dots between them.
+pub fn are_labels(text: &str) -> bool {
+    text.split('.').all(|label| is_label(label.as_bytes()))
+}
+
+/// A name that can be asked for: labels of letters, digits and hyphens, the last one no number (RFC 1123 section 2.1), and no
+/// more than 253 octets without the final dot (RFC 1035 section 2.3.4).
+pub fn is_host_name(text: &str) -> bool {
+    const MOST: usize = 253;
+    let number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    text.len() <= MOST && !number && are_labels(text)
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -4,15 +4,14 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::Command;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use common::dig::Dig;
+use common::again::{self, listen};
+use common::dig::{Dig, third_octets};
 use common::namespace::Namespace;
-use common::process::{Process, Run};
-use common::signpost::{MemberSource, Ports, START, Setup, Signpost, ZONE};
+use common::process::Process;
+use common::signpost::{MemberSource, Ports, START, Setup, Signpost, ZONE, metric};
 use common::{local, same, stays, wait_for};
 
 const PORT: u16 = 8080;
@@ -30,12 +29,7 @@ fn address(cluster: usize) -> String {
 #[test]
 #[ignore = "a backend of the other tests"]
 fn backend() {
-    let address: SocketAddr = std::env::var("BACKEND").expect("an address").parse().expect("an address");
-    let listener = TcpListener::bind(address).expect("the address is there");
-    println!("listening");
-    for connection in listener.incoming() {
-        drop(connection);
-    }
+    again::backend();
 }
 
 fn service(name: &str, cluster: usize, port: u16) -> String {
@@ -45,27 +39,6 @@ fn service(name: &str, cluster: usize, port: u16) -> String {
          {{loadBalancer: {{ingress: [{{ip: {}}}]}}}}}}\n",
         address(cluster)
     )
-}
-
-/// A backend at that address, in the namespace.
-fn listen(namespace: &Namespace, directory: &Path, name: &str, address: &str) -> Process {
-    // Its log is read from the beginning.
-    let _ = fs::remove_file(directory.join(format!("{name}.log")));
-    let exe = std::env::current_exe().expect("the test is a program");
-    let backend = format!("BACKEND={address}");
-    let arguments = [backend.as_str(), &exe.display().to_string(), "--ignored", "--exact", "--nocapture", "backend"];
-    let process = Process::start(Run {
-        name,
-        program: Path::new("/usr/bin/env"),
-        arguments: arguments.map(str::to_owned).to_vec(),
-        directory,
-        namespace: Some(namespace),
-    });
-    wait_for("a backend that listens", START, || match process.log() {
-        log if log.contains("listening") => Ok(()),
-        log => process.check().and(Err(log)),
-    });
-    process
 }
 
 struct World {
@@ -120,11 +93,7 @@ impl World {
 
     /// Which clusters the answer to a client outside has.
     fn answered(&self) -> Result<BTreeSet<u8>, String> {
-        let third = |address: &IpAddr| match address {
-            IpAddr::V4(a) => a.octets()[2],
-            IpAddr::V6(_) => 0,
-        };
-        Ok(self.dig(self.signpost.ports.external, "web.n")?.iter().map(third).collect())
+        Ok(third_octets(&self.dig(self.signpost.ports.external, "web.n")?))
     }
 
     fn expect(&self, what: &str, deadline: Duration, clusters: &[u8]) {
@@ -184,18 +153,14 @@ fn if_nothing_can_be_reached_all_is_answered_for_a_short_time() {
     world.expect("all that are there", START, &[1, 2, 3]);
     let external = world.signpost.ports.external;
     let ttl = |world: &World| -> Result<Vec<String>, String> {
-        let reply = Dig::inside(&world.namespace, external).ask(&format!("web.n.{ZONE}"), "A")?;
-        Ok(reply.answer.iter().filter_map(|record| Some(record.split(' ').nth(1)?.to_owned())).collect())
+        Ok(Dig::inside(&world.namespace, external).ask(&format!("web.n.{ZONE}"), "A")?.ttls())
     };
     assert_eq!(ttl(&world), Ok(vec!["180".to_owned(); 3]));
     (1..=3).for_each(|cluster| world.kill(cluster));
     // One after the other goes, until there is none left to be answered with instead.
     wait_for("all three, for five seconds", GONE, || same(ttl(&world)?, vec!["5".to_owned(); 3]));
-    let url = format!("http://{}/metrics", world.signpost.ports.admin);
-    let words = [world.namespace.enter(), vec!["curl".into(), "--silent".into(), url]].concat();
-    let output = Command::new(&words[0]).args(&words[1..]).output().expect("curl can be run");
-    let metrics = String::from_utf8(output.stdout).expect("text");
-    let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+    let metrics = world.signpost.get_inside(&world.namespace, "/metrics").expect("metrics");
+    let value = |name: &str| metric(&metrics, name);
     assert_eq!(value("signpost_health_endpoints{health=\"down\"}"), Some(3.0), "{metrics}");
     let open = value("signpost_answers_failed_open_total{transport=\"udp\",view=\"external\"}");
     assert!(open.is_some_and(|count| count >= 1.0), "{metrics}");

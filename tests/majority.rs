@@ -4,18 +4,15 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::again::{self, listen};
 use common::cluster::{Cluster, Controllers, User};
-use common::dig::Dig;
+use common::dig::{Dig, third_octets};
 use common::namespace::Namespace;
-use common::process::{Process, Run};
+use common::process::Process;
 use common::shared::{Shared, Turn};
-use common::signpost::{MemberSource, Ports, START, Setup, Signpost, ZONE};
+use common::signpost::{MemberSource, Ports, Setup, Signpost, ZONE, metric};
 use common::tunnel::{self, Tunnel};
 use common::{local, same, stays, try_wait_for, wait_for};
 
@@ -44,12 +41,7 @@ static CLUSTERS: Shared<Vec<Cluster>> = Shared::new(|| {
 #[test]
 #[ignore = "a backend of the other tests"]
 fn backend() {
-    let address: SocketAddr = std::env::var("BACKEND").expect("an address").parse().expect("an address");
-    let listener = TcpListener::bind(address).expect("the address is there");
-    println!("listening");
-    for connection in listener.incoming() {
-        drop(connection);
-    }
+    again::backend();
 }
 
 /// An instance's way to an API server.
@@ -76,27 +68,6 @@ metadata: {{name: {name}, namespace: {namespace}}}
 spec: {{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{{name: http, port: {port}}}]}}
 "
     )
-}
-
-/// Listens in the namespace.
-fn listen(hub: &Namespace, directory: &Path, name: &str, address: &str) -> Process {
-    // Its log is read from the beginning.
-    let _ = fs::remove_file(directory.join(format!("{name}.log")));
-    let exe = std::env::current_exe().expect("the test is a program");
-    let backend = format!("BACKEND={address}");
-    let arguments = [backend.as_str(), &exe.display().to_string(), "--ignored", "--exact", "--nocapture", "backend"];
-    let process = Process::start(Run {
-        name,
-        program: Path::new("/usr/bin/env"),
-        arguments: arguments.map(str::to_owned).to_vec(),
-        directory,
-        namespace: Some(hub),
-    });
-    wait_for("a backend that listens", START, || match process.log() {
-        log if log.contains("listening") => Ok(()),
-        log => process.check().and(Err(log)),
-    });
-    process
 }
 
 struct Instance {
@@ -169,12 +140,8 @@ impl World {
         let Instance { namespace, signpost, .. } = &self.instances[instance - 1];
         signpost.check()?;
         let dig = Dig::inside(namespace, signpost.ports.external);
-        let third = |address: &IpAddr| match address {
-            IpAddr::V4(a) => a.octets()[2],
-            IpAddr::V6(_) => 0,
-        };
         let name = format!("web.{}.{ZONE}", self.namespace);
-        Ok(dig.addresses(&name, "A")?.iter().map(third).collect())
+        Ok(third_octets(&dig.addresses(&name, "A")?))
     }
 
     /// All instances answer with these.
@@ -205,11 +172,7 @@ impl World {
 
     fn get(&self, instance: usize, path: &str) -> Result<String, String> {
         let Instance { namespace, signpost, .. } = &self.instances[instance - 1];
-        signpost.check()?;
-        let url = format!("http://{}{path}", signpost.ports.admin);
-        let words = [namespace.enter(), vec!["curl".into(), "--silent".into(), url]].concat();
-        let output = Command::new(&words[0]).args(&words[1..]).output().map_err(|e| e.to_string())?;
-        String::from_utf8(output.stdout).map_err(|e| e.to_string())
+        signpost.get_inside(namespace, path)
     }
 
     fn waits_for_metric(&self, instance: usize, name: &str, value: f64) {
@@ -219,10 +182,6 @@ impl World {
 
 fn voter(n: usize) -> String {
     format!("signpost_health_voter_replicas{{cluster=\"cluster-{n}\"}}")
-}
-
-fn metric(metrics: &str, name: &str) -> Option<f64> {
-    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 fn instance(hub: &Namespace, clusters: &[Cluster], own: usize, rules: &str) -> Instance {
@@ -337,8 +296,7 @@ fn if_all_die_all_are_answered_for_a_short_time() {
     (1..=3).for_each(|cluster| world.kill(cluster));
     let ttls = |world: &World| -> Result<Vec<String>, String> {
         let Instance { namespace, signpost, .. } = &world.instances[0];
-        let reply = Dig::inside(namespace, signpost.ports.external).ask(&format!("web.all.{ZONE}"), "A")?;
-        Ok(reply.answer.iter().filter_map(|record| Some(record.split(' ').nth(1)?.to_owned())).collect())
+        Ok(Dig::inside(namespace, signpost.ports.external).ask(&format!("web.all.{ZONE}"), "A")?.ttls())
     };
     wait_for("all three, for five seconds", PATIENCE, || same(ttls(&world)?, vec!["5".to_owned(); 3]));
     let metrics = world.metrics(1).expect("metrics");

@@ -106,9 +106,8 @@ struct SeenState {
     names: u64,
     loads: LoadSample,
     health: Option<(HealthSample, Arc<prober::Counts>)>,
-    /// What was heard, at moments since `started`.
+    /// Heard at moments since the start of the process.
     votes: Option<(Vec<VoterSample>, WritesSample)>,
-    started: Option<Instant>,
     clusters: Vec<SeenCluster>,
     notes: Vec<(&'static str, u64)>,
 }
@@ -156,9 +155,9 @@ impl FederationGauges for Gauges {
     fn votes(&self) -> Option<(Vec<VoterSample>, WritesSample)> {
         let state = self.0.lock();
         let (mut voters, writes) = state.votes.clone()?;
-        let now = state.started?.elapsed();
+        let now = state.clusters.first()?.status.now();
         for voter in &mut voters {
-            voter.heard = voter.heard.map(|at| now.saturating_sub(at));
+            voter.heard = voter.heard.map(|at| now - Moment(at));
         }
         Some((voters, writes))
     }
@@ -264,7 +263,6 @@ impl Federation {
             seen,
             inquiries: None,
         };
-        federation.seen.lock().started = Some(started);
         // Of whoever only votes, nothing has to be known.
         for (id, _) in federation.publisher.config().clone().numbered() {
             if federation.index.is_synced(id) {
@@ -329,10 +327,7 @@ impl Federation {
         let now = self.now();
         self.hostnames.reconfigure(&config, ask);
         self.checks = match (self.checks.take(), &config.health) {
-            (Some(checks), Some(rules)) => {
-                let seed = getrandom::u64().unwrap_or(self.seed);
-                Some(checks.reconfigured(&config, rules, seed, now))
-            }
+            (Some(checks), Some(rules)) => Some(checks.reconfigured(&config, rules, fresh(self.seed), now)),
             (_, None) => None,
             (None, Some(_)) => checks(&config, self.seed),
         };
@@ -651,7 +646,12 @@ pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
 /// Nothing is probed where nobody asked for it.
 fn checks(config: &Config, seed: u64) -> Option<Checks> {
     let rules = config.health.as_ref()?;
-    Some(Checks::start(config, rules, getrandom::u64().unwrap_or(seed)))
+    Some(Checks::start(config, rules, fresh(seed)))
+}
+
+/// Another one each time: others read it, and the index's own stays a secret.
+fn fresh(seed: u64) -> u64 {
+    getrandom::u64().unwrap_or(seed)
 }
 
 async fn next_inquiry(inquiries: &mut Option<mpsc::Receiver<Inquiry>>) -> Option<Inquiry> {

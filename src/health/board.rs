@@ -44,6 +44,26 @@ pub struct Own {
 /// From one time that all is to be written once more to the next.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// How an endpoint is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    Up,
+    Unknown,
+    Suspect,
+    Down,
+}
+
+impl Condition {
+    pub fn word(self) -> &'static str {
+        match self {
+            Condition::Up => "up",
+            Condition::Unknown => "unknown",
+            Condition::Suspect => "suspect",
+            Condition::Down => "down",
+        }
+    }
+}
+
 /// How it looks on the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
@@ -74,7 +94,7 @@ pub struct Board {
     isolation: Isolation,
     isolated: bool,
     frozen: bool,
-    /// How many endpoints are what, in the order of [`State::kind`].
+    /// How many endpoints are what, by [`Condition`].
     sums: [usize; 4],
     /// Votes on endpoints that no cluster has.
     strangers: u64,
@@ -95,12 +115,12 @@ struct State {
 }
 
 impl State {
-    fn kind(&self) -> usize {
+    fn condition(&self) -> Condition {
         match (self.health, self.case.verdict()) {
-            (Health::Fine, Verdict::Up | Verdict::Down) => 0,
-            (Health::Fine, Verdict::Unknown) => 1,
-            (Health::Suspect, _) => 2,
-            (Health::Down, _) => 3,
+            (Health::Fine, Verdict::Up | Verdict::Down) => Condition::Up,
+            (Health::Fine, Verdict::Unknown) => Condition::Unknown,
+            (Health::Suspect, _) => Condition::Suspect,
+            (Health::Down, _) => Condition::Down,
         }
     }
 }
@@ -244,13 +264,13 @@ impl Board {
         self.failing.0[cluster].1 += usize::from(state.failing);
         self.down.0[cluster].1 += usize::from(state.health == Health::Down);
         self.due.extend(state.due.map(|at| (at, endpoint.clone())));
-        self.sums[state.kind()] += 1;
+        self.sums[state.condition() as usize] += 1;
         self.endpoints.insert(endpoint, state);
     }
 
     fn take(&mut self, endpoint: &Endpoint) -> Option<State> {
         let state = self.endpoints.remove(endpoint)?;
-        self.sums[state.kind()] -= 1;
+        self.sums[state.condition() as usize] -= 1;
         let cluster = state.cluster;
         self.down.0[cluster].0 -= 1;
         self.failing.0[cluster].0 -= 1;
@@ -301,16 +321,14 @@ impl Board {
         (seen, if self.isolated && !is_own { Vote::Abstain } else { seen })
     }
 
-    /// Tells the others, if it is something else than before.
-    fn speak(&mut self, endpoint: &Endpoint, effects: &mut Effects) {
-        let Some(state) = self.endpoints.get(endpoint) else { return };
-        let (_, vote) = self.own(endpoint, state);
-        if vote != state.told {
+    /// Tells the others, if it is something else than before. Gives what [`own`](Board::own) does.
+    fn speak(&mut self, endpoint: &Endpoint, effects: &mut Effects) -> Option<(Vote, Vote)> {
+        let (seen, vote) = self.own(endpoint, self.endpoints.get(endpoint)?);
+        let state = self.endpoints.get_mut(endpoint)?;
+        if std::mem::replace(&mut state.told, vote) != vote {
             effects.said.push((endpoint.clone(), vote));
         }
-        if let Some(state) = self.endpoints.get_mut(endpoint) {
-            state.told = vote;
-        }
+        Some((seen, vote))
     }
 
     /// The prober found something out.
@@ -425,9 +443,7 @@ impl Board {
     }
 
     fn judge(&mut self, endpoint: &Endpoint, now: Moment, effects: &mut Effects) {
-        self.speak(endpoint, effects);
-        let Some(state) = self.endpoints.get(endpoint) else { return };
-        let (seen, vote) = self.own(endpoint, state);
+        let Some((seen, vote)) = self.speak(endpoint, effects) else { return };
         let (quorum, mut tally) = match &self.council {
             Some(council) => (council.quorum(), council.tally(endpoint)),
             None => (Quorum::LOCAL, Tally::alone(vote, !self.isolated)),
@@ -444,11 +460,11 @@ impl Board {
             held = !self.breaker.allows(&then, now);
             self.frozen |= held;
         }
-        self.sums[state.kind()] -= 1;
+        self.sums[state.condition() as usize] -= 1;
         state.case.step(tally, quorum, held, now);
         let health = state.case.health(seen == Vote::Down);
         let before = std::mem::replace(&mut state.health, health);
-        self.sums[state.kind()] += 1;
+        self.sums[state.condition() as usize] += 1;
         let due = state.case.next_deadline();
         if due != state.due {
             if let Some(old) = std::mem::replace(&mut state.due, due) {
@@ -475,6 +491,11 @@ impl Board {
         self.endpoints.get(endpoint).map(|state| state.case.verdict())
     }
 
+    /// `None`: it is not known.
+    pub fn condition(&self, endpoint: &Endpoint) -> Option<Condition> {
+        self.endpoints.get(endpoint).map(State::condition)
+    }
+
     /// What this instance says of it.
     pub fn told(&self, endpoint: &Endpoint) -> Vote {
         self.endpoints.get(endpoint).map_or(Vote::Abstain, |state| state.told)
@@ -487,6 +508,11 @@ impl Board {
     /// To be put into the board of another configuration.
     pub fn take_council(&mut self) -> Option<Council> {
         self.council.take()
+    }
+
+    /// In their order.
+    pub fn clusters(&self) -> &[Label] {
+        &self.clusters
     }
 
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {

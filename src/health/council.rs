@@ -25,7 +25,7 @@ const OVER: Duration = FRESH;
 /// Incarnations that are remembered so.
 const MOST_OVER: usize = 8;
 /// Replicas of one cluster that count: the first ones by name of those that could.
-pub const MOST_REPLICAS: usize = 8;
+const MOST_REPLICAS: usize = 8;
 /// Replicas of one cluster that are remembered. Of those that went, their objects may still be there.
 const MOST_KNOWN: usize = 32;
 
@@ -252,8 +252,7 @@ impl Council {
 
     /// The replicas of which there is a heartbeat, and their shards: what a list has to have, or it is gone.
     pub fn known(&self, cluster: &Label) -> impl Iterator<Item = (&Arc<str>, bool, Vec<u8>)> {
-        let voter = self.voters.iter().find(|voter| voter.cluster == *cluster);
-        voter.into_iter().flat_map(|voter| &voter.replicas).map(|(name, replica)| {
+        self.voter(cluster).into_iter().flat_map(|voter| &voter.replicas).map(|(name, replica)| {
             let shards = (0..).zip(&replica.sheets).filter(|(_, sheet)| sheet.is_some()).map(|(n, _)| n);
             (name, replica.pulse.is_some(), shards.collect())
         })
@@ -312,9 +311,13 @@ impl Council {
 
     /// Whether this replica's word counts; `Err`: why not.
     pub fn hears(&self, cluster: &Label, replica: &str) -> Result<(), Silence> {
-        let voter = self.voters.iter().find(|voter| voter.cluster == *cluster);
-        let silence = voter.and_then(|voter| voter.replicas.get(replica)).map_or(Some(Silence::New), |r| r.silence);
+        let silence =
+            self.voter(cluster).and_then(|voter| voter.replicas.get(replica)).map_or(Some(Silence::New), |r| r.silence);
         silence.map_or(Ok(()), Err)
+    }
+
+    fn voter(&self, cluster: &Label) -> Option<&Voter> {
+        self.position(cluster).map(|at| &self.voters[at])
     }
 
     fn position(&self, cluster: &Label) -> Option<usize> {

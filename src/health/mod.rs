@@ -30,9 +30,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 pub use ballot::Ballot;
-pub use board::{Board, Effects, Own, Sums, Way};
+pub use board::{Board, Condition, Effects, Own, Sums, Way};
 pub use breaker::{Breaker, Isolation, Standings};
-pub use council::{Affected, Council, FRESH, MOST_REPLICAS, Silence, VoterSight, electorate};
+pub use council::{Affected, Council, FRESH, Silence, VoterSight, electorate};
 pub use history::{Failures, History};
 pub use verdict::{Case, Quorum, Tally, Verdict};
 

@@ -195,8 +195,6 @@ struct World {
     quiet_from: Time,
     rules: Rules,
     trace: VecDeque<String>,
-    /// Of everything that changed, in order.
-    digest: u64,
     /// Verdicts as they changed, in true time.
     verdicts: Vec<(Time, usize, usize, Health)>,
 }
@@ -255,7 +253,6 @@ impl World {
             sequence: 0,
             version: 0,
             trace: VecDeque::new(),
-            digest: 0,
             verdicts: Vec::new(),
             random,
             names,
@@ -328,10 +325,6 @@ impl World {
         }
         let line = format!("{:>12.3} s  {}", self.now as f64 / 1e3, text());
         self.trace.push_back(line);
-    }
-
-    fn mix(&mut self, value: u64) {
-        self.digest = (self.digest ^ value).wrapping_mul(0x100_0000_01b3).rotate_left(17);
     }
 
     fn moment(&self, instance: usize) -> Moment {
@@ -756,7 +749,6 @@ impl World {
             self.note(|| {
                 format!("at {replica} of c{cluster}: {:?} of {} is {health:?}", endpoint.host, endpoint.cluster)
             });
-            self.mix(self.now ^ (instance as u64) << 40 ^ (target as u64) << 50 ^ (health as u64) << 60);
             self.verdicts.push((self.now, instance, target, health));
             let World { rules, instances, .. } = self;
             rules.judged(instance, target, &instances[instance].board, endpoint, self.now, now)?;

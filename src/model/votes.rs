@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::Label;
+use super::{Label, is_host_name};
 
 /// Where a load balancer is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,24 +53,17 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<HostPort, HostPortError> {
         let (host, port) = text.rsplit_once(':').ok_or(HostPortError)?;
         let port = port.parse().map_err(|_| HostPortError)?;
-        let number = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let v6 = rest.strip_suffix(']').ok_or(HostPortError)?;
                 Host::Address(IpAddr::V6(v6.parse().map_err(|_| HostPortError)?))
             }
-            None if number => Host::Address(IpAddr::V4(host.parse().map_err(|_| HostPortError)?)),
-            None if host.len() <= MAX_NAME && host.split('.').all(|label| super::is_label(label.as_bytes())) => {
-                Host::Name(host.into())
-            }
-            None => return Err(HostPortError),
+            None if is_host_name(host) => Host::Name(host.into()),
+            None => Host::Address(IpAddr::V4(host.parse().map_err(|_| HostPortError)?)),
         };
         Ok(HostPort { host, port })
     }
 }
-
-/// Octets of a host name as text (RFC 1035 section 2.3.4, without the final dot).
-const MAX_NAME: usize = 253;
 
 /// A replica of a voter is there: the Lease that it renews.
 #[derive(Debug, Clone, PartialEq, Eq)]

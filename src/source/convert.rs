@@ -16,7 +16,7 @@ use crate::index::{CLUSTER_LOAD, Object, ObjectKey};
 use crate::model::votes::{Heartbeat, Pulse, Report};
 use crate::model::{
     ClusterAddress, Endpoint, Exposure, Label, Load, LoadReport, Port, Protocol, Service, ServiceExport, ServiceImport,
-    ServiceKey, Slice, Wishes,
+    ServiceKey, Slice, Wishes, is_host_name,
 };
 
 pub use super::problem::{Fault, Problem};
@@ -182,12 +182,17 @@ pub fn heartbeat(raw: slim::Lease, _: &Cluster) -> Converted {
     if raw.metadata.deleting {
         return Converted::NotExported(raw.metadata.key());
     }
-    let (content, left_out) = match pulse(&raw.metadata.annotations) {
-        Ok(pulse) => (Some(pulse), Vec::new()),
-        Err(problem) => (None, vec![problem]),
-    };
+    let (content, left_out) = understood(pulse(&raw.metadata.annotations));
     let replica = raw.metadata.name.as_str().into();
     Converted::Object { object: Object::Heartbeat(Heartbeat { replica, content }), left_out }
+}
+
+/// What a voter says, or why it says nothing.
+fn understood<T>(read: Result<T, Problem>) -> (Option<T>, Vec<Problem>) {
+    match read {
+        Ok(content) => (Some(content), Vec::new()),
+        Err(problem) => (None, vec![problem]),
+    }
 }
 
 fn pulse(annotations: &slim::Annotations) -> Result<Pulse, Problem> {
@@ -212,10 +217,8 @@ pub fn health_report(raw: slim::ConfigMap, _: &Cluster) -> Converted {
         let problem = Problem::field("metadata.name", &raw.metadata.name, Fault::NotAReportName);
         return Converted::Malformed { key: Some(key), problem };
     };
-    let (content, left_out) = match report::read(&raw.data.report) {
-        Ok(sheet) => (Some(sheet), Vec::new()),
-        Err(problem) => (None, vec![problem.within(&format!("data[{}]", report::KEY))]),
-    };
+    let read = report::read(&raw.data.report);
+    let (content, left_out) = understood(read.map_err(|problem| problem.within(&format!("data[{}]", report::KEY))));
     Converted::Object { object: Object::Report(Report { replica: replica.into(), shard, content }), left_out }
 }
 
@@ -415,12 +418,10 @@ fn ingress(entries: &[slim::Ingress], left_out: &mut Vec<Problem>) -> Result<Rea
     Ok(Reached { ingress: addresses, hostnames, proxied })
 }
 
-/// A name that can be asked for: labels of letters, digits and hyphens, the last one no number (RFC 1123 section 2.1).
+/// As it is asked for.
 fn hostname(text: &str) -> Option<Arc<str>> {
     let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    let labels = text.split('.').all(|label| Label::parse(label).is_ok());
-    let number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    (labels && !number && text.len() <= MAX_SUBDOMAIN).then(|| text.into())
+    is_host_name(&text).then(|| text.into())
 }
 
 fn service_ports(list: &slim::List<slim::ServicePort>, cluster_address: &ClusterAddress) -> Result<Vec<Port>, Problem> {

@@ -1,5 +1,6 @@
 //! The real dig.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -27,6 +28,15 @@ pub struct Reply {
     pub answer: Vec<String>,
     pub authority: Vec<String>,
     pub additional: Vec<String>,
+}
+
+/// Of IPv4 addresses, by which tests tell clusters apart; 0 for others.
+pub fn third_octets(addresses: &[IpAddr]) -> BTreeSet<u8> {
+    let third = |address: &IpAddr| match address {
+        IpAddr::V4(a) => a.octets()[2],
+        IpAddr::V6(_) => 0,
+    };
+    addresses.iter().map(third).collect()
 }
 
 impl<'a> Dig<'a> {
@@ -86,6 +96,11 @@ impl<'a> Dig<'a> {
 }
 
 impl Reply {
+    /// Of the answer's records.
+    pub fn ttls(&self) -> Vec<String> {
+        self.answer.iter().filter_map(|record| Some(record.split(' ').nth(1)?.to_owned())).collect()
+    }
+
     /// `None` when dig got no answer.
     pub fn parse(text: &str) -> Option<Reply> {
         let mut reply = Reply::default();

@@ -2,6 +2,7 @@
 //! Every process has its own ports, folder and deadline, and dies with the test, also when the test panics.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its own part of this")]
 
+pub mod again;
 pub mod cluster;
 pub mod dig;
 pub mod namespace;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -176,6 +177,15 @@ impl Signpost {
         self.process.check()
     }
 
+    /// What the admin address gives, asked where the program runs.
+    pub fn get_inside(&self, namespace: &Namespace, path: &str) -> Result<String, String> {
+        self.check()?;
+        let url = format!("http://{}{path}", self.ports.admin);
+        let words = [namespace.enter(), vec!["curl".into(), "--silent".into(), url]].concat();
+        let output = Command::new(&words[0]).args(&words[1..]).output().map_err(|e| e.to_string())?;
+        String::from_utf8(output.stdout).map_err(|e| e.to_string())
+    }
+
     /// Of its process.
     pub fn id(&self) -> u32 {
         self.process.id()
@@ -203,6 +213,11 @@ impl Drop for Signpost {
             eprintln!("signpost's log ends with:\n{}", self.process.log());
         }
     }
+}
+
+/// A metric's value by its name with all its labels.
+pub fn metric(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// The whole answer, status line and headers included.

@@ -2,18 +2,17 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::thread;
 
 use tempfile::TempDir;
 
+use super::again::{again, listener};
+use super::local;
 use super::namespace::Namespace;
-use super::process::{Process, Run};
+use super::process::Process;
 use super::proxy::SilentProxy;
-use super::signpost::START;
-use super::{local, wait_for};
 
 pub struct Tunnel {
     /// Inside of the namespace.
@@ -38,20 +37,8 @@ impl Tunnel {
                 join(inside, outside);
             }
         });
-        let exe = std::env::current_exe().expect("the test is a program");
         let relay = format!("RELAY={port} {}", path.display());
-        let arguments = [relay.as_str(), &exe.display().to_string(), "--ignored", "--exact", "--nocapture", "relay"];
-        let inside = Process::start(Run {
-            name: "relay",
-            program: Path::new("/usr/bin/env"),
-            arguments: arguments.map(str::to_owned).to_vec(),
-            directory: directory.path(),
-            namespace: Some(namespace),
-        });
-        wait_for("a relay that listens", START, || match inside.log() {
-            log if log.contains("listening") => Ok(()),
-            log => inside.check().and(Err(log)),
-        });
+        let inside = again("relay", &relay, "relay", directory.path(), namespace);
         Tunnel { address: local(port), proxy, _inside: inside, _directory: directory }
     }
 }
@@ -67,9 +54,7 @@ impl Drop for Tunnel {
 pub fn relay() {
     let task = std::env::var("RELAY").expect("a port and a path");
     let (port, path) = task.split_once(' ').expect("a port and a path");
-    let listener = TcpListener::bind(local(port.parse().expect("a port"))).expect("the port is free");
-    println!("listening");
-    for inside in listener.incoming() {
+    for inside in listener(local(port.parse().expect("a port"))).incoming() {
         let (Ok(inside), Ok(outside)) = (inside, UnixStream::connect(path)) else { continue };
         join(outside, inside);
     }

@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::votes::{Change, Voice, changes, enter, own};
+use super::votes::{Change, Voice, changes, enter, outlived, own};
 use crate::app::prober::{self, Counts, Heard, Order, Prober};
 use crate::config::{self, Cluster, Config, Health as Rules};
 use crate::explain::{Judged, Voted};
 use crate::health::{
-    Affected, Board, Council, Effects, Health, Probe, Silence, Sums, Verdict, Vote, VoterSight, Way, may_be_probed,
+    Affected, Board, Council, Effects, Health, Probe, Silence, Sums, Vote, VoterSight, Way, may_be_probed,
 };
 use crate::index::{Object, Update};
 use crate::metrics::{HealthSample, VoterSample, WritesSample};
@@ -33,8 +33,6 @@ pub struct Checks {
     board: Board,
     /// The way to all others; `None`: this instance says nothing to anybody.
     voice: Option<Voice>,
-    /// Of the clusters, in their order.
-    names: Vec<Label>,
     /// What each service needs, where it needs any, and who needs what.
     services: HashMap<ServiceKey, Vec<Endpoint>>,
     users: HashMap<Endpoint, BTreeSet<ServiceKey>>,
@@ -51,7 +49,7 @@ pub struct Link {
     orders: mpsc::UnboundedSender<Order>,
     heard: mpsc::UnboundedReceiver<Heard>,
     counts: Arc<Counts>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl Link {
@@ -61,7 +59,7 @@ impl Link {
         let (tell, heard) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
         let prober = Prober::new(rules.clone(), prober::connect, counts.clone(), prober::room(), seed);
-        let task = tokio::spawn(prober.run(taken, tell));
+        let task = Some(tokio::spawn(prober.run(taken, tell)));
         Link { orders, heard, counts, task }
     }
 
@@ -112,7 +110,6 @@ impl Checks {
             prober,
             board: Board::new(names(config), own(config, rules), council(config, rules), patience(rules)),
             voice,
-            names: names(config),
             services: HashMap::new(),
             users: HashMap::new(),
             refused: BTreeSet::new(),
@@ -252,7 +249,7 @@ impl Checks {
     pub fn of(&self, share: &Share, address: IpAddr, named: &Named<'_>) -> Health {
         let Some(port) = port(share) else { return Health::Fine };
         let host = named(share, address).map_or(Host::Address(address), Host::Name);
-        self.board.health(&Endpoint { cluster: self.names[share.cluster.index()].clone(), host, port })
+        self.board.health(&Endpoint { cluster: self.board.clusters()[share.cluster.index()].clone(), host, port })
     }
 
     /// What the prober says next. Nothing is lost if it is not waited for to the end.
@@ -268,12 +265,9 @@ impl Checks {
             heard = prober.heard.recv() => match heard {
                 Some(heard) => heard,
                 // It goes on for as long as it gets orders: without it, verdicts would stay as they are for ever.
-                None => match (&mut prober.task).await {
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Ok(()) | Err(_) => std::future::pending().await,
-                },
+                None => outlived(&mut prober.task).await,
             },
-            () = ended => std::future::pending().await,
+            ended = ended => ended,
         }
     }
 
@@ -291,7 +285,7 @@ impl Checks {
     /// Enters what a cluster's source read of its votes: whatever is in it, it is that cluster's word and nobody else's. Gives the
     /// services that it changes.
     pub fn hear(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Vec<ServiceKey> {
-        let cluster = &self.names[cluster.index()];
+        let cluster = &self.board.clusters()[cluster.index()].clone();
         let (voice, unheard) = (&mut self.voice, &mut self.unheard);
         let effects = self.board.read(now, |council| {
             let mut all = Affected::default();
@@ -363,16 +357,10 @@ impl Checks {
                     vec![Voted { cluster: None, vote, heard_seconds: None }]
                 }
             };
-            let health = match (self.board.health(endpoint), self.board.verdict(endpoint)?) {
-                (Health::Down, _) => "down",
-                (Health::Suspect, _) => "suspect",
-                (Health::Fine, Verdict::Unknown) => "unknown",
-                (Health::Fine, Verdict::Up | Verdict::Down) => "up",
-            };
             Some(Judged {
                 cluster: endpoint.cluster.to_string(),
                 endpoint: HostPort { host: endpoint.host.clone(), port: endpoint.port }.to_string(),
-                health: health.to_owned(),
+                health: self.board.condition(endpoint)?.word().to_owned(),
                 votes,
             })
         };

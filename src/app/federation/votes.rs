@@ -37,31 +37,43 @@ impl Voice {
     pub fn start(config: &Config, rules: &Rules, council: Option<&Council>, seed: u64) -> Option<Voice> {
         let (cluster, majority) = place(config, rules)?;
         let electorate = council?.electorate();
+        let (mut voice, sayings) = Voice::of(cluster, majority, electorate, seed);
+        info!(cluster = %cluster.name, replica = %voice.replica, namespace = %majority.namespace, "votes");
         let (replica, pod) = name(majority);
-        let writes = Arc::<Writes>::default();
-        let (said, votes) = mpsc::unbounded_channel();
-        info!(cluster = %cluster.name, replica, namespace = %majority.namespace, "votes");
         let speech = Speech {
             cluster: cluster.clone(),
             namespace: majority.namespace.clone(),
-            replica: replica.clone(),
+            replica,
             pod,
             electorate,
             incarnation: seed,
-            writes: writes.clone(),
+            writes: voice.writes.clone(),
         };
-        Some(Voice {
+        voice.task = Some(tokio::spawn(speak(speech, sayings)));
+        Some(voice)
+    }
+
+    /// With nobody yet who writes what it says.
+    fn of(
+        cluster: &Cluster,
+        majority: &Majority,
+        electorate: u64,
+        incarnation: u64,
+    ) -> (Voice, mpsc::UnboundedReceiver<Saying>) {
+        let (said, sayings) = mpsc::unbounded_channel();
+        let voice = Voice {
             cluster: cluster.clone(),
             majority: majority.clone(),
             electorate,
-            replica: replica.into(),
-            incarnation: seed,
+            replica: name(majority).0.into(),
+            incarnation,
             said,
-            task: Some(tokio::spawn(speak(speech, votes))),
-            writes,
+            task: None,
+            writes: Arc::default(),
             was_heard: false,
             is_doubled: false,
-        })
+        };
+        (voice, sayings)
     }
 
     /// Whether it can go on as it is.
@@ -89,14 +101,8 @@ impl Voice {
 
     /// Waits for the end of whoever writes, which does not come unless it is for a panic. That goes on here: without it, this
     /// instance would say for ever what it said last.
-    pub async fn ended(&mut self) {
-        let Some(task) = &mut self.task else { return std::future::pending().await };
-        let ended = task.await;
-        self.task = None;
-        match ended {
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Ok(()) | Err(_) => std::future::pending().await,
-        }
+    pub async fn ended<T>(&mut self) -> T {
+        outlived(&mut self.task).await
     }
 
     /// For metrics.
@@ -126,6 +132,20 @@ impl Voice {
             );
         }
     }
+}
+
+/// Waits for the end of a task that ends with whoever waits; if it panics before, that goes on here.
+pub async fn outlived<T>(task: &mut Option<JoinHandle<()>>) -> T {
+    if let Some(running) = task {
+        let ended = running.await;
+        *task = None;
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+    std::future::pending().await
 }
 
 /// The name of this instance's objects, and the UID of its Pod if that has the same name.
@@ -199,19 +219,6 @@ impl Voice {
     /// One that writes nothing; what it says is seen.
     pub fn silent(config: &Config, rules: &Rules, electorate: u64) -> Option<(Voice, mpsc::UnboundedReceiver<Saying>)> {
         let (cluster, majority) = place(config, rules)?;
-        let (said, taken) = mpsc::unbounded_channel();
-        let voice = Voice {
-            cluster: cluster.clone(),
-            majority: majority.clone(),
-            electorate,
-            replica: "r".into(),
-            incarnation: 1,
-            said,
-            task: None,
-            writes: Arc::default(),
-            was_heard: false,
-            is_doubled: false,
-        };
-        Some((voice, taken))
+        Some(Voice::of(cluster, majority, electorate, 1))
     }
 }

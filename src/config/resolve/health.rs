@@ -9,7 +9,7 @@ use crate::config::error::{Fault, Words};
 use crate::config::raw::{At, RawHealth, RawQuorum};
 use crate::config::{Cluster, Health, Majority, Quorum, Source};
 use crate::health::Failures;
-use crate::model::{ClusterId, Label, is_label};
+use crate::model::{ClusterId, Label, are_labels};
 
 /// HEALTH: every 5 s, 2 s, three failures, two successes.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
@@ -101,5 +101,5 @@ impl Resolver<'_> {
 }
 
 fn is_replica(text: &str) -> bool {
-    text.len() <= MAX_REPLICA && text.split('.').all(|label| is_label(label.as_bytes()))
+    text.len() <= MAX_REPLICA && are_labels(text)
 }

@@ -272,11 +272,20 @@ impl Api {
         what: &'static str,
         patience: Duration,
     ) -> Result<Chunks, Failure> {
+        let request = http::Request::get(path).header(http::header::ACCEPT, accept).body(Body::empty());
+        self.answered(request, |status| status == http::StatusCode::OK, what, patience).await
+    }
+
+    /// The body of an answer with a status that is `good`.
+    async fn answered(
+        &self,
+        request: http::Result<http::Request<Body>>,
+        good: fn(http::StatusCode) -> bool,
+        what: &'static str,
+        patience: Duration,
+    ) -> Result<Chunks, Failure> {
         let client = self.fresh_client().await?;
-        let request = http::Request::get(path)
-            .header(http::header::ACCEPT, accept)
-            .body(Body::empty())
-            .map_err(|e| Failure::Unexpected { expected: "a path", got: e.to_string() })?;
+        let request = request.map_err(|e| Failure::Unexpected { expected: "a path", got: e.to_string() })?;
         let response = match timeout(patience, client.send(request)).await {
             Err(_) => return Err(Failure::Timeout { what }),
             Ok(Err(error)) => return Err(failure_of(&error, what)),
@@ -284,7 +293,7 @@ impl Api {
         };
         let (head, body) = response.into_parts();
         let chunks = Chunks { body, what };
-        if head.status == http::StatusCode::OK {
+        if good(head.status) {
             return Ok(chunks);
         }
         // The code alone says enough; the body may only make the message better.
@@ -294,8 +303,6 @@ impl Api {
 
     /// Sends `body`, and waits at most `patience` for the head of the answer.
     pub async fn send(&self, verb: Verb, path: &str, body: Vec<u8>, patience: Duration) -> Result<(), Failure> {
-        const WHAT: &str = "what was written";
-        let client = self.fresh_client().await?;
         let (method, kind) = match verb {
             Verb::Create => (http::Method::POST, "application/json"),
             Verb::Merge => (http::Method::PATCH, "application/merge-patch+json"),
@@ -306,20 +313,11 @@ impl Api {
             .header(http::header::CONTENT_TYPE, kind)
             // The answer is the whole object; its name is enough.
             .header(http::header::ACCEPT, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
-            .body(Body::from(body))
-            .map_err(|e| Failure::Unexpected { expected: "a path", got: e.to_string() })?;
-        let response = match timeout(patience, client.send(request)).await {
-            Err(_) => return Err(Failure::Timeout { what: WHAT }),
-            Ok(Err(error)) => return Err(failure_of(&error, WHAT)),
-            Ok(Ok(response)) => response,
-        };
-        let (head, body) = response.into_parts();
+            .body(Body::from(body));
+        let answer = self.answered(request, |status| status.is_success(), "what was written", patience).await?;
         // To its end, so that the connection can be used again.
-        let body = Chunks { body, what: WHAT }.small(Instant::now() + self.timing.small).await.unwrap_or_default();
-        match head.status.is_success() {
-            true => Ok(()),
-            false => Err(Failure::Status(refusal(head.status.as_u16(), retry_after(&head.headers), &body))),
-        }
+        let _ = answer.small(Instant::now() + self.timing.small).await;
+        Ok(())
     }
 
     /// The UID of the namespace kube-system, which is the cluster's identity.

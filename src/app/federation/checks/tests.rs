@@ -67,7 +67,7 @@ impl World {
     fn of(config: Config, rules: &Rules, voice: Option<Voice>) -> World {
         let (orders, taken) = mpsc::unbounded_channel();
         let (_, heard) = mpsc::unbounded_channel();
-        let link = Link { orders, heard, counts: Arc::default(), task: tokio::spawn(async {}) };
+        let link = Link { orders, heard, counts: Arc::default(), task: None };
         World { checks: Checks::new(&config, rules, link, voice), config, orders: taken }
     }
 
