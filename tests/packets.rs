@@ -236,16 +236,18 @@ fn work_is_paid_for() {
         keepalive: 100,
     };
     for (what, message) in &heavy {
-        let rounds = 50;
-        let start = cpu_nanoseconds();
-        for _ in 0..rounds {
+        let mut round = || {
             buffer[..message.len()].copy_from_slice(message);
+            let start = cpu_nanoseconds();
             let reply = world.reader.with(|table| world.responder.answer(table, client, &mut buffer, message.len()));
             assert!(matches!(reply, Reply::Send { .. }), "{what}");
-        }
-        let each = (cpu_nanoseconds() - start) / rounds;
-        // An unoptimised build takes about 25 ns for an octet; work in the square of the length would take 65,535 times that.
-        let most = 20_000 + 1_000 * message.len() as u64;
-        assert!(each < most, "{what}: {each} ns for {} octets", message.len());
+            cpu_nanoseconds() - start
+        };
+        // The shortest of many: what else the machine does can only make a round longer.
+        let least = (0..50).map(|_| round()).min().unwrap_or_default();
+        // An unoptimised build takes about 25 ns for an octet. In the square of the length that would be a minute and a half, and
+        // to believe the counts of a short message some milliseconds.
+        let most = 1_000_000 + 1_000 * message.len() as u64;
+        assert!(least < most, "{what}: {least} ns for {} octets", message.len());
     }
 }
