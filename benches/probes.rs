@@ -109,15 +109,17 @@ fn run(endpoints: usize, name: &str, sections: &str, dead: bool) {
     });
     thread::sleep(WARM);
     let probes = |result| metric(&namespace, ports.admin, &format!("signpost_probes_total{{result=\"{result}\"}} "));
+    // What is not there refuses, or does not answer.
+    let failed = || Some(probes("unreachable").unwrap_or(0.0) + probes("late").unwrap_or(0.0));
     let seconds = || metric(&namespace, ports.admin, "signpost_probe_good_seconds_total ").unwrap_or(0.0);
-    let (begun, cpu, good, failed, took) =
-        (Instant::now(), usage::cpu(signpost.id()).expect("it runs"), probes("good"), probes("failed"), seconds());
+    let (begun, cpu, good, failed_before, took) =
+        (Instant::now(), usage::cpu(signpost.id()).expect("it runs"), probes("good"), failed(), seconds());
     thread::sleep(MEASURED);
     let time = begun.elapsed().as_secs_f64();
     let after = usage::cpu(signpost.id()).expect("it runs");
     let resident = usage::memory(signpost.id()).expect("it runs").now;
     let more = |now: Option<f64>, before: Option<f64>| now.unwrap_or(0.0) - before.unwrap_or(0.0);
-    let (good, failed) = (more(probes("good"), good), more(probes("failed"), failed));
+    let (good, failed) = (more(probes("good"), good), more(failed(), failed_before));
     println!(
         "{:<14} {:>6.1} % {:>9.1} MB {:>12.0} {:>7.2} ms {:>8.0}",
         name,

@@ -118,6 +118,8 @@ pub struct Judged {
     pub cluster: String,
     /// `ADDRESS:PORT`, or `NAME:PORT` of a load balancer that has a name.
     pub endpoint: String,
+    /// As in the annotation `signpost.dev/probe`.
+    pub probe: String,
     /// `up`, `unknown`, `suspect` or `down`.
     pub health: String,
     /// Of all voters, in their order.

@@ -120,7 +120,7 @@ pub struct WritesSample {
 }
 
 /// What is known of the external addresses that are probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HealthSample {
     /// Endpoints: clusters' addresses with their ports.
     pub up: u64,
@@ -135,9 +135,9 @@ pub struct HealthSample {
     pub refused: u64,
     /// Votes so far on endpoints that no cluster has.
     pub strangers: u64,
-    /// Probes so far.
+    /// Probes so far; of those that failed, by why.
     pub good: u64,
-    pub failed: u64,
+    pub failed: Vec<(&'static str, u64)>,
     /// Of all good ones together.
     pub latency: Duration,
     /// From one probe of an endpoint to the next one.
@@ -568,7 +568,8 @@ fn put_health(page: &Page, health: HealthSample) -> Result<(), prometheus::Error
         endpoints.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     page.0.register(Box::new(endpoints))?;
-    let probes = vec![("good", good), ("failed", failed)];
+    // A failed one by why it failed.
+    let probes = std::iter::once(("good", good)).chain(failed).collect();
     page.counters("signpost_probes_total", "Probes that came to an end.", "result", [probes])?;
     for (name, help, on) in [
         ("signpost_health_isolated", "1 while this instance abstains: it may be cut off itself.", isolated),
@@ -834,7 +835,7 @@ mod tests {
         fn health(&self) -> Option<HealthSample> {
             Some(HealthSample {
                 down: 4,
-                failed: 9,
+                failed: vec![("late", 9)],
                 frozen: true,
                 interval: Duration::from_secs(5),
                 ..Default::default()
@@ -869,7 +870,7 @@ mod tests {
         let text = metrics.text().unwrap();
         assert_line(&text, "signpost_names 7");
         assert_line(&text, r#"signpost_health_endpoints{health="down"} 4"#);
-        assert_line(&text, r#"signpost_probes_total{result="failed"} 9"#);
+        assert_line(&text, r#"signpost_probes_total{result="late"} 9"#);
         assert_line(&text, "signpost_health_isolated 0");
         assert_line(&text, "signpost_health_frozen 1");
         assert_line(&text, "signpost_probe_interval_seconds 5");

@@ -9,7 +9,10 @@ use std::ops::{Add, Sub};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod check;
 pub mod votes;
+
+use check::Check;
 
 /// A monotonic point in time, counted from the start of the process. The core gets it as an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -145,6 +148,19 @@ pub fn is_host_name(text: &str) -> bool {
     const MOST: usize = 253;
     let number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     text.len() <= MOST && !number && are_labels(text)
+}
+
+/// `500ms`, `10s`, `5m`, `1h`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        _ => None,
+    }
 }
 
 impl fmt::Display for Label {
@@ -316,6 +332,8 @@ pub struct Service {
     /// `ipMode: Proxy` in all entries of the load balancer: the cluster's own clients go all the way to it, too.
     pub proxied: bool,
     pub wishes: Wishes,
+    /// How its external addresses are to be probed; `None`: as those of all others.
+    pub check: Option<Arc<Check>>,
 }
 
 /// An EndpointSlice object of one cluster, cut to what is answered with.
@@ -376,6 +394,8 @@ pub struct Share {
     /// See [`Service::proxied`].
     pub proxied: bool,
     pub wishes: Wishes,
+    /// See [`Service::check`].
+    pub check: Option<Arc<Check>>,
 }
 
 /// A service of the federation with the shares of every cluster that has it, ordered by cluster.
@@ -440,6 +460,18 @@ pub struct Network(pub Arc<str>);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        let cases = [("500ms", Some(Duration::from_millis(500))), ("10s", seconds(10)), ("5m", seconds(300))];
+        for (text, expected) in cases.into_iter().chain([("1h", seconds(3600)), ("0s", seconds(0))]) {
+            assert_eq!(parse_duration(text), expected, "{text}");
+        }
+        for bad in ["", "10", "s", "-1s", "+1s", "1.5s", "1 s", "1S", "99999999999999999999s", "9999999999999999999h"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn labels() {

@@ -10,10 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use signpost::answer::{Client, Rcode, Reply, Responder, Transport};
+use signpost::health::Health;
 use signpost::metrics::Metrics;
-use signpost::model::{ClusterId, Federated, View, ViewRule};
+use signpost::model::{ClusterId, Federated, Share, View, ViewRule};
 use signpost::net::udp;
-use signpost::table::Reader;
+use signpost::table::{Outlook, Reader};
 use support::ask::Ask;
 use support::small::{headless, question};
 use support::*;
@@ -176,7 +177,13 @@ fn answers_allocate_nothing() {
         scope.spawn(|| {
             for n in (0..=u8::MAX).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
                 let service = Federated { key: key("ns", "svc"), shares: shares(n), imports: vec![] };
-                publisher.publish(&service.key, Some(&service));
+                // Verdicts come and go, too.
+                let health = |share: &Share, _| match (share.cluster.0, n % 3) {
+                    (0, 1) => Health::Down,
+                    (1, 2) => Health::Suspect,
+                    _ => Health::Fine,
+                };
+                publisher.publish_with(&service.key, Some(&service), &Outlook { health: &health, ..Outlook::FAIR });
                 let service =
                     Federated { key: key("churn", &format!("s{}", n / 2)), shares: shares(n), imports: vec![] };
                 publisher.publish(&service.key, (n % 2 == 0).then_some(&service));

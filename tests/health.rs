@@ -4,7 +4,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use common::again::{self, listen};
@@ -32,9 +34,31 @@ fn backend() {
     again::backend();
 }
 
+/// What answers HTTP with the status in a file that is named by who is asked for; started by the tests as a program of its own.
+#[test]
+#[ignore = "a backend of the other tests"]
+fn http_backend() {
+    let setting = std::env::var("HTTP_BACKEND").expect("an address and a folder");
+    let (address, directory) = setting.split_once('@').expect("an address and a folder");
+    for stream in again::listener(address.parse().expect("an address")).incoming().flatten() {
+        let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+        let host = lines.find_map(|line| line.strip_prefix("host: ").map(str::to_owned)).unwrap_or_default();
+        let name = host.split(':').next().unwrap_or_default();
+        let status = fs::read_to_string(Path::new(directory).join(name)).unwrap_or_else(|_| "404 Not Found".to_owned());
+        // Whoever asked may be gone.
+        let _ = (&stream).write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+    }
+}
+
 fn service(name: &str, cluster: usize, port: u16) -> String {
+    service_with(name, cluster, port, "")
+}
+
+/// `probe`: what the annotation asks for.
+fn service_with(name: &str, cluster: usize, port: u16, probe: &str) -> String {
+    let annotations = if probe.is_empty() { String::new() } else { format!("signpost.dev/probe: {probe}") };
     format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: n}}, spec: {{type: LoadBalancer, clusterIP: \
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: n, annotations: {{{annotations}}}}}, spec: {{type: LoadBalancer, clusterIP: \
          10.{cluster}.0.1, ports: [{{name: udp, protocol: UDP, port: 53}}, {{name: http, port: {port}}}]}}, status: \
          {{loadBalancer: {{ingress: [{{ip: {}}}]}}}}}}\n",
         address(cluster)
@@ -140,6 +164,49 @@ fn what_cannot_be_reached_is_left_out_until_it_is_back() {
 }
 
 #[test]
+fn services_behind_one_address_are_asked_each_for_itself() {
+    const HTTP: u16 = 8081;
+    let world = World::new("health: {quorum: local, interval: 1s, timeout: 1s, fall: 2, rise: 2}\n", &[]);
+    let status = |cluster: usize, name: &str| world.directory.path().join(format!("{name}-{cluster}.example.com"));
+    let set = |cluster, name: &str, text: &str| fs::write(status(cluster, name), text).expect("the folder is ours");
+    let mut backends = Vec::new();
+    for cluster in 1..=3 {
+        let setting = format!("HTTP_BACKEND={}:{HTTP}@{}", address(cluster), world.directory.path().display());
+        let name = format!("http-{cluster}");
+        backends.push(again::again("http_backend", &setting, &name, world.directory.path(), &world.namespace));
+        let of = |name: &str| {
+            set(cluster, name, "200 OK");
+            service_with(name, cluster, HTTP, &format!("http path=/live host={name}-{cluster}.example.com"))
+        };
+        let text = format!("{}---\n{}", of("shop"), of("cart"));
+        let manifests = world.directory.path().join(format!("cluster-{cluster}"));
+        fs::write(manifests.join("more.yaml"), text).expect("the folder is ours");
+    }
+    let answered = |name: &str| world.dig(world.signpost.ports.external, name).map(|all| third_octets(&all));
+    let expect = |what: &str, deadline, name: &'static str, clusters: &[u8]| {
+        let expected: BTreeSet<u8> = clusters.iter().copied().collect();
+        wait_for(what, deadline, || answered(name).and_then(|answered| same(answered, expected.clone())));
+    };
+    expect("all that are there", START, "shop.n", &[1, 2, 3]);
+    let voted = || {
+        let explained = world.signpost.get_inside(&world.namespace, &format!("/explain?name=shop.n.{ZONE}"))?;
+        let up = explained.matches("\"vote\": \"up\"").count();
+        if up == 3 { Ok(explained) } else { Err(explained) }
+    };
+    let explained = wait_for("all are asked", GONE, voted);
+    assert!(explained.contains("http path=/live status=200-299 host=shop-2.example.com"), "{explained}");
+    set(2, "shop", "503 Service Unavailable");
+    expect("without the second", GONE, "shop.n", &[1, 3]);
+    stays("of the other service nothing is removed", Duration::from_secs(3), || {
+        same(answered("cart.n")?, BTreeSet::from([1, 2, 3]))
+    });
+    let metrics = world.signpost.get_inside(&world.namespace, "/metrics").expect("metrics");
+    assert!(metric(&metrics, "signpost_probes_total{result=\"status\"}").is_some_and(|n| n >= 2.0), "{metrics}");
+    set(2, "shop", "200 OK");
+    expect("it is back", BACK, "shop.n", &[1, 2, 3]);
+}
+
+#[test]
 fn nobody_asked_for_probes() {
     let mut world = World::new("", &[]);
     world.expect("all that are there", START, &[1, 2, 3]);
@@ -165,7 +232,7 @@ fn if_nothing_can_be_reached_all_is_answered_for_a_short_time() {
     let open = value("signpost_answers_failed_open_total{transport=\"udp\",view=\"external\"}");
     assert!(open.is_some_and(|count| count >= 1.0), "{metrics}");
     assert_eq!(value("signpost_health_isolated"), Some(0.0));
-    assert!(value("signpost_probes_total{result=\"failed\"}").is_some_and(|count| count >= 6.0), "{metrics}");
+    assert!(value("signpost_probes_total{result=\"unreachable\"}").is_some_and(|count| count >= 6.0), "{metrics}");
     world.start(1);
     world.expect("the one that is back", BACK, &[1]);
 }

@@ -310,6 +310,30 @@ fn if_all_die_all_are_answered_for_a_short_time() {
 fn a_cluster_that_writes_what_it_likes_has_one_vote() {
     let world = World::new("evil", QUICK);
     let evil = &world.clusters[2];
+    // What the other two have alone. Its order goes by the client, so that answers can be compared octet by octet.
+    for (n, cluster) in (1..).zip(&world.clusters[..2]) {
+        cluster.apply(&service("evil", "rest", OTHERS));
+        cluster.kubectl(&["-n", "evil", "label", "service", "rest", "test=1"]);
+        let sticky = "{\"spec\": {\"sessionAffinity\": \"ClientIP\"}}";
+        cluster.kubectl(&["-n", "evil", "patch", "service", "rest", "--patch", sticky]);
+        cluster.set_ingress("evil", "rest", &[&address(n, 2)]);
+    }
+    let rest = || -> Result<Vec<String>, String> {
+        let mut all = Vec::new();
+        for Instance { namespace, signpost, .. } in &world.instances {
+            for (name, kind) in [("rest", "A"), ("rest", "AAAA"), ("rest", "SRV"), ("_http._tcp.rest", "SRV")] {
+                let dig = Dig::inside(namespace, signpost.ports.external).with("+qid=1").with("+nocookie");
+                all.push(format!("{:?}", dig.ask(&format!("{name}.evil.{ZONE}"), kind)?));
+            }
+        }
+        Ok(all)
+    };
+    let before = wait_for("what the other two have", PATIENCE, || match rest()? {
+        all if all.concat().matches(&address(1, 2)).count() + all.concat().matches(&address(2, 2)).count() >= 6 => {
+            Ok(all)
+        }
+        all => Err(all.join("\n")),
+    });
     // What the instance in there wrote, with every word turned round, and replicas that nobody runs.
     let lease = evil.kubectl(&["-n", "signpost", "get", "lease", "r3", "-o", "json"]);
     let report =
@@ -342,6 +366,14 @@ fn a_cluster_that_writes_what_it_likes_has_one_vote() {
             evil.apply(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [map, lease]}).to_string());
         }
     }
+    // A service of its own where another cluster's is, and one that is called as theirs is and not offered.
+    evil.apply(&service("evil", "stolen", OTHERS));
+    evil.kubectl(&["-n", "evil", "label", "service", "stolen", "test=1"]);
+    evil.set_ingress("evil", "stolen", &[&address(1, 2)]);
+    evil.apply(
+        &service("evil", "rest", OTHERS).replace("type: LoadBalancer, allocateLoadBalancerNodePorts: false, ", ""),
+    );
+    evil.kubectl(&["-n", "evil", "label", "service", "rest", "test=1"]);
     // Junk beside it: each costs a count.
     for (n, text) in ["", "{", "{\"version\":2}", "[]"].iter().enumerate() {
         let map = serde_json::json!({
@@ -352,7 +384,10 @@ fn a_cluster_that_writes_what_it_likes_has_one_vote() {
         evil.apply(&map.to_string());
     }
     world.waits_for_metric(1, "signpost_health_endpoints{health=\"suspect\"}", 3.0);
-    stays("order only", Duration::from_secs(10), || world.answer(&[1, 2, 3]));
+    stays("order only", Duration::from_secs(10), || {
+        world.answer(&[1, 2, 3])?;
+        same(rest()?, before.clone())
+    });
     let metrics = world.metrics(1).expect("metrics");
     let skipped = |reason: &str| {
         metric(&metrics, &format!("signpost_objects_skipped_total{{cluster=\"cluster-3\",reason=\"{reason}\"}}"))
@@ -387,4 +422,70 @@ fn without_the_right_to_write_it_abstains_and_says_so() {
     let there = ["-n", "signpost", "get", "configmap", "r1.0", "-o", "name"];
     wait_for("the report again", PATIENCE, || cluster.try_kubectl(&there));
     (1..=3).for_each(|instance| world.waits_for_metric(instance, &voter(1), 1.0));
+}
+
+/// `cargo test --test majority writes -- --ignored --nocapture`
+#[test]
+#[ignore = "prints figures, for five minutes"]
+fn writes_per_minute() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const ENDPOINTS: usize = 10_000;
+    /// Addresses of one service.
+    const EACH: usize = 50;
+    let clusters = CLUSTERS.turn();
+    let cluster = &clusters[0];
+    cluster.repair();
+    cluster.kubectl(&["delete", "services", "--all-namespaces", "--selector=test=1"]);
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let address = |n: usize| format!("104.32.{}.{}", n / 250, 1 + n % 250);
+    let of = |first: usize| {
+        let ingress: Vec<String> = (first..first + EACH).map(|n| format!("{{ip: {}}}", address(n))).collect();
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: s-{first}, namespace: n}}, spec: {{type: LoadBalancer, \
+             clusterIP: 10.1.0.1, ports: [{{name: http, port: {OTHERS}}}]}}, status: {{loadBalancer: {{ingress: [{}]}}}}}}\n",
+            ingress.join(", ")
+        )
+    };
+    let text: String = (0..ENDPOINTS).step_by(EACH).map(of).collect();
+    std::fs::write(directory.path().join("all.yaml"), text).expect("the folder is ours");
+    println!("writes in a minute in one cluster, {ENDPOINTS} endpoints");
+    println!("{:>9} {:>9} {:>9} {:>34}", "instances", "Leases", "reports", "reports, 60 endpoints go Down");
+    for replicas in [1, 3, 8] {
+        let hub = Namespace::new();
+        hub.run("ip route add local 104.32.0.0/16 dev lo");
+        let _listener = listen(&hub, directory.path(), "listener", &format!("0.0.0.0:{OTHERS}"));
+        let instances: Vec<Instance> = (1..=replicas)
+            .map(|n| {
+                let namespace = hub.leaf(n);
+                let tunnel = Tunnel::start(&namespace, cluster.address, 7_100 + u16::from(n));
+                let kubeconfig = cluster.kubeconfig_through_as(tunnel.address, User::Voter);
+                let manifests = MemberSource::Manifests(directory.path().to_owned());
+                let mut setup = Setup::new(vec![MemberSource::Kubeconfig(kubeconfig), manifests]);
+                setup.sections = format!("health: {{quorum: majority, cluster: cluster-1, replica: w{n}}}\n");
+                let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
+                let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
+                Instance { namespace, tunnels: vec![tunnel], signpost }
+            })
+            .collect();
+        let read = |name: &str| -> Result<f64, String> {
+            let of = |instance: &Instance| instance.signpost.get_inside(&instance.namespace, "/metrics");
+            let value = |metrics: String| metric(&metrics, name).ok_or(metrics);
+            instances.iter().map(|instance| of(instance).and_then(value)).sum()
+        };
+        let up = f64::from(replicas) * ENDPOINTS as f64;
+        wait_for("all are Up", 3 * PATIENCE, || same(read("signpost_health_endpoints{health=\"up\"}")?, up));
+        let writes = |kind| read(&format!("signpost_health_writes_total{{object=\"{kind}\"}}")).expect("metrics");
+        // What was seen last is written by then.
+        std::thread::sleep(Duration::from_secs(10));
+        let (leases, reports) = (writes("lease"), writes("report"));
+        std::thread::sleep(MINUTE);
+        let quiet = (writes("lease") - leases, writes("report") - reports);
+        let reports = writes("report");
+        for n in 0..60 {
+            hub.run(&format!("ip route add blackhole {}/32 table local", address(n * 7)));
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let busy = writes("report") - reports;
+        println!("{replicas:>9} {:>9} {:>9} {busy:>34}", quiet.0, quiet.1);
+    }
 }

@@ -393,6 +393,7 @@ fn a_headless_service_of_66_000_pods() {
         sticky: false,
         proxied: false,
         wishes: Wishes::default(),
+        check: None,
         hostnames: vec![],
         most_ttl: None,
     };

@@ -56,6 +56,7 @@ pub struct Tally {
 
 impl Tally {
     /// Answers a second.
+    #[allow(dead_code, reason = "not every benchmark looks at it")]
     pub fn rate(&self) -> f64 {
         self.answered as f64 / self.elapsed.as_secs_f64()
     }

@@ -63,6 +63,7 @@ impl World {
             sticky: false,
             proxied: false,
             wishes: Wishes::default(),
+            check: None,
             hostnames: vec![],
         }
     }

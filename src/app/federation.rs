@@ -149,7 +149,7 @@ impl FederationGauges for Gauges {
     fn health(&self) -> Option<HealthSample> {
         let state = self.0.lock();
         let (sample, counts) = state.health.as_ref()?;
-        Some(counts.added_to(*sample))
+        Some(counts.added_to(sample.clone()))
     }
 
     fn votes(&self) -> Option<(Vec<VoterSample>, WritesSample)> {
@@ -693,7 +693,7 @@ fn publish(
         checks.need(key, shares, &publisher.config().clusters, &named);
     }
     let checks = checks.as_ref();
-    let health = |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(share, address, &named));
+    let health = |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(key, share, address, &named));
     if loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
         return publisher.publish_with(key, service, &Outlook { health: &health, ..Outlook::FAIR });
     }

@@ -72,8 +72,8 @@ impl fmt::Display for Service {
         }
         for judged in &self.health {
             let votes: Vec<String> = judged.votes.iter().map(ToString::to_string).collect();
-            let Judged { cluster, endpoint, health, .. } = judged;
-            writeln!(f, "health     {endpoint} of {cluster}: {health} ({})", votes.join(", "))?;
+            let Judged { cluster, endpoint, probe, health, .. } = judged;
+            writeln!(f, "health     {endpoint} of {cluster} by {probe}: {health} ({})", votes.join(", "))?;
         }
         writeln!(f)
     }

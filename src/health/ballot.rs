@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
-use crate::model::votes::{Endpoint, HostPort, Report, Said};
+use crate::model::votes::{Endpoint, Report, Said};
 
 /// Octets of a shard from which on there are more shards; a written one has a little more, and must stay below 256 KiB.
 const MOST_OCTETS: usize = 192 << 10;
@@ -130,7 +130,7 @@ impl Ballot {
 }
 
 fn cost(endpoint: &Endpoint) -> usize {
-    HostPort { host: endpoint.host.clone(), port: endpoint.port }.to_string().len() + AROUND
+    endpoint.text().len() + AROUND
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
 
     fn endpoint(n: u32) -> Endpoint {
         let host = Host::Address(Ipv4Addr::from(0x6810_0000 + n).into());
-        Endpoint { cluster: Label::parse("c").unwrap(), host, port: NonZeroU16::new(80).unwrap() }
+        Endpoint { cluster: Label::parse("c").unwrap(), host, port: NonZeroU16::new(80).unwrap(), service: None }
     }
 
     fn write(ballot: &mut Ballot) -> Vec<(u8, u64, usize)> {

@@ -192,7 +192,7 @@ impl Board {
         board.probes.retain(|probe, seen| {
             let is_used = !seen.endpoints.is_empty();
             if !is_used {
-                effects.ended.push(*probe);
+                effects.ended.push(probe.clone());
             }
             is_used
         });
@@ -206,7 +206,7 @@ impl Board {
         let mut effects = Effects::default();
         let known = self.endpoints.get(endpoint).map(|state| state.way.probes.as_slice()).unwrap_or_default();
         // Of a name that leads to now these and now those, what is probed already goes on.
-        way.probes.sort_by_key(|probe| (!known.contains(probe), *probe));
+        way.probes.sort_by_cached_key(|probe| (!known.contains(probe), probe.clone()));
         way.probes.truncate(MOST_OF_A_NAME);
         way.probes.sort();
         match self.endpoints.get_mut(endpoint) {
@@ -251,8 +251,8 @@ impl Board {
 
     fn put(&mut self, endpoint: Endpoint, mut state: State, effects: &mut Effects) {
         for probe in &state.way.probes {
-            let seen = self.probes.entry(*probe).or_insert_with(|| {
-                effects.begun.push(*probe);
+            let seen = self.probes.entry(probe.clone()).or_insert_with(|| {
+                effects.begun.push(probe.clone());
                 Seen { vote: Vote::Abstain, failing: false, reached: false, endpoints: BTreeSet::new() }
             });
             seen.endpoints.insert(endpoint.clone());
@@ -291,7 +291,7 @@ impl Board {
         for probe in probes {
             if self.probes.get(probe).is_some_and(|seen| seen.endpoints.is_empty()) {
                 self.probes.remove(probe);
-                effects.ended.push(*probe);
+                effects.ended.push(probe.clone());
             }
         }
     }
@@ -333,10 +333,10 @@ impl Board {
 
     /// The prober found something out.
     /// `failing`: the last probe failed, whatever the vote is.
-    pub fn heard(&mut self, probe: Probe, vote: Vote, failing: bool, now: Moment) -> Effects {
+    pub fn heard(&mut self, probe: &Probe, vote: Vote, failing: bool, now: Moment) -> Effects {
         let mut effects = Effects::default();
         // Nobody may need it any more.
-        let Some(seen) = self.probes.get_mut(&probe) else { return effects };
+        let Some(seen) = self.probes.get_mut(probe) else { return effects };
         let endpoints: Vec<Endpoint> = seen.endpoints.iter().cloned().collect();
         seen.reached |= vote == Vote::Up;
         (seen.vote, seen.failing) = (vote, failing);
@@ -494,6 +494,12 @@ impl Board {
     /// `None`: it is not known.
     pub fn condition(&self, endpoint: &Endpoint) -> Option<Condition> {
         self.endpoints.get(endpoint).map(State::condition)
+    }
+
+    /// How it is probed, for people.
+    pub fn probed(&self, endpoint: &Endpoint) -> String {
+        let first = self.endpoints.get(endpoint).and_then(|state| state.way.probes.first());
+        first.and_then(|probe| probe.check.as_ref()).map_or_else(|| "tcp".to_owned(), ToString::to_string)
     }
 
     /// What this instance says of it.

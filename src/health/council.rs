@@ -32,7 +32,7 @@ const MOST_KNOWN: usize = 32;
 /// Why a replica's word does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Silence {
-    /// Its heartbeat was not seen to change yet, or there is none.
+    /// Its heartbeat was not seen to change since it was started, or there is none.
     New,
     /// Its heartbeat has not changed for too long.
     Stale,
@@ -199,13 +199,14 @@ impl Council {
                 (_, Some(new)) if replica.is_over(new.incarnation, now) => {}
                 (old, Some(new)) => {
                     let before = old.as_ref().map(|old| old.incarnation);
+                    // The first one of an incarnation may be one of long ago, read only now.
+                    replica.moved = (before == Some(new.incarnation)).then_some(now);
                     if let Some(before) = before.filter(|before| *before != new.incarnation) {
                         replica.over.retain(|(incarnation, _)| *incarnation != before);
                         replica.over.push((before, now));
                         let spare = replica.over.len().saturating_sub(MOST_OVER);
                         replica.over.drain(..spare);
                     }
-                    replica.moved = old.is_some().then_some(now);
                     replica.pulse = Some(new);
                 }
                 (_, None) => (replica.pulse, replica.moved) = (None, None),

@@ -28,6 +28,7 @@ mod verdict;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 pub use ballot::Ballot;
 pub use board::{Board, Condition, Effects, Own, Sums, Way};
@@ -35,6 +36,8 @@ pub use breaker::{Breaker, Isolation, Standings};
 pub use council::{Affected, Council, FRESH, Silence, VoterSight, electorate};
 pub use history::{Failures, History};
 pub use verdict::{Case, Quorum, Tally, Verdict};
+
+use crate::model::check::Check;
 
 /// What answers are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -49,11 +52,13 @@ pub enum Health {
 }
 
 /// What is connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Probe {
     pub address: IpAddr,
     /// TCP.
     pub port: NonZeroU16,
+    /// `None`: whether a connection can be opened.
+    pub check: Option<Arc<Check>>,
 }
 
 /// What one voter says of an endpoint.

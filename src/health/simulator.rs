@@ -212,8 +212,8 @@ impl World {
             for n in 0..plan.addresses + plan.others {
                 let address = IpAddr::V4(Ipv4Addr::new(104, 16, cluster as u8, n as u8));
                 let port = if n < plan.addresses { SERVICE } else { OTHERS };
-                let endpoint = Endpoint { cluster: name.clone(), host: Host::Address(address), port };
-                targets.push((cluster, endpoint, Probe { address, port }));
+                let endpoint = Endpoint { cluster: name.clone(), host: Host::Address(address), port, service: None };
+                targets.push((cluster, endpoint, Probe { address, port, check: None }));
             }
         }
         let mut instances = Vec::new();
@@ -350,7 +350,7 @@ impl World {
         instance.known.clear();
         instance.answers = Answers::new(&self.names, self.plan.addresses);
         for (_, endpoint, probe) in &self.targets {
-            instance.board.enter(endpoint, Way { probes: vec![*probe], is_proxied: false });
+            instance.board.enter(endpoint, Way { probes: vec![probe.clone()], is_proxied: false });
         }
         self.rules.started(index);
         for target in 0..self.targets.len() {
@@ -491,7 +491,7 @@ impl World {
                     let before = self.rules.votes_of(&self.instances[instance].board, &self.names[cluster]);
                     self.read_as_it_is(instance, cluster, kept)?;
                     let after = self.rules.votes_of(&self.instances[instance].board, &self.names[cluster]);
-                    self.rules.heard_of_old(&before, &after)?;
+                    self.rules.heard_of_old(cluster, &before, &after, self.now)?;
                 }
             }
             Fault::Lies { .. } => self.push(self.now, Event::Lie { incident }),
@@ -591,7 +591,7 @@ impl World {
         if !changed {
             return Ok(());
         }
-        let effects = self.instances[instance].board.heard(self.targets[target].2, vote, failing, now);
+        let effects = self.instances[instance].board.heard(&self.targets[target].2, vote, failing, now);
         self.act(instance, effects)
     }
 

@@ -63,7 +63,7 @@ impl Tally {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Verdict {
     /// Served as if it were Up.
     #[default]
@@ -122,24 +122,23 @@ impl Case {
         (self.better, self.unheard) = (None, None);
     }
 
-    /// When the same votes may make something else of it.
+    /// When the same votes may make something else of it: it comes back, or nobody has confirmed it for so long.
     pub fn next_deadline(&self) -> Option<Moment> {
         if self.verdict != Verdict::Down {
             return None;
         }
-        if let Some(since) = self.better {
-            // The change to Down is no reason to wait for longer.
-            let changes = self.changes.len().saturating_sub(1);
-            let hold = if defect!(Recovery) { 6 * HOLD } else { HOLD };
-            let hold = hold.saturating_mul(1 << changes.min(16)).min(MOST_HOLD);
-            let again = match self.changes.len() {
-                n if n < MOST_CHANGES - 1 || defect!(FlapBound) => since,
-                // Until the oldest one of them is out of the window.
-                n => self.changes[n + 1 - MOST_CHANGES] + WINDOW,
-            };
-            return Some((since + hold).max(again));
-        }
-        self.unheard.filter(|_| !defect!(FailOpen)).map(|since| since + UNCONFIRMED)
+        // The change to Down is no reason to wait for longer.
+        let changes = self.changes.len().saturating_sub(1);
+        let hold = if defect!(Recovery) { 6 * HOLD } else { HOLD };
+        let hold = hold.saturating_mul(1 << changes.min(16)).min(MOST_HOLD);
+        let confirmed = self.better.map(|since| since + hold);
+        let unconfirmed = self.unheard.filter(|_| !defect!(FailOpen)).map(|since| since + UNCONFIRMED);
+        let at = confirmed.or(unconfirmed)?;
+        Some(match self.changes.len() {
+            n if n < MOST_CHANGES - 1 || defect!(FlapBound) => at,
+            // Until the oldest one of them is out of the window.
+            n => at.max(self.changes[n + 1 - MOST_CHANGES] + WINDOW),
+        })
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -155,6 +154,9 @@ impl Case {
         }
     }
 }
+
+#[cfg(test)]
+mod exhaustive;
 
 #[cfg(test)]
 mod tests {

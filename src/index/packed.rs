@@ -7,7 +7,7 @@
 //! entry    = length of the key (1 octet), key, run(service or nothing), run(slice)...
 //! key      = namespace, 0, name, 0
 //! service  = flags, [moment], [moment], [wishes], [run(run(hostname)...)], run(address...), run(address...), run(port...)
-//! wishes   = flags (three of them: not exported by rule, sticky, proxied), [weight], [ttl], [load]
+//! wishes   = flags (three of them: not exported by rule, sticky, proxied), [weight], [ttl], [load], [run(check)]
 //! slice    = run(name), run(endpoint...), run(port...)
 //! endpoint = flags, [run(hostname)], run(address...)
 //! address  = 4 or 6, its octets
@@ -264,8 +264,11 @@ impl Written {
             sticky,
             proxied,
             wishes,
+            check,
         } = service;
-        let rare = Rare { wishes: *wishes, exported: *exported, sticky: *sticky, proxied: *proxied };
+        let check = check.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (exported, sticky, proxied) = (*exported, *sticky, *proxied);
+        let rare = Rare { wishes: *wishes, exported, sticky, proxied, check: &check };
         let cluster_addresses = match cluster_address {
             ClusterAddress::Virtual(addresses) => &addresses[..],
             ClusterAddress::Headless => &[],
@@ -323,6 +326,7 @@ const LOAD: u8 = 1 << 2;
 const HIDDEN: u8 = 1 << 3;
 const STICKY: u8 = 1 << 4;
 const PROXIED: u8 = 1 << 5;
+const CHECK: u8 = 1 << 6;
 
 const READY: u8 = 1;
 const SERVING: u8 = 1 << 1;
@@ -345,9 +349,11 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
         sticky,
         proxied,
         wishes,
+        check,
         ..
     } = service;
-    let rare = Rare { wishes: *wishes, exported: *exported, sticky: *sticky, proxied: *proxied };
+    let (exported, sticky, proxied) = (*exported, *sticky, *proxied);
+    let rare = Rare { wishes: *wishes, exported, sticky, proxied, check };
     let until = match service.slice_wait {
         SliceWait::Until(at) => Some(at),
         SliceWait::NotNeeded | SliceWait::Over => None,
@@ -377,16 +383,23 @@ fn write_stored(out: &mut Vec<u8>, service: &Stored<'_>) {
 
 /// What most services have not.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Rare {
+struct Rare<'a> {
     wishes: Wishes,
     exported: bool,
     sticky: bool,
     proxied: bool,
+    /// Empty: there is none.
+    check: &'a str,
 }
 
-impl Rare {
-    const NONE: Rare =
-        Rare { wishes: Wishes { weight: None, ttl: None, load: None }, exported: true, sticky: false, proxied: false };
+impl<'a> Rare<'a> {
+    const NONE: Rare<'static> = Rare {
+        wishes: Wishes { weight: None, ttl: None, load: None },
+        exported: true,
+        sticky: false,
+        proxied: false,
+        check: "",
+    };
 
     /// Nothing, if there is none of it.
     fn write(&self, out: &mut Vec<u8>) {
@@ -398,6 +411,7 @@ impl Rare {
             (HIDDEN, !self.exported),
             (STICKY, self.sticky),
             (PROXIED, self.proxied),
+            (CHECK, !self.check.is_empty()),
         ]);
         if flags == 0 {
             return;
@@ -406,9 +420,12 @@ impl Rare {
         out.extend(weight.iter().flat_map(|weight| weight.to_le_bytes()));
         out.extend(ttl.iter().flat_map(|ttl| ttl.to_le_bytes()));
         out.extend(load.iter().flat_map(|load| load.ten_thousandths().to_le_bytes()));
+        if !self.check.is_empty() {
+            run(out, |out| out.extend_from_slice(self.check.as_bytes()));
+        }
     }
 
-    fn read(octets: &mut Octets<'_>) -> Rare {
+    fn read(octets: &mut Octets<'a>) -> Rare<'a> {
         let flags = octets.octet();
         let has = |flag: u8| flags & flag != 0;
         let wishes = Wishes {
@@ -416,7 +433,8 @@ impl Rare {
             ttl: has(TTL).then(|| u32::from_le_bytes(octets.array())),
             load: has(LOAD).then(|| Load::again(u16::from_le_bytes(octets.array()))),
         };
-        Rare { wishes, exported: !has(HIDDEN), sticky: has(STICKY), proxied: has(PROXIED) }
+        let check = if has(CHECK) { text(octets.run()) } else { "" };
+        Rare { wishes, exported: !has(HIDDEN), sticky: has(STICKY), proxied: has(PROXIED), check }
     }
 }
 
@@ -430,7 +448,8 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         (false, true) => SliceWait::Over,
         (false, false) => SliceWait::NotNeeded,
     };
-    let Rare { wishes, exported, sticky, proxied } = if has(WISHES) { Rare::read(&mut octets) } else { Rare::NONE };
+    let Rare { wishes, exported, sticky, proxied, check } =
+        if has(WISHES) { Rare::read(&mut octets) } else { Rare::NONE };
     let hostnames = Hostnames(if has(HOSTNAMES) { octets.run() } else { &[] });
     Stored {
         exposure: if has(LOAD_BALANCER) { Exposure::LoadBalancer } else { Exposure::ClusterOnly },
@@ -446,6 +465,7 @@ fn read_stored(octets: &[u8]) -> Stored<'_> {
         sticky,
         proxied,
         wishes,
+        check,
     }
 }
 
@@ -634,8 +654,15 @@ fn run(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::tests::{at, key, service, slice};
     use super::*;
+    use crate::model::check::Check;
+
+    fn check(text: &str) -> Option<Arc<Check>> {
+        Some(Arc::new(Check::parse(text, &service("a port=80").ports).unwrap()))
+    }
 
     /// Writes an entry and reads it again.
     fn assert_kept(joined: &Joined<'_>) {
@@ -658,6 +685,8 @@ mod tests {
             Service { exported: false, ..service("a load=0.5") },
             Service { sticky: true, ..service("a port=80") },
             Service { proxied: true, ..service("a port=80") },
+            Service { check: check("https path=/healthz port=80"), ..service("a port=80 load=0.5") },
+            Service { check: check("none"), sticky: true, ..service("a") },
             Service { sticky: true, exported: false, ..service("a weight=7") },
             Service { cluster_address: ClusterAddress::Virtual(vec![]), ..service("a") },
         ];

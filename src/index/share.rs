@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::packed::{Addresses, Endpoints, Entry, Hostnames, Ports};
+use crate::model::check::Check;
 use crate::model::{ClusterAddress, ClusterId, Exposure, Label, Moment, Pod, Share, Wishes};
 
 /// What a cluster holds under one service's name, read from its entry.
@@ -35,6 +36,8 @@ pub(super) struct Stored<'a> {
     pub sticky: bool,
     pub proxied: bool,
     pub wishes: Wishes,
+    /// As it is written; empty: there is none.
+    pub check: &'a str,
 }
 
 /// Where a share stands that should have slices.
@@ -94,6 +97,7 @@ impl Stored<'_> {
             && self.sticky == object.sticky
             && self.proxied == object.proxied
             && self.wishes == object.wishes
+            && self.check == object.check
     }
 }
 
@@ -155,6 +159,7 @@ impl Shares {
             sticky: false,
             proxied: false,
             wishes: Wishes::default(),
+            check: None,
         });
         share.cluster = cluster;
         share.exposure = service.exposure;
@@ -179,6 +184,9 @@ impl Shares {
         share.sticky = service.sticky;
         share.proxied = service.proxied;
         share.wishes = service.wishes;
+        let check = Some(service.check).filter(|text| !text.is_empty());
+        // It was written from one, with these ports.
+        share.check = check.and_then(|text| Check::parse(text, &share.ports).ok()).map(Arc::new);
         share.pods.clear();
         if service.is_headless {
             share.pods = pods(&entry.slices().collect::<Vec<_>>());

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Label, is_host_name};
+use super::{Label, ServiceKey, is_host_name};
 
 /// Where a load balancer is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,38 @@ pub struct Endpoint {
     pub host: Host,
     /// TCP.
     pub port: NonZeroU16,
+    /// The only one that is judged by it, as it has a check of its own; `None`: all that are there, by whether it can be connected to.
+    pub service: Option<ServiceKey>,
+}
+
+/// Why a text is no [`Endpoint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not an address or a host name with a port, with or without a service")]
+pub struct EndpointError;
+
+impl Endpoint {
+    /// Without its cluster: `192.0.2.1:80`, or `192.0.2.1:80 namespace/name` of one service.
+    pub fn text(&self) -> String {
+        let way = HostPort { host: self.host.clone(), port: self.port };
+        match &self.service {
+            None => way.to_string(),
+            Some(service) => format!("{way} {service}"),
+        }
+    }
+
+    /// What [`text`](Endpoint::text) wrote.
+    pub fn parse(cluster: Label, text: &str) -> Result<Endpoint, EndpointError> {
+        let label = |text| Label::parse(text).map_err(|_| EndpointError);
+        let (way, service) = match text.split_once(' ') {
+            None => (text, None),
+            Some((way, service)) => {
+                let (namespace, name) = service.split_once('/').ok_or(EndpointError)?;
+                (way, Some(ServiceKey { namespace: label(namespace)?, name: label(name)? }))
+            }
+        };
+        let HostPort { host, port } = way.parse().map_err(|_| EndpointError)?;
+        Ok(Endpoint { cluster, host, port, service })
+    }
 }
 
 /// Host and port, as in `192.0.2.1:80`, `[2001:db8::1]:80`, `lb.example.com:80`.

@@ -13,6 +13,7 @@ use foldhash::quality::FixedState;
 use super::{report, slim};
 use crate::config::{Cluster, Export};
 use crate::index::{CLUSTER_LOAD, Object, ObjectKey};
+use crate::model::check::Check;
 use crate::model::votes::{Heartbeat, Pulse, Report};
 use crate::model::{
     ClusterAddress, Endpoint, Exposure, Label, Load, LoadReport, Port, Protocol, Service, ServiceExport, ServiceImport,
@@ -286,7 +287,7 @@ fn exported_service(
     let key = service_key(&raw.metadata)?;
     let cluster_address = cluster_address(&raw.spec)?;
     let ports = service_ports(&raw.spec.ports, &cluster_address)?;
-    let Asked { wishes, addresses } = asked(&raw.metadata.annotations, exposure, left_out);
+    let Asked { wishes, addresses, check } = asked(&raw.metadata.annotations, exposure, &ports, left_out);
     // An address that is left over from a time as LoadBalancer is nobody's any more.
     let Reached { ingress, hostnames, proxied } = match exposure {
         Exposure::LoadBalancer if !addresses.is_empty() => Reached { ingress: addresses, ..Reached::default() },
@@ -306,6 +307,7 @@ fn exported_service(
         sticky,
         proxied,
         wishes,
+        check: check.map(Arc::new),
     })
 }
 
@@ -314,11 +316,12 @@ struct Asked {
     wishes: Wishes,
     /// Instead of the load balancer's.
     addresses: Vec<IpAddr>,
+    check: Option<Check>,
 }
 
 /// An annotation that is of no use costs itself only.
-fn asked(annotations: &slim::Annotations, exposure: Exposure, left_out: &mut Vec<Problem>) -> Asked {
-    let mut asked = Asked { wishes: Wishes::default(), addresses: Vec::new() };
+fn asked(annotations: &slim::Annotations, exposure: Exposure, ports: &[Port], left_out: &mut Vec<Problem>) -> Asked {
+    let mut asked = Asked { wishes: Wishes::default(), addresses: Vec::new(), check: None };
     for (name, value) in &annotations.ours {
         let wishes = &mut asked.wishes;
         let fault = match name.as_str() {
@@ -328,13 +331,20 @@ fn asked(annotations: &slim::Annotations, exposure: Exposure, left_out: &mut Vec
                 store(&mut wishes.ttl, ttl, Fault::NotATtl)
             }
             "load" => store(&mut wishes.load, Load::parse(value).ok(), Fault::NotALoad),
-            "address" if exposure == Exposure::ClusterOnly => Some(Fault::NotExposed),
+            "address" | "probe" if exposure == Exposure::ClusterOnly => Some(Fault::NotExposed),
             "address" => match override_addresses(value) {
                 Some(addresses) => {
                     asked.addresses = addresses;
                     None
                 }
                 None => Some(Fault::NotAddresses),
+            },
+            "probe" => match Check::parse(value, ports) {
+                Ok(check) => {
+                    asked.check = Some(check);
+                    None
+                }
+                Err(error) => Some(Fault::NotACheck(error)),
             },
             _ => Some(Fault::UnknownAnnotation),
         };

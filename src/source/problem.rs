@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::status::Reason;
 use crate::index::CLUSTER_LOAD;
+use crate::model::check::CheckError;
 
 /// Longest piece of foreign text in a message, in characters: a hostile object must not fill the log.
 const MAX_QUOTE: usize = 80;
@@ -68,6 +69,7 @@ pub enum Fault {
     /// Addresses for a Service that only its own cluster sees.
     NotExposed,
     UnknownAnnotation,
+    NotACheck(CheckError),
     // Of a load, which is then unknown.
     NotAMeasuredLoad,
     NotAValidity,
@@ -76,7 +78,7 @@ pub enum Fault {
     // Of what a voter says, which then abstains.
     NotOurVersion,
     NotHex,
-    NotAHostPort,
+    NotAnEndpoint,
     Repeated,
     NotAReportName,
     NotGenerations,
@@ -153,11 +155,12 @@ impl Fault {
             | Fault::NotALoad
             | Fault::NotAddresses
             | Fault::NotExposed
-            | Fault::UnknownAnnotation => Reason::Annotation,
+            | Fault::UnknownAnnotation
+            | Fault::NotACheck(_) => Reason::Annotation,
             Fault::NotAMeasuredLoad | Fault::NotAValidity => Reason::Load,
             Fault::NotTheClusterLoad | Fault::NotAReportName => Reason::Name,
             Fault::NotOurVersion => Reason::Version,
-            Fault::NotHex | Fault::NotAHostPort | Fault::Repeated | Fault::NotGenerations => Reason::Vote,
+            Fault::NotHex | Fault::NotAnEndpoint | Fault::Repeated | Fault::NotGenerations => Reason::Vote,
         }
     }
 }
@@ -192,6 +195,7 @@ impl fmt::Display for Fault {
                 "is not a list of usable IP addresses with commas between them, at most 100: annotation left out",
             ),
             Fault::NotExposed => f.write_str("is of no use to a Service that is not of type LoadBalancer: left out"),
+            Fault::NotACheck(error) => write!(f, "{error}: annotation left out"),
             Fault::UnknownAnnotation => f.write_str("is an annotation that means nothing: left out"),
             Fault::NotAMeasuredLoad => f.write_str("is not a number from 0 to 1: the load counts as unknown"),
             Fault::NotAValidity => {
@@ -202,7 +206,7 @@ impl fmt::Display for Fault {
             }
             Fault::NotOurVersion => f.write_str("is not the version that is understood here"),
             Fault::NotHex => f.write_str("is not a number of 16 hexadecimal digits"),
-            Fault::NotAHostPort => f.write_str("is not an address or a host name with a port"),
+            Fault::NotAnEndpoint => f.write_str("is not an address or a host name with a port"),
             Fault::Repeated => f.write_str("is there twice"),
             Fault::NotAReportName => f.write_str("is not a replica's name with the number of a shard (0 to 31)"),
             Fault::NotGenerations => f.write_str("is not a list of 1 to 32 generations with commas between them"),

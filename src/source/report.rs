@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! {"version":1,"incarnation":"0f3c...","electorate":"91ab...","generation":7,
-//!  "up":{"berlin":["192.0.2.1:80"]},"down":{"oregon":["[2001:db8::1]:443","lb.example.com:80"]}}
+//!  "up":{"berlin":["192.0.2.1:80","192.0.2.1:80 shop/cart"]},"down":{"oregon":["[2001:db8::1]:443","lb.example.com:80"]}}
 //! ```
 //!
 //! Up and down by the cluster whose endpoints they are. It is read by everybody in the federation, of other versions too: keys may
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::{Fault, Problem};
 use crate::model::Label;
-use crate::model::votes::{Endpoint, HostPort, Said, Sheet};
+use crate::model::votes::{Endpoint, Said, Sheet};
 
 /// The key in a ConfigMap.
 pub const KEY: &str = "report.json";
@@ -48,10 +48,9 @@ pub fn write(sheet: &Sheet) -> String {
         up: BTreeMap::new(),
         down: BTreeMap::new(),
     };
-    for Said { endpoint: Endpoint { cluster, host, port }, up } in sheet.votes.iter() {
+    for Said { endpoint, up } in sheet.votes.iter() {
         let side = if *up { &mut written.up } else { &mut written.down };
-        let text = HostPort { host: host.clone(), port: *port }.to_string();
-        side.entry(cluster.as_str()).or_default().push(text);
+        side.entry(endpoint.cluster.as_str()).or_default().push(endpoint.text());
     }
     serde_json::to_string(&written).expect("numbers and texts can be written")
 }
@@ -77,17 +76,15 @@ pub fn read(text: &str) -> Result<Sheet, Problem> {
         for (cluster, endpoints) in side {
             let cluster = Label::parse(cluster).map_err(|_| Problem::field(path, cluster, Fault::NotALabel))?;
             for (n, text) in endpoints.iter().enumerate() {
-                let HostPort { host, port } = text
-                    .parse()
-                    .map_err(|_| Problem::field(format!("{path}.{cluster}[{n}]"), text, Fault::NotAHostPort))?;
-                votes.push(Said { endpoint: Endpoint { cluster: cluster.clone(), host, port }, up });
+                let endpoint = Endpoint::parse(cluster.clone(), text)
+                    .map_err(|_| Problem::field(format!("{path}.{cluster}[{n}]"), text, Fault::NotAnEndpoint))?;
+                votes.push(Said { endpoint, up });
             }
         }
     }
     votes.sort();
     if let Some(pair) = votes.windows(2).find(|pair| pair[0].endpoint == pair[1].endpoint) {
-        let Endpoint { host, port, .. } = pair[0].endpoint.clone();
-        return Err(Problem::field("up, down", HostPort { host, port }, Fault::Repeated));
+        return Err(Problem::field("up, down", pair[0].endpoint.text(), Fault::Repeated));
     }
     Ok(Sheet {
         incarnation: number("incarnation", &written.incarnation)?,
@@ -112,8 +109,7 @@ mod tests {
     use super::*;
 
     fn said(cluster: &str, host_port: &str, up: bool) -> Said {
-        let HostPort { host, port } = host_port.parse().unwrap();
-        Said { endpoint: Endpoint { cluster: Label::parse(cluster).unwrap(), host, port }, up }
+        Said { endpoint: Endpoint::parse(Label::parse(cluster).unwrap(), host_port).unwrap(), up }
     }
 
     #[test]
@@ -123,6 +119,7 @@ mod tests {
             said("a", "192.0.2.1:81", false),
             said("b", "[2001:db8::1]:80", false),
             said("b", "lb.example.com:443", true),
+            said("b", "lb.example.com:443 shop/cart", false),
         ];
         votes.sort();
         let sheet = Sheet { incarnation: 1, electorate: u64::MAX, generation: 7, votes: votes.into() };
@@ -151,6 +148,8 @@ mod tests {
             (with("up", "{\"B\":[]}"), "up: \"B\" is not a DNS label"),
             (with("up", "{\"b\":[\"192.0.2.1\"]}"), "up.b[0]: \"192.0.2.1\" is not an address"),
             (with("down", "{\"b\":[\"a:1\",\"a:0\"]}"), "down.b[1]"),
+            (with("down", "{\"b\":[\"a:1 shop\"]}"), "down.b[0]"),
+            (with("down", "{\"b\":[\"a:1 shop/cart \"]}"), "down.b[0]"),
             (with("down", "{\"b\":[\"a:1\",\"a:1\"]}"), "\"a:1\" is there twice"),
             (format!("{good}{}", " ".repeat(MOST_OCTETS)), "more than 262144 octets"),
         ] {

@@ -253,6 +253,7 @@ fn share(s: usize, c: usize) -> impl Strategy<Value = Share> {
                 // Which one is first is not by chance then; what is there, and in which band, is the same.
                 sticky: s == 1,
                 proxied: false,
+                check: None,
             }
         },
     )

@@ -67,6 +67,7 @@ pub fn load_balancer(cluster: u16, cluster_ip: &str, ingress: &[&str]) -> Share 
         sticky: false,
         proxied: false,
         wishes: signpost::model::Wishes::default(),
+        check: None,
         hostnames: vec![],
         most_ttl: None,
     }

@@ -19,6 +19,7 @@ use crate::health::{
 };
 use crate::index::{Object, Update};
 use crate::metrics::{HealthSample, VoterSample, WritesSample};
+use crate::model::check::{Check, How};
 use crate::model::votes::{Endpoint, Host, HostPort};
 use crate::model::{ClusterId, Exposure, Label, Moment, Protocol, ServiceKey, Share};
 use crate::ranking::Ingress;
@@ -58,7 +59,7 @@ impl Link {
         let (orders, taken) = mpsc::unbounded_channel();
         let (tell, heard) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
-        let prober = Prober::new(rules.clone(), prober::connect, counts.clone(), prober::room(), seed);
+        let prober = Prober::new(rules.clone(), prober::attempts(), counts.clone(), prober::room(), seed);
         let task = Some(tokio::spawn(prober.run(taken, tell)));
         Link { orders, heard, counts, task }
     }
@@ -72,9 +73,14 @@ impl Link {
 /// The name behind which an address of a share was found; `None`: it is the share's own.
 pub type Named<'a> = dyn Fn(&Share, IpAddr) -> Option<Arc<str>> + 'a;
 
-/// The first port that speaks TCP.
+/// What is probed of its ports: what it asks for, or the first that speaks TCP. `None`: nothing of it.
 fn port(share: &Share) -> Option<NonZeroU16> {
-    share.ports.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.number)
+    let asked = match share.check.as_deref() {
+        Some(Check { how: How::Nothing, .. }) => return None,
+        Some(check) => check.port,
+        None => None,
+    };
+    asked.or_else(|| share.ports.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.number))
 }
 
 /// Those who decide; `None`: this instance alone.
@@ -88,6 +94,11 @@ fn council(config: &Config, rules: &Rules) -> Option<Council> {
 /// For how long it must have been over that this instance seemed to be cut off.
 fn patience(rules: &Rules) -> Duration {
     rules.interval * u32::from(rules.failures.rise.get())
+}
+
+/// A service that has a check of its own has verdicts of its own.
+fn judged_alone(key: &ServiceKey, share: &Share) -> Option<ServiceKey> {
+    share.check.is_some().then(|| key.clone())
 }
 
 fn names(config: &Config) -> Vec<Label> {
@@ -191,9 +202,14 @@ impl Checks {
                     continue;
                 }
                 let host = named(share, address).map_or(Host::Address(address), Host::Name);
-                let endpoint = Endpoint { cluster: cluster.name.clone(), host, port };
+                let service = judged_alone(key, share);
+                let endpoint = Endpoint { cluster: cluster.name.clone(), host, port, service };
                 let new = || Way { probes: Vec::new(), is_proxied: share.proxied };
-                needed.entry(endpoint).or_insert_with(new).probes.push(Probe { address, port });
+                needed.entry(endpoint).or_insert_with(new).probes.push(Probe {
+                    address,
+                    port,
+                    check: share.check.clone(),
+                });
             }
         }
         if needed.is_empty() && !self.services.contains_key(key) {
@@ -246,10 +262,11 @@ impl Checks {
     }
 
     /// What answers are made of.
-    pub fn of(&self, share: &Share, address: IpAddr, named: &Named<'_>) -> Health {
+    pub fn of(&self, key: &ServiceKey, share: &Share, address: IpAddr, named: &Named<'_>) -> Health {
         let Some(port) = port(share) else { return Health::Fine };
         let host = named(share, address).map_or(Host::Address(address), Host::Name);
-        self.board.health(&Endpoint { cluster: self.board.clusters()[share.cluster.index()].clone(), host, port })
+        let cluster = self.board.clusters()[share.cluster.index()].clone();
+        self.board.health(&Endpoint { cluster, host, port, service: judged_alone(key, share) })
     }
 
     /// What the prober says next. Nothing is lost if it is not waited for to the end.
@@ -278,7 +295,7 @@ impl Checks {
 
     /// Enters it. Gives the services that it changes.
     pub fn take(&mut self, heard: Heard, now: Moment) -> Vec<ServiceKey> {
-        let effects = self.board.heard(heard.probe, heard.vote, heard.failing, now);
+        let effects = self.board.heard(&heard.probe, heard.vote, heard.failing, now);
         self.act(effects)
     }
 
@@ -360,6 +377,7 @@ impl Checks {
             Some(Judged {
                 cluster: endpoint.cluster.to_string(),
                 endpoint: HostPort { host: endpoint.host.clone(), port: endpoint.port }.to_string(),
+                probe: self.board.probed(endpoint),
                 health: self.board.condition(endpoint)?.word().to_owned(),
                 votes,
             })

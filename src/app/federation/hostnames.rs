@@ -308,6 +308,7 @@ mod tests {
             sticky: false,
             proxied: false,
             wishes: Wishes::default(),
+            check: None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::{Resolver, shortened};
 use crate::config::Limits;
 use crate::config::error::Fault;
 use crate::config::raw::{At, RawLimits, RawWorkers};
+use crate::model::parse_duration;
 
 const MAX_UDP_WORKERS: u16 = 256;
 /// WIRE: 1,024 connections, 32 of them per client, 10 s idle, 30 s on internal listeners.
@@ -111,7 +112,7 @@ impl Resolver<'_> {
         default: Duration,
     ) -> Duration {
         let Some(raw) = raw else { return default };
-        let fault = match parse(&raw.value) {
+        let fault = match parse_duration(&raw.value) {
             Some(duration) if range.contains(&duration) => return duration,
             Some(_) => {
                 let (min, max) = range.into_inner();
@@ -121,35 +122,5 @@ impl Resolver<'_> {
         };
         self.fault(&raw, key, fault);
         default
-    }
-}
-
-/// `500ms`, `10s`, `5m`, `1h`.
-fn parse(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs),
-        "h" => number.checked_mul(3600).map(Duration::from_secs),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        let seconds = |n| Some(Duration::from_secs(n));
-        let cases = [("500ms", Some(Duration::from_millis(500))), ("10s", seconds(10)), ("5m", seconds(300))];
-        for (text, expected) in cases.into_iter().chain([("1h", seconds(3600)), ("0s", seconds(0))]) {
-            assert_eq!(parse(text), expected, "{text}");
-        }
-        for bad in ["", "10", "s", "-1s", "+1s", "1.5s", "1 s", "1S", "99999999999999999999s", "9999999999999999999h"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
     }
 }

@@ -72,6 +72,7 @@ impl Answers {
                 sticky: false,
                 proxied: false,
                 wishes: Wishes::default(),
+                check: None,
             };
             let id = ClusterId(cluster as u16);
             for (kind, objects) in [(Kind::Service, vec![Object::Service(service)]), (Kind::EndpointSlice, Vec::new())]
@@ -93,6 +94,7 @@ impl Answers {
             cluster: self.names[share.cluster.index()].clone(),
             host: Host::Address(address),
             port: share.ports[0].number,
+            service: None,
         };
         let health = |share: &Share, address: IpAddr| board.health(&endpoint(share, address));
         let service = self.index.service(&self.key);

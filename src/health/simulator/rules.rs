@@ -53,7 +53,8 @@ struct Heard {
 
 #[derive(Default)]
 struct Replica {
-    pulse: Option<Pulse>,
+    /// The highest beat of each incarnation.
+    beats: BTreeMap<u64, u64>,
     moved: Option<Moment>,
     /// The last ones, with when they were replaced.
     sheets: VecDeque<(Sheet, Option<Moment>)>,
@@ -124,27 +125,24 @@ impl Rules {
         match what {
             Written::Heartbeat(beat) => {
                 let replica = self.heard[instance].replicas.entry((cluster, beat.replica.clone())).or_default();
-                let newer = match (&replica.pulse, &beat.content) {
-                    (Some(old), Some(new)) => old.incarnation != new.incarnation || new.beat > old.beat,
-                    _ => false,
-                };
-                if newer {
+                let Some(Pulse { incarnation, beat, .. }) = beat.content else { return };
+                let before = replica.beats.get(&incarnation).copied();
+                if before.is_some_and(|before| beat > before) {
                     replica.moved = Some(now);
                 }
-                if newer || replica.pulse.is_none() || beat.content.is_none() {
-                    replica.pulse.clone_from(&beat.content);
-                }
+                replica.beats.insert(incarnation, before.map_or(beat, |before| before.max(beat)));
             }
             Written::Report(Report { replica, content, .. }) => {
                 let replica = self.heard[instance].replicas.entry((cluster, replica.clone())).or_default();
                 // What comes of a server that lags says nothing.
                 let is_old = content.as_ref().is_some_and(|new| {
                     let last = replica.sheets.back().map(|(last, _)| last.incarnation);
-                    let again = |old: &Sheet| {
-                        old.incarnation == new.incarnation
-                            && (Some(old.incarnation) != last || old.generation > new.generation)
+                    let again = |old: &Sheet, until: Option<Moment>| {
+                        // What goes on for longer was another one's end, and not its own.
+                        let is_over = Some(old.incarnation) != last && until.is_some_and(|until| now - until < FRESH);
+                        old.incarnation == new.incarnation && (is_over || old.generation > new.generation)
                     };
-                    replica.sheets.iter().any(|(old, _)| again(old))
+                    replica.sheets.iter().any(|(old, until)| again(old, *until))
                 });
                 if is_old {
                     return;
@@ -324,8 +322,10 @@ impl Rules {
         broken(Defect::OwnVoice, "what one cluster wrote changed what another one says")
     }
 
-    pub fn heard_of_old(&self, before: &Votes, after: &Votes) -> Result<(), Broken> {
-        if before == after {
+    pub fn heard_of_old(&self, cluster: usize, before: &Votes, after: &Votes, now: Time) -> Result<(), Broken> {
+        // Of a liar's own words none is older than another one.
+        let lied = self.lied.get(&cluster).is_some_and(|until| until.is_none_or(|until| now < until + 2 * MINUTE));
+        if before == after || lied {
             return Ok(());
         }
         let differs = after.iter().find(|(endpoint, votes)| before.get(endpoint) != Some(votes));
@@ -337,7 +337,10 @@ impl Rules {
         let down: Vec<_> = board.endpoints().filter(|e| board.verdict(e) == Some(Verdict::Down)).collect();
         // What is Down is so for as long as it is not confirmed, from when it was not heard any more.
         let last = self.heard[instance].changes.values().filter_map(|changes| changes.back()).max();
-        let settled = last.is_none_or(|last| *last + 5 * MINUTE + 25 * SECOND < now);
+        let is_recent = |at: &&Time| **at + 10 * MINUTE > now;
+        // What comes and goes stays away for as long as the bound on that needs.
+        let flaps = self.heard[instance].changes.values().any(|changes| changes.iter().filter(is_recent).count() > 4);
+        let settled = !flaps && last.is_none_or(|last| *last + 5 * MINUTE + 25 * SECOND < now);
         if time > 5 * MINUTE + 30 * SECOND && settled && !down.is_empty() && self.clusters > 2 {
             return broken(Defect::FailOpen, format!("cut off for {} s, and {down:?} are not served", time / SECOND));
         }

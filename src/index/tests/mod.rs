@@ -43,6 +43,7 @@ pub(super) fn service(text: &str) -> Service {
         sticky: false,
         proxied: false,
         wishes: Wishes::default(),
+        check: None,
     };
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {

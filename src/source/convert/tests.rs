@@ -148,6 +148,7 @@ fn a_service() {
             sticky: false,
             proxied: false,
             wishes: Wishes::default(),
+            check: None,
             hostnames: vec![],
         }
     );
@@ -279,6 +280,10 @@ fn annotations_ask_for_what_they_can() {
     assert_eq!(service.wishes, Wishes { weight: Some(0), ttl: Some(86_400), load });
     assert_eq!(service.ingress, addresses(&["203.0.113.5", "2001:db8::5"]));
     assert_eq!(left_out, []);
+    let (service, left_out) = asked("signpost.dev/probe: 'http path=/healthz port=http interval=10s'");
+    let check = service.check.map(|check| check.to_string());
+    assert_eq!(check.as_deref(), Some("http path=/healthz status=200-299 port=80 interval=10000ms"));
+    assert_eq!(left_out, []);
 
     let usual = asked("{}".trim_matches(['{', '}'])).0;
     for (name, values) in [
@@ -290,6 +295,8 @@ fn annotations_ask_for_what_they_can() {
             &["", "example.com", "1.2.3.4,", "1.2.3.4 1.2.3.5", "127.0.0.1", "0.0.0.0", "fe80::1", "224.0.0.1"],
         ),
         ("wieght", &["100"]),
+        // Not one of its ports; a path without its slash; and what nobody can be made to do.
+        ("probe", &["", "tcp port=22", "http path=healthz", "http host=169.254.169.254", "icmp", "http://192.0.2.1/"]),
         ("", &["x"]),
     ] {
         for value in values {
@@ -300,9 +307,11 @@ fn annotations_ask_for_what_they_can() {
             assert_eq!(problem.path(), Some(&*format!("metadata.annotations[signpost.dev/{name}]")));
         }
     }
-    let patch = "{metadata: {annotations: {signpost.dev/address: 203.0.113.5}}, spec: {type: ClusterIP}}";
-    let (_, left_out) = good_service(patch, &cluster(Export::All, &[]));
-    assert_eq!(left_out.iter().map(Problem::reason).collect::<Vec<_>>(), [Reason::Annotation]);
+    for annotation in ["signpost.dev/address: 203.0.113.5", "signpost.dev/probe: tcp"] {
+        let patch = format!("{{metadata: {{annotations: {{{annotation}}}}}, spec: {{type: ClusterIP}}}}");
+        let (_, left_out) = good_service(&patch, &cluster(Export::All, &[]));
+        assert_eq!(left_out.iter().map(Problem::reason).collect::<Vec<_>>(), [Reason::Annotation], "{annotation}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::num::NonZeroU8;
 
 use super::*;
 use crate::health::Failures;
+use crate::model::check::Check;
 use crate::model::{ClusterAddress, Label, Port, Wishes};
 
 mod majority;
@@ -22,7 +23,7 @@ fn key(name: &str) -> ServiceKey {
 }
 
 fn probe(address: &str) -> Probe {
-    Probe { address: address.parse().unwrap(), port: NonZeroU16::new(80).unwrap() }
+    Probe { address: address.parse().unwrap(), port: NonZeroU16::new(80).unwrap(), check: None }
 }
 
 fn share(cluster: u16, addresses: &[&str]) -> Share {
@@ -42,6 +43,7 @@ fn share(cluster: u16, addresses: &[&str]) -> Share {
         sticky: false,
         proxied: false,
         wishes: Wishes::default(),
+        check: None,
     }
 }
 
@@ -94,7 +96,7 @@ impl World {
     }
 
     fn health(&self, cluster: u16, address: &str) -> Health {
-        self.checks.of(&share(cluster, &[address]), address.parse().unwrap(), &nameless)
+        self.checks.of(&key("web"), &share(cluster, &[address]), address.parse().unwrap(), &nameless)
     }
 }
 
@@ -108,6 +110,58 @@ fn three() -> World {
     let web: Vec<Share> = (0..3).map(|cluster| share(cluster, &[&format!("104.16.{cluster}.1")])).collect();
     world.need("web", &web);
     world
+}
+
+#[tokio::test]
+async fn a_service_with_a_check_of_its_own_is_judged_alone() {
+    let mut world = three();
+    let check = |text: &str| {
+        let ports = share(0, &[]).ports;
+        Some(Arc::new(Check::parse(text, &ports).unwrap()))
+    };
+    let asked = |text: &str| Share { check: check(text), ..share(1, &["104.16.1.1"]) };
+    let of = |text: &str| {
+        let check = check(text);
+        let port = check.as_ref().and_then(|check| check.port);
+        Probe { check, port: port.unwrap_or(probe("104.16.1.1").port), ..probe("104.16.1.1") }
+    };
+    world.orders();
+    world.need("shop", &[asked("http path=/shop")]);
+    world.need("cart", &[asked("http path=/cart port=443")]);
+    assert_eq!(world.orders()[0], BTreeSet::from([of("http path=/shop"), of("http path=/cart port=443")]));
+    world.need("cart", &[asked("http path=/shop")]);
+    assert_eq!(
+        world.orders(),
+        [BTreeSet::new(), BTreeSet::from([of("http path=/cart port=443")])],
+        "the same question"
+    );
+    world.need("bread", &[asked("none")]);
+    assert_eq!(world.orders(), [BTreeSet::new(), BTreeSet::new()]);
+    world.need("cart", &[asked("http path=/cart")]);
+
+    let health = |world: &World, name: &str, share: &Share| {
+        world.checks.of(&key(name), share, "104.16.1.1".parse().unwrap(), &nameless)
+    };
+    let heard = |world: &mut World, probe: Probe, vote: Vote, second: u64| {
+        let heard = Heard { probe, vote, failing: vote == Vote::Down };
+        world.checks.take(heard, at(second)).iter().map(|key| key.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(heard(&mut world, of("http path=/shop"), Vote::Down, 1), ["shop"]);
+    assert_eq!(health(&world, "shop", &asked("http path=/shop")), Health::Down);
+    for (name, share) in
+        [("cart", asked("http path=/cart")), ("web", share(1, &["104.16.1.1"])), ("bread", asked("none"))]
+    {
+        assert_eq!(health(&world, name, &share), Health::Fine, "{name}");
+    }
+    let [judged] = &world.checks.judged(&key("shop"), at(2))[..] else { panic!("one endpoint") };
+    assert_eq!((&*judged.endpoint, &*judged.probe), ("104.16.1.1:80", "http path=/shop status=200-299"));
+    // Another question does not make it Up, and nobody knows the answer yet.
+    world.need("shop", &[asked("http path=/shops")]);
+    assert_eq!(health(&world, "shop", &asked("http path=/shops")), Health::Down);
+    // Whoever asks for nothing any more is judged as all others are.
+    world.need("shop", &[share(1, &["104.16.1.1"])]);
+    assert_eq!(health(&world, "shop", &share(1, &["104.16.1.1"])), Health::Fine);
+    assert_eq!(world.orders()[1], BTreeSet::from([of("http path=/shop"), of("http path=/shops")]));
 }
 
 #[tokio::test]

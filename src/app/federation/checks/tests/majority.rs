@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Majority;
 use crate::health::{Silence, electorate};
 use crate::index::{Kind, Object, ObjectKey};
-use crate::model::votes::{Heartbeat, HostPort, Pulse, Report, Said, Sheet};
+use crate::model::votes::{Heartbeat, Pulse, Report, Said, Sheet};
 use crate::source::kube::Saying;
 
 /// An instance in one of the clusters, as the others know it: what it writes.
@@ -47,8 +47,7 @@ fn name(cluster: u16) -> Label {
 }
 
 fn endpoint(cluster: u16, host_port: &str) -> Endpoint {
-    let HostPort { host, port } = host_port.parse().unwrap();
-    Endpoint { cluster: name(cluster), host, port }
+    Endpoint::parse(name(cluster), host_port).unwrap()
 }
 
 impl Federation {
@@ -319,7 +318,7 @@ async fn a_name_has_one_vote_whatever_it_leads_to() {
         federation.say(writer, &endpoint(1, "lb.example.com:80"), Some(false), 3);
     }
     let health = |federation: &Federation, address: &str| {
-        federation.world.checks.of(&behind(&found), address.parse().unwrap(), &named)
+        federation.world.checks.of(&key("web"), &behind(&found), address.parse().unwrap(), &named)
     };
     assert!(found.iter().all(|address| health(&federation, address) == Health::Down));
     // It leads elsewhere now, and is still the same load balancer.
@@ -633,7 +632,7 @@ async fn other_voters_by_another_configuration() {
     checks.forget_unused(at(1));
     let silent = |checks: &Checks| checks.votes().unwrap().0.iter().map(|voter| voter.counting).sum::<u64>();
     assert_eq!(silent(&checks), 0);
-    let health = |checks: &Checks| checks.of(&web[1], web[1].ingress[0], &nameless);
+    let health = |checks: &Checks| checks.of(&key("web"), &web[1], web[1].ingress[0], &nameless);
     assert_eq!(health(&checks), Health::Down);
     // With the voters of before, all of them are heard at once.
     let config = federation.world.config;
