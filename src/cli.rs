@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod steer;
 
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app;
 use crate::explain::Asked;
+use steer::{Order, Target, When};
 
 /// Exit code for a configuration, zone file, manifest or environment that must be mended first.
 const EXIT_PROBLEM: u8 = 1;
@@ -82,6 +84,50 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Take a cluster, or one service of it, out of the answers, as long as others are there to be answered with.
+    ///
+    /// Says so in the cluster's own API (or in a file among its manifests), where all instances read it. Answers are kept for a short
+    /// time only from one TTL before it on, and while it shifts.
+    Drain {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        when: When,
+        /// Shifts step by step for so long, as in 30m.
+        #[arg(long, value_name = "DURATION")]
+        over: Option<String>,
+    },
+    /// Answer with it as before: takes back what `drain`, `force-up` or `force-down` said.
+    Undrain {
+        #[command(flatten)]
+        target: Target,
+        /// What `release` said.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Take it for well, whatever probes and votes say.
+    ForceUp {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        when: When,
+    },
+    /// Remove whatever is Down, however much it is at once: of the instances in this cluster, or of those that decide alone.
+    ///
+    /// For ten minutes, if nothing else is said; `signpost undrain CLUSTER --release` takes it back.
+    Release {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        when: When,
+    },
+    /// Take it for dead, whatever probes and votes say. If all of a name's addresses are, all are answered with.
+    ForceDown {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        when: When,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -122,6 +168,11 @@ pub fn main() -> ExitCode {
                 Err(error) => problem(&error),
             }
         }
+        Command::Drain { target, when, over } => steer(target, Order::Drain { when, over }),
+        Command::Undrain { target, release } => steer(target, Order::TakeBack { release }),
+        Command::Release { target, when } => steer(target, Order::Release(when)),
+        Command::ForceUp { target, when } => steer(target, Order::ForceUp(when)),
+        Command::ForceDown { target, when } => steer(target, Order::ForceDown(when)),
         Command::Check { config } => match check::check(&config, &mut std::io::stdout().lock()) {
             Ok(check::Verdict::Good) => ExitCode::SUCCESS,
             Ok(check::Verdict::Problems) => ExitCode::from(EXIT_PROBLEM),
@@ -132,6 +183,16 @@ pub fn main() -> ExitCode {
                 ExitCode::from(EXIT_PROBLEM)
             }
         },
+    }
+}
+
+fn steer(target: Target, order: Order) -> ExitCode {
+    match steer::run(target, order) {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => problem(&error),
     }
 }
 

@@ -109,6 +109,33 @@ pub struct Service {
     /// Its external addresses, where they are probed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health: Vec<Judged>,
+    /// What operators say of it, or of clusters that have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directives: Vec<Directed>,
+}
+
+/// A directive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Directed {
+    pub cluster: String,
+    /// `NAMESPACE/SERVICE`; `None`: of all that is in the cluster.
+    pub service: Option<String>,
+    /// `drain`, `force-up` or `force-down`.
+    pub action: String,
+    /// `scheduled`, `shifting`, `active` or `over`.
+    pub phase: String,
+    /// RFC 3339.
+    pub from: Option<String>,
+    pub until: Option<String>,
+    pub reason: String,
+}
+
+/// What is known of a service beside what its answers are made from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Known {
+    pub health: Vec<Judged>,
+    pub directives: Vec<Directed>,
 }
 
 /// An external address of a cluster, as it is judged.
@@ -138,7 +165,7 @@ pub struct Voted {
 }
 
 /// Asks for the endpoints of a service.
-pub type Inquire = Box<dyn Fn(ServiceKey) -> Pin<Box<dyn Future<Output = Vec<Judged>> + Send>> + Send + Sync>;
+pub type Inquire = Box<dyn Fn(ServiceKey) -> Pin<Box<dyn Future<Output = Known> + Send>> + Send + Sync>;
 /// For an answer to that; an explanation without it is better than none.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -204,7 +231,8 @@ impl Explainer {
             && let (Ok(name), Ok(namespace)) = (Label::parse(name), Label::parse(namespace))
         {
             let inquiry = inquire(ServiceKey { namespace, name });
-            service.health = tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default();
+            let Known { health, directives } = tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default();
+            (service.health, service.directives) = (health, directives);
         }
         Ok(explanation)
     }
@@ -451,7 +479,7 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
     candidates.sort_by_key(|share| (share.band.is_none(), share.band, share.cluster.clone()));
     let families = ["IPv4", "IPv6"].iter().zip(sight.families).filter(|(_, has)| *has);
     let families = families.map(|(name, _)| (*name).to_owned()).collect();
-    Service { health: Vec::new(), name: sight.name, ttl: sight.ttl, families, candidates }
+    Service { health: Vec::new(), directives: Vec::new(), name: sight.name, ttl: sight.ttl, families, candidates }
 }
 
 /// What there is among those that are answered with.

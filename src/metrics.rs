@@ -86,6 +86,8 @@ pub trait FederationGauges: Send + Sync {
     /// Parts of services that are not answered with as they are, by reason.
     fn notes(&self) -> Vec<(&'static str, u64)>;
     fn loads(&self) -> LoadSample;
+    /// What operators say now.
+    fn directives(&self) -> Vec<DirectiveSample>;
     /// `None`: nothing is probed.
     fn health(&self) -> Option<HealthSample>;
     /// `None`: this instance decides alone, or nothing is probed.
@@ -117,6 +119,15 @@ pub struct WritesSample {
     pub failed: u64,
     /// Objects of voters of which no notice is taken.
     pub refused: u64,
+}
+
+/// How many directives of one kind there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectiveSample {
+    pub cluster: String,
+    pub action: &'static str,
+    pub phase: &'static str,
+    pub count: u64,
 }
 
 /// What is known of the external addresses that are probed.
@@ -655,6 +666,15 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
     if let Some((voters, writes)) = federation.votes() {
         put_votes(page, voters, writes)?;
     }
+    let directives = IntGaugeVec::new(
+        Opts::new("signpost_directives", "What operators say of a cluster or of services of it."),
+        &["cluster", "action", "phase"],
+    )?;
+    for DirectiveSample { cluster, action, phase, count } in federation.directives() {
+        let gauge = directives.with_label_values(&[&*cluster, action, phase]);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    page.0.register(Box::new(directives))?;
     let synced = IntGaugeVec::new(Opts::new("signpost_cluster_synced", "1 once all kinds were listed."), &["cluster"])?;
     let heard = GaugeVec::new(
         Opts::new("signpost_cluster_last_heard_seconds", "Seconds since the last event or bookmark."),
@@ -822,6 +842,10 @@ mod tests {
             LoadSample { shedding: 3, overloaded: 2, unresolved: 1 }
         }
 
+        fn directives(&self) -> Vec<DirectiveSample> {
+            vec![DirectiveSample { cluster: "cluster-1".to_owned(), action: "drain", phase: "active", count: 2 }]
+        }
+
         fn votes(&self) -> Option<(Vec<VoterSample>, WritesSample)> {
             let voter = VoterSample {
                 cluster: "east".to_owned(),
@@ -871,6 +895,7 @@ mod tests {
         assert_line(&text, "signpost_names 7");
         assert_line(&text, r#"signpost_health_endpoints{health="down"} 4"#);
         assert_line(&text, r#"signpost_probes_total{result="late"} 9"#);
+        assert_line(&text, r#"signpost_directives{action="drain",cluster="cluster-1",phase="active"} 2"#);
         assert_line(&text, "signpost_health_isolated 0");
         assert_line(&text, "signpost_health_frozen 1");
         assert_line(&text, "signpost_probe_interval_seconds 5");

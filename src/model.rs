@@ -6,10 +6,12 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub mod check;
+pub mod directive;
 pub mod votes;
 
 use check::Check;
@@ -174,6 +176,21 @@ impl fmt::Display for Label {
 pub struct ServiceKey {
     pub namespace: Label,
     pub name: Label,
+}
+
+/// Why a text is no [`ServiceKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not NAMESPACE/SERVICE")]
+pub struct ServiceKeyError;
+
+impl FromStr for ServiceKey {
+    type Err = ServiceKeyError;
+
+    fn from_str(text: &str) -> Result<ServiceKey, ServiceKeyError> {
+        let label = |text| Label::parse(text).map_err(|_| ServiceKeyError);
+        let (namespace, name) = text.split_once('/').ok_or(ServiceKeyError)?;
+        Ok(ServiceKey { namespace: label(namespace)?, name: label(name)? })
+    }
 }
 
 impl fmt::Display for ServiceKey {

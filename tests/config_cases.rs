@@ -353,6 +353,7 @@ fn the_reference_shows_every_key() {
         ("/limits", "limits: {_: 1}\n"),
         ("/location", "location: {_: 1}\n"),
         ("/health", "health: {_: 1}\n"),
+        ("/directives", "directives: {_: 1}\n"),
         ("/location/regions/0", "location: {regions: [{_: 1}]}\n"),
         ("/location/distances/0", "location: {distances: [{_: 1}]}\n"),
         ("/location/databases/0", "location: {databases: [{_: 1}]}\n"),
@@ -367,7 +368,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 83, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 85, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

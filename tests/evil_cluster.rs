@@ -117,6 +117,7 @@ impl Federation {
             Kind::ClusterLoad => slim::from_json(json).map(|raw| convert::cluster_load(raw, cluster)),
             Kind::Lease => slim::from_json(json).map(|raw| convert::heartbeat(raw, cluster)),
             Kind::HealthReport => slim::from_json(json).map(|raw| convert::health_report(raw, cluster)),
+            Kind::Directive => slim::from_json(json).map(|raw| convert::directive(raw, cluster)),
         };
         match converted.unwrap_or_else(|error| convert::undecodable(*error, cluster)) {
             Converted::Object { object, .. } => self.apply(id, Update::Apply(object)),
@@ -350,6 +351,10 @@ fn object(kind: Kind, namespace: &str, name: &str, address: &str, odd: usize) ->
                 "version": odd, "incarnation": "0000000000000001", "electorate": "0000000000000001",
                 "down": {"c0": [format!("{address}:80")]},
             }).to_string()},
+        }),
+        Kind::Directive => json!({
+            "metadata": {"name": name, "namespace": namespace},
+            "data": {"action": "force-down", "service": "shop/web", "until": if odd == 1 { "never" } else { "9999-01-01T00:00:00Z" }},
         }),
         Kind::EndpointSlice => json!({
             "metadata": {

@@ -80,6 +80,8 @@ struct Instance {
 struct World {
     instances: Vec<Instance>,
     backends: Vec<Option<Process>>,
+    /// Which address of each cluster `web` has.
+    at: [u16; 3],
     _others: Process,
     hub: Namespace,
     directory: tempfile::TempDir,
@@ -112,7 +114,8 @@ impl World {
         let _others = listen(&hub, directory.path(), "others", &format!("0.0.0.0:{OTHERS}"));
         let instances = (1..=3).map(|own| instance(&hub, &clusters, own, rules)).collect();
         let backends = vec![None, None, None];
-        let mut world = World { instances, backends, _others, hub, directory, namespace, clusters };
+        let at = [1; 3];
+        let mut world = World { instances, at, backends, _others, hub, directory, namespace, clusters };
         (1..=3).for_each(|cluster| world.start(cluster));
         world.expect("all three", PATIENCE, &[1, 2, 3]);
         for own in 1..=3 {
@@ -127,12 +130,30 @@ impl World {
     }
 
     fn start(&mut self, cluster: usize) {
-        let (name, address) = (format!("backend-{cluster}"), format!("{}:{PORT}", address(cluster, 1)));
+        let (name, at) = (format!("backend-{cluster}"), address(cluster, self.at[cluster - 1]));
+        let address = format!("{at}:{PORT}");
         self.backends[cluster - 1] = Some(listen(&self.hub, self.directory.path(), &name, &address));
     }
 
     fn kill(&mut self, cluster: usize) {
         self.backends[cluster - 1].take().expect("it runs").kill();
+    }
+
+    /// Gives `web` an address that it never had.
+    fn renew(&mut self, cluster: usize, n: u16) {
+        self.kill(cluster);
+        self.at[cluster - 1] = n;
+        let new = address(cluster, n);
+        self.hub.run(&format!("ip address add {new}/32 dev lo"));
+        self.start(cluster);
+        self.clusters[cluster - 1].set_ingress(self.namespace, "web", &[&new]);
+        let all = f64::from(3 * (1 + MORE));
+        for own in 1..=3 {
+            wait_for("all are Up", PATIENCE, || {
+                let metrics = self.metrics(own)?;
+                same(metric(&metrics, "signpost_health_endpoints{health=\"up\"}"), Some(all)).map_err(|_| metrics)
+            });
+        }
     }
 
     /// Which clusters an instance's answer to a client outside has.
@@ -207,8 +228,11 @@ fn a_backend_that_dies_is_out_of_all_answers_and_back_when_it_is_back() {
     let mut world = World::new("dies", "interval: 5s");
     let (mut gone, mut back) = (Vec::new(), Vec::new());
     for run in 0..runs {
-        // What comes and goes too often comes back later and later: each has its turn.
         let dead = 1 + run % 3;
+        if run >= 3 {
+            // What comes and goes within ten minutes comes back later and later.
+            world.renew(dead, 20 + run as u16);
+        }
         let left: Vec<u8> = (1..=3).filter(|n| usize::from(*n) != dead).collect();
         world.kill(dead);
         gone.push(world.expect("without it", PATIENCE, &left).as_secs_f64());

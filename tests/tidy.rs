@@ -61,6 +61,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc::", &["net/"]),
     ("seize", &["table/map.rs"]),
     ("axum", &["admin.rs"]),
+    ("h2::", &["app/prober/"]),
+    ("hyper::", &["app/prober/"]),
+    ("tokio_rustls", &["app/prober/"]),
 ];
 
 struct SourceFile {

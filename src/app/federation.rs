@@ -5,24 +5,29 @@ mod checks;
 mod hostnames;
 mod notes;
 mod reports;
+mod steering;
 mod votes;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::prober::{self, Heard};
-use crate::config::{Cluster, Config, Export, Namespaces, Source};
-use crate::explain::{Inquire, Judged};
+use crate::config::{Cluster, Config, Export, Namespaces, Quorum, Source};
+use crate::explain::{Directed, Inquire, Known};
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
-use crate::load::{Counts, Loads, Origin, Rules, Subject};
-use crate::metrics::{ClusterSample, FederationGauges, HealthSample, LoadSample, VoterSample, WritesSample};
+use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
+use crate::metrics::{
+    ClusterSample, DirectiveSample, FederationGauges, HealthSample, LoadSample, VoterSample, WritesSample,
+};
+use crate::model::directive::TimeOfDay;
 use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
 use crate::source::status::{ErrorReason, Reason, Status};
 use crate::source::{self, Message};
@@ -35,6 +40,7 @@ use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
 use notes::Notes;
 use reports::{Reports, Taken};
+use steering::{Sight, Steered, Steering};
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
 pub const UPDATE_QUEUE: usize = 1_024;
@@ -70,6 +76,7 @@ pub struct Federation {
     publisher: Publisher,
     loads: Loads,
     reports: Reports,
+    steering: Steering,
     hostnames: Hostnames,
     /// `None`: nothing is probed.
     checks: Option<Checks>,
@@ -90,7 +97,7 @@ pub struct Federation {
 /// How are the external addresses of a service judged?
 pub struct Inquiry {
     pub service: ServiceKey,
-    pub reply: oneshot::Sender<Vec<Judged>>,
+    pub reply: oneshot::Sender<Known>,
 }
 
 /// What /metrics and /readyz see of the federation. Written after each batch where that changed it, never by a query.
@@ -110,6 +117,7 @@ struct SeenState {
     votes: Option<(Vec<VoterSample>, WritesSample)>,
     clusters: Vec<SeenCluster>,
     notes: Vec<(&'static str, u64)>,
+    directives: Vec<DirectiveSample>,
 }
 
 struct SeenCluster {
@@ -144,6 +152,10 @@ impl FederationGauges for Gauges {
 
     fn loads(&self) -> LoadSample {
         self.0.lock().loads
+    }
+
+    fn directives(&self) -> Vec<DirectiveSample> {
+        self.0.lock().directives.clone()
     }
 
     fn health(&self) -> Option<HealthSample> {
@@ -245,6 +257,7 @@ impl Federation {
         let index = new_index(publisher.config()).seeded(seed);
         let checks = checks(publisher.config(), seed);
         let loads = Loads::new(rules(publisher.config()));
+        let steering = Steering::new(rules(publisher.config()).ttl);
         let mut federation = Federation {
             started,
             seed,
@@ -252,6 +265,7 @@ impl Federation {
             publisher,
             loads,
             reports: Reports::default(),
+            steering,
             hostnames,
             checks,
             members,
@@ -283,9 +297,30 @@ impl Federation {
     }
 
     fn answer(&self, inquiry: Inquiry) {
-        let judged = self.checks.as_ref().map(|checks| checks.judged(&inquiry.service, self.now()));
+        let now = self.now();
+        let health = self.checks.as_ref().map(|checks| checks.judged(&inquiry.service, now)).unwrap_or_default();
+        let concerns = |sight: &Sight<'_>| sight.directive.service.as_ref().is_none_or(|key| *key == inquiry.service);
+        let directives = self.steering.sights(now).into_iter().filter(concerns).map(|sight| self.directed(&sight));
         // Whoever asked may not wait any more.
-        let _ = inquiry.reply.send(judged.unwrap_or_default());
+        let _ = inquiry.reply.send(Known { health, directives: directives.collect() });
+    }
+
+    /// For people.
+    fn directed(&self, sight: &Sight<'_>) -> Directed {
+        let text = |time: Option<TimeOfDay>| {
+            let time = Timestamp::from_second(i64::try_from(time?.0.as_secs()).ok()?).ok()?;
+            Some(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        };
+        let directive = sight.directive;
+        Directed {
+            cluster: self.publisher.config().cluster(sight.cluster).name.to_string(),
+            service: directive.service.as_ref().map(ToString::to_string),
+            action: directive.action.word().to_owned(),
+            phase: sight.phase.word().to_owned(),
+            from: text(directive.from),
+            until: text(directive.until),
+            reason: directive.reason.to_string(),
+        }
     }
 
     /// What each cluster's source is started with.
@@ -325,13 +360,16 @@ impl Federation {
         self.loads = loads.renumbered(rules(&config), new_id);
         self.reports = std::mem::take(&mut self.reports).renumbered(new_id);
         let now = self.now();
+        let steering = std::mem::replace(&mut self.steering, Steering::new(Duration::ZERO));
+        self.steering = steering.renumbered(rules(&config).ttl, new_id, now);
         self.hostnames.reconfigure(&config, ask);
         self.checks = match (self.checks.take(), &config.health) {
             (Some(checks), Some(rules)) => Some(checks.reconfigured(&config, rules, fresh(self.seed), now)),
             (_, None) => None,
             (None, Some(_)) => checks(&config, self.seed),
         };
-        let (index, loads, hostnames, checks) = (&self.index, &mut self.loads, &mut self.hostnames, &mut self.checks);
+        let Federation { index, loads, steering, hostnames, checks, .. } = self;
+        let mut beside = Beside { loads, steering, hostnames, checks };
         let keys = index.keys();
         let before = std::mem::take(&mut self.notes);
         let notes = &mut self.notes;
@@ -339,7 +377,7 @@ impl Federation {
             table.set_atlas(atlas);
             table.reserve(keys.len());
             index.services(&keys, |key, service| {
-                let said = publish(table, loads, hostnames, checks, key, service, now);
+                let said = beside.publish(table, key, service, now);
                 if !said.is_empty() && before.get(key) != Some(&said) {
                     say(table.config(), key, &said);
                 }
@@ -347,7 +385,8 @@ impl Federation {
             });
         };
         retire(self.publisher.replace(config, zones, fill, |id| index.is_synced(id)));
-        let changed = self.checks.as_mut().map(|checks| checks.forget_unused(now)).unwrap_or_default();
+        let mut changed = self.checks.as_mut().map(|checks| checks.forget_unused(now)).unwrap_or_default();
+        changed.extend(self.release());
         self.compile(&changed);
         self.show_clusters();
         self.publisher.cartographer()
@@ -396,7 +435,7 @@ impl Federation {
                     let now = self.now();
                     let services = self.checks.as_mut().map_or_else(Vec::new, |checks| checks.tick(now));
                     let checked = Changes { services, ..Changes::default() };
-                    vec![self.index.tick(now), self.tick_loads(now), checked]
+                    vec![self.index.tick(now), self.tick_loads(now), self.tick_steering(now), checked]
                 }
                 // A change of one service does not wait for a list of a million.
                 () = tokio::task::yield_now(), if !self.backlog.is_empty() => Vec::new(),
@@ -410,14 +449,99 @@ impl Federation {
     fn next_deadline(&self) -> Option<Moment> {
         let release = self.index.held().into_iter().map(|held| self.ask_at(&held)).min();
         let checks = self.checks.as_ref().and_then(Checks::next_deadline);
-        let own = [self.index.next_deadline(), self.loads.next_deadline(), self.hostnames.next_deadline(), checks];
-        own.into_iter().flatten().chain(release).min()
+        let steering = self.steering.next_deadline();
+        let own = [self.index.next_deadline(), self.loads.next_deadline(), self.hostnames.next_deadline()];
+        own.into_iter().chain([checks, steering]).flatten().chain(release).min()
     }
 
     fn take_load(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
         let limit = self.publisher.config().limits.objects_per_cluster as usize;
         let Taken { changed, refused } = self.reports.take(cluster, update, &mut self.loads, limit, now);
         Changes { refused: refused.then_some((cluster, Refused::Object)), ..self.shed(changed) }
+    }
+
+    fn take_directive(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
+        let steering::Taken { changed, refused } = self.steering.take(cluster, update, now, time_of_day());
+        Changes { refused: refused.then_some((cluster, Refused::Object)), ..self.steered(changed) }
+    }
+
+    fn tick_steering(&mut self, now: Moment) -> Changes {
+        let changed = self.steering.tick(now);
+        self.steered(changed)
+    }
+
+    /// Something else is to be done about these. Of a large federation they are compiled in turns.
+    fn steered(&mut self, subjects: Vec<Subject>) -> Changes {
+        if subjects.is_empty() {
+            return Changes::default();
+        }
+        let (mut clusters, mut keys) = (BTreeSet::new(), Vec::new());
+        for subject in subjects {
+            self.say_steered(&subject);
+            match subject {
+                Subject::Service(_, key) => keys.push(key),
+                Subject::Cluster(cluster) => drop(clusters.insert(cluster)),
+            }
+        }
+        let named = keys.len();
+        if !clusters.is_empty() {
+            keys.extend(self.index.keys());
+        }
+        let (mut services, mut without) = (Vec::new(), Vec::new());
+        let (steering, mut n) = (&self.steering, 0);
+        self.index.services(&keys, |key, service| {
+            n += 1;
+            let shares = service.map_or(&[][..], |service| &service.shares);
+            if n <= named || shares.iter().any(|share| clusters.contains(&share.cluster)) {
+                let mut ready = shares.iter().filter(|share| share.ready).peekable();
+                if ready.peek().is_some() && ready.all(|share| steering.of(share.cluster, key).drained) {
+                    without.push(key.clone());
+                }
+                services.push(key.clone());
+            }
+        });
+        if let Some(first) = without.first() {
+            warn!(
+                service = %first,
+                services = without.len(),
+                "no cluster is left that is not drained: they are answered with all the same, for a short time"
+            );
+        }
+        services.extend(self.release());
+        Changes { services, ..Changes::default() }
+    }
+
+    /// Whoever is in a cluster may say so to the instances in it; whoever decides alone hears all.
+    fn release(&mut self) -> Vec<ServiceKey> {
+        let config = self.publisher.config();
+        let own = config.health.as_ref().and_then(|health| match &health.quorum {
+            Quorum::Local => None,
+            Quorum::Majority(majority) => Some(majority.own),
+        });
+        let hears = |id: &ClusterId| own.is_none_or(|own| own == Some(*id));
+        let clusters = config.numbered().map(|(id, _)| id).filter(hears);
+        let (released, now) = (self.steering.is_released(clusters), self.now());
+        self.checks.as_mut().map(|checks| checks.release(released, now)).unwrap_or_default()
+    }
+
+    fn say_steered(&self, subject: &Subject) {
+        let (cluster, service) = match subject {
+            Subject::Cluster(cluster) => (*cluster, None),
+            Subject::Service(cluster, key) => (*cluster, Some(key)),
+        };
+        let Steered { drained, shifted, forced, is_brief, released } = self.steering.effect(subject);
+        let what = match (forced, drained, shifted, is_brief) {
+            _ if released => "releases the breaker: whatever its instances find Down is removed".to_owned(),
+            (Some(Health::Down), ..) => "is Down by a directive".to_owned(),
+            (Some(_), ..) => "is Up by a directive".to_owned(),
+            (None, true, ..) => "is drained".to_owned(),
+            // Each step of it would be much.
+            (None, false, 1.., _) => return,
+            (None, false, 0, true) => "will be taken out: answers are kept for the shortest time".to_owned(),
+            (None, false, 0, false) => "is answered with as before: no directive is about it any more".to_owned(),
+        };
+        let service = service.map_or_else(|| "all".to_owned(), ToString::to_string);
+        info!(cluster = %self.publisher.config().cluster(cluster).name, %service, "{what}");
     }
 
     fn take_vote(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
@@ -469,6 +593,7 @@ impl Federation {
             changes.push(match update.kind() {
                 kind if kind.is_load() => self.take_load(cluster, update, now),
                 kind if kind.is_vote() => self.take_vote(cluster, update, now),
+                Kind::Directive => self.take_directive(cluster, update, now),
                 _ => self.index.apply(cluster, update, now),
             });
             next = if changes.len() < BATCH { updates.try_recv().ok() } else { None };
@@ -514,9 +639,10 @@ impl Federation {
     /// Puts services into the table as the index has them now.
     fn compile(&mut self, services: &[ServiceKey]) {
         let now = self.now();
-        let Federation { index, publisher, loads, hostnames, checks, notes, .. } = self;
+        let Federation { index, publisher, loads, steering, hostnames, checks, notes, .. } = self;
+        let mut beside = Beside { loads, steering, hostnames, checks };
         index.services(services, |key, service| {
-            let said = publish(publisher, loads, hostnames, checks, key, service, now);
+            let said = beside.publish(publisher, key, service, now);
             let new = notes.set(key, said);
             say(publisher.config(), key, &new);
         });
@@ -597,9 +723,25 @@ impl Federation {
         self.show(&[]);
     }
 
+    /// How many of each there are.
+    fn directives(&self) -> Vec<DirectiveSample> {
+        let mut counts = BTreeMap::new();
+        for Sight { cluster, directive, phase } in self.steering.sights(self.now()) {
+            *counts.entry((cluster, directive.action.word(), phase.word())).or_insert(0) += 1;
+        }
+        let sample = |((cluster, action, phase), count): ((ClusterId, _, _), u64)| DirectiveSample {
+            cluster: self.publisher.config().cluster(cluster).name.to_string(),
+            action,
+            phase,
+            count,
+        };
+        counts.into_iter().map(sample).collect()
+    }
+
     /// Shows what a batch changed, with the clusters that have synced in it.
     fn show(&mut self, synced: &[ClusterId]) {
         let held = self.index.held();
+        let directives = self.directives();
         let mut state = self.seen.lock();
         state.names = self.publisher.name_count() as u64;
         let Counts { shedding, overloaded } = self.loads.counts();
@@ -611,6 +753,7 @@ impl Federation {
         state.health = self.checks.as_ref().map(|checks| (checks.sample(), checks.counts()));
         state.votes = self.checks.as_ref().and_then(Checks::votes);
         state.notes = self.notes.counts();
+        state.directives = directives;
         for cluster in synced {
             state.clusters[cluster.index()].synced = true;
         }
@@ -628,6 +771,11 @@ impl Federation {
             self.seen.synced.notify_waiters();
         }
     }
+}
+
+/// By the clock of this machine, which is the one that is believed.
+fn time_of_day() -> TimeOfDay {
+    TimeOfDay(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// For whoever explains answers.
@@ -668,42 +816,57 @@ async fn next_heard(checks: &mut Option<Checks>) -> Heard {
     }
 }
 
-/// Puts a service into the table, with what its load balancers' names lead to, what its annotations say of its load, and which of
-/// its addresses work.
-fn publish(
-    publisher: &mut Publisher,
-    loads: &mut Loads,
-    hostnames: &mut Hostnames,
-    checks: &mut Option<Checks>,
-    key: &ServiceKey,
-    service: Option<&Federated>,
-    now: Moment,
-) -> Vec<Note> {
-    hostnames.need(key, service.map_or(&[], |service| &service.shares), now);
-    let filled =
-        service.filter(|service| service.shares.iter().any(|share| !share.hostnames.is_empty())).map(|service| {
-            let mut service = service.clone();
-            hostnames.fill(&mut service.shares);
-            service
-        });
-    let service = filled.as_ref().or(service);
-    let shares = service.map_or(&[][..], |service| &service.shares);
-    let named = |share: &Share, address| hostnames.name_of(share, address);
-    if let Some(checks) = checks {
-        checks.need(key, shares, &publisher.config().clusters, &named);
+/// What is known of services beside the index.
+struct Beside<'a> {
+    loads: &'a mut Loads,
+    steering: &'a Steering,
+    hostnames: &'a mut Hostnames,
+    checks: &'a mut Option<Checks>,
+}
+
+impl Beside<'_> {
+    /// Puts a service into the table, with what its load balancers' names lead to, what its annotations say of its load, what operators
+    /// say, and which of its addresses work.
+    fn publish(
+        &mut self,
+        publisher: &mut Publisher,
+        key: &ServiceKey,
+        service: Option<&Federated>,
+        now: Moment,
+    ) -> Vec<Note> {
+        let Beside { loads, steering, hostnames, checks } = self;
+        hostnames.need(key, service.map_or(&[], |service| &service.shares), now);
+        let filled =
+            service.filter(|service| service.shares.iter().any(|share| !share.hostnames.is_empty())).map(|service| {
+                let mut service = service.clone();
+                hostnames.fill(&mut service.shares);
+                service
+            });
+        let service = filled.as_ref().or(service);
+        let steered = service.and_then(|service| steering.steered(service));
+        let service = steered.as_ref().or(service);
+        let shares = service.map_or(&[][..], |service| &service.shares);
+        let named = |share: &Share, address| hostnames.name_of(share, address);
+        if let Some(checks) = checks {
+            checks.need(key, shares, &publisher.config().clusters, &named);
+        }
+        let checks = checks.as_ref();
+        let seen =
+            |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(key, share, address, &named));
+        let health =
+            |share: &Share, address| steering.of(share.cluster, key).forced.unwrap_or_else(|| seen(share, address));
+        if steered.is_none() && loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
+            return publisher.publish_with(key, service, &Outlook { health: &health, ..Outlook::FAIR });
+        }
+        let subject = |cluster| Subject::Service(cluster, key.clone());
+        for (cluster, _) in publisher.config().clone().numbered() {
+            let load = shares.iter().find(|share| share.cluster == cluster).and_then(|share| share.wishes.load);
+            loads.tell(&subject(cluster), load, Origin::Annotation, now);
+        }
+        let shifted = |cluster| Shedding { share: steering.of(cluster, key).shifted, overloaded: false };
+        let shedding = |cluster| loads.of(&subject(cluster)).most(shifted(cluster));
+        publisher.publish_with(key, service, &Outlook { shedding: &shedding, health: &health })
     }
-    let checks = checks.as_ref();
-    let health = |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(key, share, address, &named));
-    if loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
-        return publisher.publish_with(key, service, &Outlook { health: &health, ..Outlook::FAIR });
-    }
-    let subject = |cluster| Subject::Service(cluster, key.clone());
-    for (cluster, _) in publisher.config().clone().numbered() {
-        let load = shares.iter().find(|share| share.cluster == cluster).and_then(|share| share.wishes.load);
-        loads.tell(&subject(cluster), load, Origin::Annotation, now);
-    }
-    let shedding = |cluster| loads.of(&subject(cluster));
-    publisher.publish_with(key, service, &Outlook { shedding: &shedding, health: &health })
 }
 
 /// Drops it when nobody reads it any more, aside.

@@ -190,6 +190,8 @@ pub struct Cluster {
     pub weight: u16,
     /// It votes on what is Down, by objects in this namespace.
     pub voter: Option<Label>,
+    /// Operators' directives are read from this namespace; of manifests, all are read.
+    pub directives: Option<Label>,
     /// There is a zone of the schema `mcs`, for which its ServiceExports and ServiceImports are read.
     pub mcs: bool,
 }
@@ -260,6 +262,7 @@ impl Cluster {
             namespaces: Namespaces::All,
             weight: DEFAULT_WEIGHT,
             voter: None,
+            directives: None,
             mcs: false,
         }
     }

@@ -26,6 +26,13 @@ pub(super) struct RawConfig {
     pub resolvers: Option<At<Vec<At<String>>>>,
     pub explain_to: Option<At<Vec<At<String>>>>,
     pub health: Option<RawHealth>,
+    pub directives: Option<RawDirectives>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawDirectives {
+    pub namespace: At<String>,
 }
 
 #[derive(Debug, serde::Deserialize)]

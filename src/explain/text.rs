@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Answer, Explanation, Judged, Place, Service, Voted};
+use super::{Answer, Directed, Explanation, Judged, Place, Service, Voted};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,8 +67,11 @@ impl fmt::Display for Service {
             writeln!(f, "  * in this answer")?;
         }
         writeln!(f)?;
-        if self.health.is_empty() {
+        if self.health.is_empty() && self.directives.is_empty() {
             return Ok(());
+        }
+        for directed in &self.directives {
+            writeln!(f, "directive  {directed}")?;
         }
         for judged in &self.health {
             let votes: Vec<String> = judged.votes.iter().map(ToString::to_string).collect();
@@ -76,6 +79,25 @@ impl fmt::Display for Service {
             writeln!(f, "health     {endpoint} of {cluster} by {probe}: {health} ({})", votes.join(", "))?;
         }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for Directed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Directed { cluster, service, action, phase, from, until, reason } = self;
+        write!(f, "{action} {cluster}")?;
+        if let Some(service) = service {
+            write!(f, "/{service}")?;
+        }
+        write!(f, ": {phase}")?;
+        for (word, time) in [("from", from), ("until", until)] {
+            if let Some(time) = time {
+                write!(f, " {word} {time}")?;
+            }
+        }
+        // It is somebody's words, on one line.
+        let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+        if reason.is_empty() { Ok(()) } else { write!(f, " ({reason})") }
     }
 }
 

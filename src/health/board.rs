@@ -398,6 +398,16 @@ impl Board {
         effects
     }
 
+    /// An operator says that whatever is Down is to be removed, however much it is; or takes that back.
+    pub fn release(&mut self, released: bool, now: Moment) -> Effects {
+        let mut effects = Effects::default();
+        if self.breaker.release(released) {
+            self.frozen = self.frozen && self.breaker.is_frozen(now);
+            self.judge_all(now, &mut effects);
+        }
+        effects
+    }
+
     /// When [`tick`](Board::tick) has something to do next.
     pub fn next_deadline(&self) -> Option<Moment> {
         let thaw = self.breaker.frozen_until().filter(|_| self.frozen);

@@ -29,9 +29,19 @@ pub struct Breaker {
     /// Since when each cluster is lost.
     lost: Vec<Option<Moment>>,
     frozen_until: Option<Moment>,
+    /// An operator knows better.
+    released: bool,
 }
 
 impl Breaker {
+    /// Whether it is another one than before.
+    pub fn release(&mut self, released: bool) -> bool {
+        if released {
+            self.frozen_until = None;
+        }
+        std::mem::replace(&mut self.released, released) != released
+    }
+
     /// Whether what would then be Down may be. If not, nothing more is removed for a while.
     pub fn allows(&mut self, then: &Standings, now: Moment) -> bool {
         if self.is_frozen(now) {
@@ -45,7 +55,8 @@ impl Breaker {
         let lost = next.lost.iter().flatten().filter(|&&since| now - since < AT_ONCE).count();
         let outside = then.0.iter().filter(|&&cluster| !Standings::is_lost(cluster));
         let (all, down) = outside.fold((0, 0), |(all, down), (a, d)| (all + a, down + d));
-        if lost > tolerated(then.0.len()) || down > FEW && down * 100 > all * PART {
+        let is_much = lost > tolerated(then.0.len()) || down > FEW && down * 100 > all * PART;
+        if is_much && !self.released {
             self.frozen_until = Some(now + FREEZE);
             return false;
         }

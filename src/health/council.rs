@@ -103,7 +103,9 @@ struct Replica {
     pulse: Option<Pulse>,
     /// Incarnations that were followed by others, and when; the last ones.
     over: Vec<(u64, Moment)>,
-    /// When the heartbeat was last seen to change.
+    /// When the heartbeat was last seen to be another one.
+    seen: Option<Moment>,
+    /// When it was last seen to change, not long after it was seen before.
     moved: Option<Moment>,
     /// By shard, as read last.
     sheets: Vec<Option<Sheet>>,
@@ -199,8 +201,13 @@ impl Council {
                 (_, Some(new)) if replica.is_over(new.incarnation, now) => {}
                 (old, Some(new)) => {
                     let before = old.as_ref().map(|old| old.incarnation);
-                    // The first one of an incarnation may be one of long ago, read only now.
-                    replica.moved = (before == Some(new.incarnation)).then_some(now);
+                    // The first one of an incarnation, or after a silence, may be one of long ago, read only now.
+                    let goes_on = replica.seen.replace(now).is_some_and(|seen| now - seen < FRESH);
+                    replica.moved = match before == Some(new.incarnation) {
+                        true if goes_on => Some(now),
+                        true => replica.moved,
+                        false => None,
+                    };
                     if let Some(before) = before.filter(|before| *before != new.incarnation) {
                         replica.over.retain(|(incarnation, _)| *incarnation != before);
                         replica.over.push((before, now));

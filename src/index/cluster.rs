@@ -186,7 +186,7 @@ impl Cluster {
             Kind::EndpointSlice => self.slice_losses.held(),
             Kind::ServiceExport => self.exports.held(),
             Kind::ServiceImport => self.imports.held(),
-            Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport => None,
+            Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport | Kind::Directive => None,
         }
     }
 
@@ -200,7 +200,7 @@ impl Cluster {
             }
             Object::Export(export) => self.exports.len() >= limit && self.exports.get(&export.key).is_none(),
             Object::Import(import) => self.imports.len() >= limit && self.imports.get(&import.key).is_none(),
-            Object::Load(_) | Object::Heartbeat(_) | Object::Report(_) => false,
+            Object::Load(_) | Object::Heartbeat(_) | Object::Report(_) | Object::Directive(..) => false,
         }
     }
 
@@ -235,10 +235,14 @@ impl Cluster {
                 self.listed[Kind::ServiceImport as usize] = true;
             }
             // These are for others to keep.
-            Update::Apply(Object::Load(_) | Object::Heartbeat(_) | Object::Report(_))
-            | Update::Delete(Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport, _)
+            Update::Apply(Object::Load(_) | Object::Heartbeat(_) | Object::Report(_) | Object::Directive(..))
+            | Update::Delete(
+                Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport | Kind::Directive,
+                _,
+            )
             | Update::Reset {
-                kind: Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport, ..
+                kind: Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport | Kind::Directive,
+                ..
             } => {}
             Update::Reset { kind: Kind::Service, objects, keep } => {
                 self.reset_services(objects, keep, &mut edit);

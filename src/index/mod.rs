@@ -5,6 +5,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use crate::model::directive::Directive;
 use crate::model::votes::{Heartbeat, Report};
 use crate::model::{
     ClusterId, Federated, LoadReport, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice,
@@ -223,10 +224,12 @@ pub enum Kind {
     Lease,
     /// What a voter's replica says of endpoints: a ConfigMap.
     HealthReport,
+    /// What an operator says of the cluster or of one of its services: a ConfigMap.
+    Directive,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Service,
         Kind::EndpointSlice,
         Kind::ServiceExport,
@@ -235,6 +238,7 @@ impl Kind {
         Kind::ClusterLoad,
         Kind::Lease,
         Kind::HealthReport,
+        Kind::Directive,
     ];
     /// Without these nothing is known of a cluster.
     pub const CORE: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
@@ -249,7 +253,7 @@ impl Kind {
             Kind::ServiceLoad => "ServiceLoad",
             Kind::ClusterLoad => "ClusterLoad",
             Kind::Lease => "Lease",
-            Kind::HealthReport => "ConfigMap",
+            Kind::HealthReport | Kind::Directive => "ConfigMap",
         }
     }
 
@@ -264,6 +268,7 @@ impl Kind {
             Kind::ClusterLoad => "clusterload",
             Kind::Lease => "lease",
             Kind::HealthReport => "healthreport",
+            Kind::Directive => "directive",
         }
     }
 
@@ -287,6 +292,7 @@ pub enum Object {
     Load(LoadReport),
     Heartbeat(Heartbeat),
     Report(Report),
+    Directive(ObjectKey, Directive),
 }
 
 /// An object's identity within its cluster, valid or not.
@@ -323,6 +329,7 @@ impl Object {
             Object::Load(LoadReport { service: None, .. }) => Kind::ClusterLoad,
             Object::Heartbeat(_) => Kind::Lease,
             Object::Report(_) => Kind::HealthReport,
+            Object::Directive(..) => Kind::Directive,
         }
     }
 
@@ -336,6 +343,7 @@ impl Object {
             Object::Load(LoadReport { service: None, .. }) => {
                 ObjectKey { namespace: "".into(), name: CLUSTER_LOAD.into() }
             }
+            Object::Directive(key, _) => key.clone(),
             // Of one namespace, which the configuration names.
             Object::Heartbeat(beat) => ObjectKey { namespace: "".into(), name: beat.replica.clone() },
             Object::Report(report) => {
@@ -407,7 +415,7 @@ impl Policy {
             Kind::Service | Kind::EndpointSlice => self.services,
             Kind::ServiceExport => self.exports,
             Kind::ServiceImport => self.imports,
-            Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport => false,
+            Kind::ServiceLoad | Kind::ClusterLoad | Kind::Lease | Kind::HealthReport | Kind::Directive => false,
         }
     }
 }

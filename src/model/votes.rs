@@ -45,13 +45,9 @@ impl Endpoint {
 
     /// What [`text`](Endpoint::text) wrote.
     pub fn parse(cluster: Label, text: &str) -> Result<Endpoint, EndpointError> {
-        let label = |text| Label::parse(text).map_err(|_| EndpointError);
         let (way, service) = match text.split_once(' ') {
             None => (text, None),
-            Some((way, service)) => {
-                let (namespace, name) = service.split_once('/').ok_or(EndpointError)?;
-                (way, Some(ServiceKey { namespace: label(namespace)?, name: label(name)? }))
-            }
+            Some((way, service)) => (way, Some(service.parse().map_err(|_| EndpointError)?)),
         };
         let HostPort { host, port } = way.parse().map_err(|_| EndpointError)?;
         Ok(Endpoint { cluster, host, port, service })

@@ -9,6 +9,7 @@
 //! | [`nodes`] | the region and the zones of its nodes |
 //! | [`session`] | list, then watch, then what to do when either fails |
 //! | [`voice`] | what this instance says of endpoints, written for all to read |
+//! | [`directive`] | what an operator says, written |
 //! | [`identity`] | which cluster it is |
 //! | [`backoff`] | when to try again |
 //!
@@ -36,6 +37,7 @@ pub use self::voice::{Saying, Speech, Writes, speak};
 
 pub mod backoff;
 pub mod client;
+pub mod directive;
 pub mod identity;
 pub mod list;
 mod nodes;

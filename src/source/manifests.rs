@@ -351,6 +351,7 @@ impl DocumentReader<'_, '_> {
             Kind::ServiceLoad => convert_value(&value, cluster, convert::service_load),
             Kind::ClusterLoad => convert_value(&value, cluster, convert::cluster_load),
             // Nobody writes what it sees into a directory.
+            Kind::Directive => convert_value(&value, cluster, convert::directive),
             Kind::Lease | Kind::HealthReport => return,
         };
         self.converted(kind, converted, at);
@@ -431,7 +432,14 @@ impl DocumentReader<'_, '_> {
                 None
             }
         };
-        Some(sort(text("apiVersion")?, text("kind")?))
+        let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+        let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
+        if (api_version, kind) == ("v1", "ConfigMap")
+            && labels.is_some_and(|labels| labels.contains_key(slim::DIRECTIVE))
+        {
+            return Some(Sort::Object(Kind::Directive));
+        }
+        Some(sort(api_version, kind))
     }
 
     /// A problem of something whose identity is not known.

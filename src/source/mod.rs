@@ -34,6 +34,10 @@ pub mod status;
 pub fn kinds(cluster: &config::Cluster) -> Vec<Kind> {
     let wants = |kind: &Kind| match kind {
         Kind::Lease | Kind::HealthReport => cluster.voter.is_some(),
+        Kind::Directive => {
+            cluster.export != config::Export::Nothing
+                && (cluster.directives.is_some() || matches!(cluster.source, config::Source::Manifests { .. }))
+        }
         _ if cluster.export == config::Export::Nothing => false,
         Kind::ServiceExport => cluster.reads_exports(),
         Kind::ServiceImport => cluster.mcs,

@@ -70,6 +70,15 @@ pub enum Fault {
     NotExposed,
     UnknownAnnotation,
     NotACheck(CheckError),
+    // Of a directive, of which nothing is done.
+    NotAnAction,
+    NotAService,
+    NotOfAService,
+    NotATime,
+    NotAShift,
+    NoBeginning,
+    EndsBefore,
+    UnknownKey,
     // Of a load, which is then unknown.
     NotAMeasuredLoad,
     NotAValidity,
@@ -159,6 +168,14 @@ impl Fault {
             | Fault::NotACheck(_) => Reason::Annotation,
             Fault::NotAMeasuredLoad | Fault::NotAValidity => Reason::Load,
             Fault::NotTheClusterLoad | Fault::NotAReportName => Reason::Name,
+            Fault::NotAnAction
+            | Fault::NotAService
+            | Fault::NotOfAService
+            | Fault::NotATime
+            | Fault::NotAShift
+            | Fault::NoBeginning
+            | Fault::EndsBefore
+            | Fault::UnknownKey => Reason::Directive,
             Fault::NotOurVersion => Reason::Version,
             Fault::NotHex | Fault::NotAnEndpoint | Fault::Repeated | Fault::NotGenerations => Reason::Vote,
         }
@@ -195,6 +212,14 @@ impl fmt::Display for Fault {
                 "is not a list of usable IP addresses with commas between them, at most 100: annotation left out",
             ),
             Fault::NotExposed => f.write_str("is of no use to a Service that is not of type LoadBalancer: left out"),
+            Fault::NotAnAction => f.write_str("is not drain, force-up, force-down or release"),
+            Fault::NotAService => f.write_str("is not NAMESPACE/SERVICE"),
+            Fault::NotOfAService => f.write_str("is there, and a release is of a cluster"),
+            Fault::NotATime => f.write_str("is not a time as in 2026-01-31T18:00:00Z"),
+            Fault::NotAShift => f.write_str("is not a time from 1s to 24h over which a drain shifts, as in 30m"),
+            Fault::NoBeginning => f.write_str("needs `from` beside it"),
+            Fault::EndsBefore => f.write_str("is not after `from`"),
+            Fault::UnknownKey => f.write_str("is not a key of a directive"),
             Fault::NotACheck(error) => write!(f, "{error}: annotation left out"),
             Fault::UnknownAnnotation => f.write_str("is an annotation that means nothing: left out"),
             Fault::NotAMeasuredLoad => f.write_str("is not a number from 0 to 1: the load counts as unknown"),

@@ -108,6 +108,18 @@ pub struct ReportData {
     pub report: String,
 }
 
+/// A ConfigMap of `v1` in which an operator says something of the cluster or of one of its services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct DirectiveMap {
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub data: BTreeMap<String, String>,
+}
+
+/// The label of such a ConfigMap.
+pub const DIRECTIVE: &str = "signpost.dev/directive";
+
 /// A number, or the text of one, as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Amount(pub String);

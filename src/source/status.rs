@@ -106,6 +106,8 @@ labels! {
         Annotation => "annotation",
         /// A load that is none, which counts as unknown.
         Load => "load",
+        /// What an operator says cannot be understood, and is not done.
+        Directive => "directive",
         /// What a voter says cannot be understood, and it abstains.
         Vote => "vote",
         /// Of another version of Signpost.

@@ -55,7 +55,7 @@ const MAX_SET: usize = 64_000;
 /// Octets of a record before its RDATA, with a pointer as owner: 2 + 2 + 2 + 4 + 2.
 const FIXED: usize = 12;
 /// Seconds: less is not worth an answer.
-const MIN_TTL: u32 = 5;
+pub const MIN_TTL: u32 = 5;
 /// Most addresses of one target among the additional records.
 const MAX_EXTRA: usize = 255;
 

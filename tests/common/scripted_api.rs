@@ -385,7 +385,7 @@ impl Connection {
             Kind::ServiceLoad => ("ServiceLoadList", "signpost.dev/v1alpha1"),
             Kind::ClusterLoad => ("ClusterLoadList", "signpost.dev/v1alpha1"),
             Kind::Lease => ("LeaseList", "coordination.k8s.io/v1"),
-            Kind::HealthReport => ("ConfigMapList", "v1"),
+            Kind::HealthReport | Kind::Directive => ("ConfigMapList", "v1"),
         };
         Ok(format!(
             "{{\"kind\":\"{name}\",\"apiVersion\":\"{group}\",\"metadata\":{metadata},\"items\":{}}}",

@@ -23,13 +23,16 @@ const ATTEMPTS: usize = 5;
 
 const MCS_ZONE: &str = "$TTL 3600\n@ SOA ns hostmaster 1 3600 600 86400 180\n@ NS ns\nns A 127.0.0.1\n";
 
+/// The name of the configuration file.
+const CONFIG: &str = "signpost.yaml";
+
 pub const ZONE: &str = "my-federation.my-domain.com";
 
 /// A running `signpost serve`.
 pub struct Signpost {
     process: Process,
     pub ports: Ports,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// Where it listens.
@@ -153,7 +156,7 @@ impl Signpost {
     pub fn spawn(setup: &Setup, ports: Ports, namespace: Option<&Namespace>) -> Signpost {
         let directory = tempfile::tempdir().expect("a temporary folder can be made");
         let zone_file = directory.path().join("federation.zone");
-        let config = directory.path().join("signpost.yaml");
+        let config = directory.path().join(CONFIG);
         fs::write(&zone_file, setup.zone_file()).expect("the folder is ours");
         fs::write(directory.path().join("mcs.zone"), MCS_ZONE).expect("the folder is ours");
         fs::write(&config, setup.config(ports, &zone_file)).expect("the folder is ours");
@@ -164,7 +167,23 @@ impl Signpost {
             directory: directory.path(),
             namespace,
         });
-        Signpost { process, ports, _directory: directory }
+        Signpost { process, ports, directory }
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join(CONFIG)
+    }
+
+    /// What one of the program's commands says about this configuration, if it is content, or what it complains about.
+    pub fn command(&self, words: &[&str]) -> Result<String, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_signpost"))
+            .args(words)
+            .arg("--config")
+            .arg(self.config())
+            .output()
+            .expect("the program can be run");
+        let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
     /// SIGTERM, to which the only right end is exit code 0.

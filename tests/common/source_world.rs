@@ -56,6 +56,7 @@ pub fn cluster(name: &str, file: &tempfile::NamedTempFile) -> config::Cluster {
         namespaces: Namespaces::All,
         weight: config::DEFAULT_WEIGHT,
         voter: None,
+        directives: None,
         mcs: false,
     }
 }
@@ -121,6 +122,7 @@ pub fn converted<'a>(config: &config::Cluster, kind: Kind, objects: impl Iterato
                 Kind::ClusterLoad => slim::from_json(raw.as_bytes()).map(|raw| convert::cluster_load(raw, config)),
                 Kind::Lease => slim::from_json(raw.as_bytes()).map(|raw| convert::heartbeat(raw, config)),
                 Kind::HealthReport => slim::from_json(raw.as_bytes()).map(|raw| convert::health_report(raw, config)),
+                Kind::Directive => slim::from_json(raw.as_bytes()).map(|raw| convert::directive(raw, config)),
             };
             match converted {
                 Ok(Converted::Object { object, .. }) => Some((object.key(), object)),

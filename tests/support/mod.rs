@@ -87,6 +87,7 @@ pub fn cluster(name: &str, region: &str) -> Cluster {
         namespaces: Namespaces::All,
         weight: DEFAULT_WEIGHT,
         voter: None,
+        directives: None,
         mcs: false,
     }
 }

@@ -261,6 +261,12 @@ impl Checks {
         services.into_iter().cloned().collect()
     }
 
+    /// However much is Down at once, it is removed, until that is taken back. Gives the services that change.
+    pub fn release(&mut self, released: bool, now: Moment) -> Vec<ServiceKey> {
+        let effects = self.board.release(released, now);
+        self.act(effects)
+    }
+
     /// What answers are made of.
     pub fn of(&self, key: &ServiceKey, share: &Share, address: IpAddr, named: &Named<'_>) -> Health {
         let Some(port) = port(share) else { return Health::Fine };

@@ -34,8 +34,13 @@ impl From<RawExport> for Export {
 }
 
 impl Resolver<'_> {
-    /// `votes`: the namespace in which voters say what they see; `None`: nobody votes.
-    pub(super) fn clusters(&mut self, raw: Vec<At<RawCluster>>, votes: Option<&Label>) -> Vec<Cluster> {
+    /// `votes`: the namespace in which voters say what they see; `None`: nobody votes. `directives`: that in which operators do.
+    pub(super) fn clusters(
+        &mut self,
+        raw: Vec<At<RawCluster>>,
+        votes: Option<&Label>,
+        directives: Option<&Label>,
+    ) -> Vec<Cluster> {
         let mut names = HashMap::new();
         let mut sources = HashMap::new();
         let mut client_cidrs = Vec::new();
@@ -55,7 +60,8 @@ impl Resolver<'_> {
                     self.fault(&raw, &key, Fault::DuplicateSource { first });
                 }
             }
-            clusters.extend(self.cluster(raw.value, &key, source, votes, &mut client_cidrs));
+            let cluster = self.cluster(raw.value, &key, source, votes, &mut client_cidrs);
+            clusters.extend(cluster.map(|cluster| Cluster { directives: directives.cloned(), ..cluster }));
         }
         self.overlapping_clients(client_cidrs);
         clusters
@@ -109,6 +115,7 @@ impl Resolver<'_> {
                 DEFAULT_WEIGHT,
             ),
             voter: votes.filter(|_| is_voter).cloned(),
+            directives: None,
             mcs: false,
         };
         client_cidrs.extend(own);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Resolver, shortened};
 use crate::config::error::{Fault, Words};
-use crate::config::raw::{At, RawHealth, RawQuorum};
+use crate::config::raw::{At, RawDirectives, RawHealth, RawQuorum};
 use crate::config::{Cluster, Health, Majority, Quorum, Source};
 use crate::health::Failures;
 use crate::model::{ClusterId, Label, are_labels};
@@ -33,6 +33,14 @@ impl Resolver<'_> {
         match raw.quorum.value {
             RawQuorum::Local => None,
             RawQuorum::Majority => namespace,
+        }
+    }
+
+    /// The namespace in which operators say what they want; `None`: they say it in files only.
+    pub(super) fn directives(&mut self, raw: Option<RawDirectives>, votes: Option<&Label>) -> Option<Label> {
+        match raw {
+            Some(raw) => self.label(&raw.namespace, "directives.namespace"),
+            None => votes.cloned(),
         }
     }
 

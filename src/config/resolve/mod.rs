@@ -26,8 +26,19 @@ const MAX_IDENTITY: usize = 255;
 pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Config, Vec<Problem>> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut resolver = Resolver { directory, problems: Vec::new() };
-    let RawConfig { zones, clusters, listeners, admin, identity, limits, location, resolvers, explain_to, health } =
-        raw;
+    let RawConfig {
+        zones,
+        clusters,
+        listeners,
+        admin,
+        identity,
+        limits,
+        location,
+        resolvers,
+        explain_to,
+        health,
+        directives,
+    } = raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
     let names: Vec<String> = raw_clusters.iter().map(|cluster| cluster.value.name.value.clone()).collect();
@@ -36,7 +47,8 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
 
     let zones = resolver.zones(zones, names.is_empty());
     let votes = health.as_ref().and_then(|health| resolver.votes(health));
-    let mut clusters = resolver.clusters(raw_clusters, votes.as_ref());
+    let directives = resolver.directives(directives, votes.as_ref());
+    let mut clusters = resolver.clusters(raw_clusters, votes.as_ref(), directives.as_ref());
     let mcs = zones.iter().any(|zone| zone.schema == Schema::Mcs);
     clusters.iter_mut().for_each(|cluster| cluster.mcs = mcs);
     let (listeners, bound) = resolver.listeners(listeners, &names, client_cidrs);

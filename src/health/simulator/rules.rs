@@ -53,7 +53,7 @@ struct Heard {
 
 #[derive(Default)]
 struct Replica {
-    /// The highest beat of each incarnation.
+    /// The last beat of each incarnation.
     beats: BTreeMap<u64, u64>,
     moved: Option<Moment>,
     /// The last ones, with when they were replaced.
@@ -126,11 +126,10 @@ impl Rules {
             Written::Heartbeat(beat) => {
                 let replica = self.heard[instance].replicas.entry((cluster, beat.replica.clone())).or_default();
                 let Some(Pulse { incarnation, beat, .. }) = beat.content else { return };
-                let before = replica.beats.get(&incarnation).copied();
-                if before.is_some_and(|before| beat > before) {
+                // To one instance the beats of a liar go up that to another one go down.
+                if replica.beats.insert(incarnation, beat).is_some_and(|before| before != beat) {
                     replica.moved = Some(now);
                 }
-                replica.beats.insert(incarnation, before.map_or(beat, |before| before.max(beat)));
             }
             Written::Report(Report { replica, content, .. }) => {
                 let replica = self.heard[instance].replicas.entry((cluster, replica.clone())).or_default();
@@ -202,11 +201,12 @@ impl Rules {
         }
         let changes = heard.changes.entry(target).or_default();
         changes.push_back(time);
-        while changes.front().is_some_and(|at| *at + 10 * MINUTE <= time) {
+        while changes.front().is_some_and(|at| *at + 11 * MINUTE <= time) {
             changes.pop_front();
         }
-        if changes.len() > 6 {
-            return broken(Defect::FlapBound, format!("{} changes within ten minutes", changes.len()));
+        let recent = changes.iter().filter(|at| **at + 10 * MINUTE > time).count();
+        if recent > 6 {
+            return broken(Defect::FlapBound, format!("{recent} changes within ten minutes"));
         }
         if !is_down {
             return Ok(());
@@ -370,7 +370,8 @@ impl Rules {
                 return broken(Defect::Detection, what);
             }
             let changes = self.heard[*instance].changes.get(&target);
-            let recent = changes.map_or(0, |all| all.iter().filter(|at| **at + 10 * MINUTE > now).count());
+            // For how long it is held is found out when it could come back, and what has changed until then counts.
+            let recent = changes.map_or(0, |all| all.iter().filter(|at| **at + 11 * MINUTE > now).count());
             if is_back && is_down && recent <= 1 {
                 return broken(Defect::Recovery, format!("instance {instance} does not answer with it after 30 s"));
             }

@@ -306,6 +306,7 @@ impl Api {
         let (method, kind) = match verb {
             Verb::Create => (http::Method::POST, "application/json"),
             Verb::Merge => (http::Method::PATCH, "application/merge-patch+json"),
+            Verb::Delete => (http::Method::DELETE, "application/json"),
         };
         let request = http::Request::builder()
             .method(method)
@@ -351,6 +352,8 @@ pub enum Verb {
     Create,
     /// It must be there (RFC 7396).
     Merge,
+    /// The same; there is no body.
+    Delete,
 }
 
 /// The body of an answer, as it comes.

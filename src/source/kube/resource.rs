@@ -26,6 +26,9 @@ pub enum Presence {
     Asked,
     /// Nobody has installed it, or nobody has given the right to read it, and nobody need do so.
     Optional,
+    /// The configuration says that operators may say something here. Where nobody has given the right to read it, they say nothing,
+    /// and are warned.
+    Steered,
     /// The configuration says that this cluster votes. Where nobody has given the right to read it, it abstains, and the operator is
     /// warned.
     Voted,
@@ -102,6 +105,14 @@ impl Resource {
                 selector: VOTES,
                 is_namespaced: true,
                 presence: Presence::Voted,
+            },
+            Kind::Directive => &Resource {
+                versions: &["/api/v1"],
+                plural: "configmaps",
+                lists: &["ConfigMapList of v1"],
+                selector: "&labelSelector=signpost.dev%2Fdirective",
+                is_namespaced: true,
+                presence: Presence::Steered,
             },
             Kind::HealthReport => &Resource {
                 versions: &["/api/v1"],

@@ -223,6 +223,7 @@ impl<'l> Session<'l> {
         let resource = Resource::of(kind);
         let namespaces = match &link.feed.config.namespaces {
             _ if kind.is_vote() => vec![link.feed.config.voter.clone()],
+            _ if kind == Kind::Directive => vec![link.feed.config.directives.clone()],
             Namespaces::Only(list) if resource.is_namespaced && (1..=MAX_SCOPES).contains(&list.len()) => {
                 list.iter().cloned().map(Some).collect()
             }
@@ -306,6 +307,11 @@ impl<'l> Session<'l> {
                     cluster,
                     kind = plural,
                     "the right to read it in the namespace of voters is missing ({failure}): the cluster abstains"
+                ),
+                Presence::Steered => tracing::warn!(
+                    cluster,
+                    kind = plural,
+                    "the right to read it in the namespace of directives is missing ({failure}): nothing is drained or forced from here"
                 ),
                 Presence::Asked | Presence::Always => tracing::warn!(
                     cluster,
@@ -532,7 +538,9 @@ impl Subject<'_> {
         }
         match (failure, self.resource.presence) {
             (Failure::Status(refusal), Presence::Asked) => refusal.code == 404,
-            (Failure::Status(refusal), Presence::Optional | Presence::Voted) => matches!(refusal.code, 403 | 404),
+            (Failure::Status(refusal), Presence::Optional | Presence::Voted | Presence::Steered) => {
+                matches!(refusal.code, 403 | 404)
+            }
             _ => false,
         }
     }
@@ -628,6 +636,7 @@ impl Subject<'_> {
             Kind::ClusterLoad => slim::from_json(raw).map(|raw| convert::cluster_load(raw, config)),
             Kind::Lease => slim::from_json(raw).map(|raw| convert::heartbeat(raw, config)),
             Kind::HealthReport => slim::from_json(raw).map(|raw| convert::health_report(raw, config)),
+            Kind::Directive => slim::from_json(raw).map(|raw| convert::directive(raw, config)),
         };
         let converted = converted.unwrap_or_else(|error| convert::undecodable(*error, config));
         match &converted {

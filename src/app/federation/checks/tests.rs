@@ -258,6 +258,11 @@ async fn what_goes_one_after_the_other_is_stopped_too() {
     assert_eq!(down(&mut world, 1, 3, 20), Health::Suspect, "a second one within a minute may not");
     assert!(world.checks.sample().frozen);
     assert_eq!(down(&mut world, 2, 1, 100), Health::Suspect);
+    let mut released = world.checks.board.clone();
+    assert_eq!(released.release(true, at(110)).changed.len(), 2, "an operator knows better");
+    assert!(!released.is_frozen());
+    assert_eq!(released.release(true, at(111)), Effects::default(), "once is enough");
+    assert_eq!(released.release(false, at(112)).changed.len(), 0, "what is gone is gone");
     assert_eq!(world.checks.next_deadline(), Some(at(620)));
     world.checks.tick(at(620));
     assert_eq!((world.health(1, "104.16.1.3"), world.health(2, "104.16.2.1")), (Health::Down, Health::Down));

@@ -1,0 +1,52 @@
+//! What an operator says of a cluster, or of one of its services: an object in the cluster's own API, or a file among its manifests. It is
+//! about what that cluster has, and about nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ServiceKey;
+
+/// Over how long a drain may shift.
+pub const MOST_OVER: Duration = Duration::from_secs(24 * 3_600);
+
+/// Since the beginning of 1970, UTC. By whose clock it is, is for others to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimeOfDay(pub Duration);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directive {
+    /// `None`: all that is in the cluster.
+    pub service: Option<ServiceKey>,
+    pub action: Action,
+    /// `None`: at once.
+    pub from: Option<TimeOfDay>,
+    /// `None`: until it is taken back.
+    pub until: Option<TimeOfDay>,
+    /// For people; may be empty.
+    pub reason: Arc<str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Its share of the answers goes elsewhere, within this time. Where nobody else is, it is answered with.
+    Drain {
+        over: Duration,
+    },
+    /// Whatever probes and votes say.
+    ForceUp,
+    ForceDown,
+    /// However much is Down at once, it is removed: of the instances in this cluster.
+    Release,
+}
+
+impl Action {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Action::Drain { .. } => "drain",
+            Action::ForceUp => "force-up",
+            Action::ForceDown => "force-down",
+            Action::Release => "release",
+        }
+    }
+}
