@@ -144,6 +144,10 @@ pub struct HealthSample {
     pub frozen: bool,
     /// Addresses that are never probed.
     pub refused: u64,
+    /// What this instance says of them, in so many cases.
+    pub votes: Vec<(&'static str, u64)>,
+    /// How often they became what, so far.
+    pub transitions: Vec<(&'static str, u64)>,
     /// Votes so far on endpoints that no cluster has.
     pub strangers: u64,
     /// Probes so far; of those that failed, by why.
@@ -559,6 +563,8 @@ fn put_health(page: &Page, health: HealthSample) -> Result<(), prometheus::Error
         isolated,
         frozen,
         refused,
+        votes,
+        transitions,
         strangers,
         good,
         failed,
@@ -579,6 +585,16 @@ fn put_health(page: &Page, health: HealthSample) -> Result<(), prometheus::Error
         endpoints.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     page.0.register(Box::new(endpoints))?;
+    let help = "Changes of what is known of external addresses, by what they became.";
+    page.counters("signpost_health_transitions_total", help, "to", [transitions])?;
+    let said = IntGaugeVec::new(
+        Opts::new("signpost_health_votes", "External addresses, by what this instance says of them."),
+        &["vote"],
+    )?;
+    for (vote, count) in votes {
+        said.with_label_values(&[vote]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    page.0.register(Box::new(said))?;
     // A failed one by why it failed.
     let probes = std::iter::once(("good", good)).chain(failed).collect();
     page.counters("signpost_probes_total", "Probes that came to an end.", "result", [probes])?;
@@ -859,6 +875,8 @@ mod tests {
         fn health(&self) -> Option<HealthSample> {
             Some(HealthSample {
                 down: 4,
+                votes: vec![("down", 5)],
+                transitions: vec![("down", 6)],
                 failed: vec![("late", 9)],
                 frozen: true,
                 interval: Duration::from_secs(5),
@@ -896,6 +914,8 @@ mod tests {
         assert_line(&text, r#"signpost_health_endpoints{health="down"} 4"#);
         assert_line(&text, r#"signpost_probes_total{result="late"} 9"#);
         assert_line(&text, r#"signpost_directives{action="drain",cluster="cluster-1",phase="active"} 2"#);
+        assert_line(&text, r#"signpost_health_votes{vote="down"} 5"#);
+        assert_line(&text, r#"signpost_health_transitions_total{to="down"} 6"#);
         assert_line(&text, "signpost_health_isolated 0");
         assert_line(&text, "signpost_health_frozen 1");
         assert_line(&text, "signpost_probe_interval_seconds 5");

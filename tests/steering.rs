@@ -85,6 +85,11 @@ fn drained_and_back() {
     let metrics = http_get(world.signpost.ports.admin, "/metrics").expect("metrics");
     let name = "signpost_directives{action=\"drain\",cluster=\"cluster-2\",phase=\"active\"}";
     assert_eq!(metric(&metrics, name), Some(1.0), "{metrics}");
+    let pid = rustix::process::Pid::from_raw(world.signpost.id() as i32).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the program runs");
+    let reloaded = |log: String| if log.contains("configuration reloaded") { Ok(()) } else { Err(log) };
+    wait_for("a reload", SHOWS, || reloaded(world.signpost.log()));
+    stays("it is drained still", Duration::from_secs(2), || same(world.answered("web")?, BTreeSet::from([1, 3])));
     world.says(&["undrain", "cluster-2/n/web"]);
     world.expect("web", &[1, 2, 3]);
 
@@ -126,6 +131,14 @@ fn by_the_clock() {
     });
     assert_eq!(world.answered("web"), Ok(BTreeSet::from([1, 2, 3])));
     world.expect("web", &[1, 3]);
+    // The same of a whole cluster.
+    world.says(&["undrain", "cluster-2/n/web"]);
+    world.says(&["drain", "cluster-3", "--over", "10s"]);
+    wait_for("shifting", SHOWS, || match world.explained("shop")? {
+        explained if explained.contains("\"shed\": 5") || explained.contains("\"shed\": 6") => Ok(()),
+        explained => Err(explained),
+    });
+    world.expect("shop", &[1, 2]);
 }
 
 #[test]

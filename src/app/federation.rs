@@ -40,7 +40,7 @@ use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
 use notes::Notes;
 use reports::{Reports, Taken};
-use steering::{Sight, Steered, Steering};
+use steering::{Moved, Sight, Steered, Steering};
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
 pub const UPDATE_QUEUE: usize = 1_024;
@@ -376,6 +376,9 @@ impl Federation {
         let fill = |table: &mut Publisher| {
             table.set_atlas(atlas);
             table.reserve(keys.len());
+            for (cluster, _) in table.config().clone().numbered() {
+                table.set_shedding(cluster, shedding(beside.loads, beside.steering, cluster));
+            }
             index.services(&keys, |key, service| {
                 let said = beside.publish(table, key, service, now);
                 if !said.is_empty() && before.get(key) != Some(&said) {
@@ -461,23 +464,30 @@ impl Federation {
     }
 
     fn take_directive(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
-        let steering::Taken { changed, refused } = self.steering.take(cluster, update, now, time_of_day());
-        Changes { refused: refused.then_some((cluster, Refused::Object)), ..self.steered(changed) }
+        let moved = self.steering.take(cluster, update, now, time_of_day());
+        Changes { refused: moved.refused.then_some((cluster, Refused::Object)), ..self.steered(moved) }
     }
 
     fn tick_steering(&mut self, now: Moment) -> Changes {
-        let changed = self.steering.tick(now);
-        self.steered(changed)
+        let moved = self.steering.tick(now);
+        self.steered(moved)
     }
 
     /// Something else is to be done about these. Of a large federation they are compiled in turns.
-    fn steered(&mut self, subjects: Vec<Subject>) -> Changes {
+    fn steered(&mut self, moved: Moved) -> Changes {
+        let Moved { changed: subjects, shifted, .. } = moved;
+        for cluster in shifted {
+            self.publisher.set_shedding(cluster, shedding(&self.loads, &self.steering, cluster));
+        }
         if subjects.is_empty() {
             return Changes::default();
         }
         let (mut clusters, mut keys) = (BTreeSet::new(), Vec::new());
         for subject in subjects {
-            self.say_steered(&subject);
+            // Each step of a shift would be much.
+            if self.steering.effect(&subject).shifted == 0 {
+                self.say_steered(&subject);
+            }
             match subject {
                 Subject::Service(_, key) => keys.push(key),
                 Subject::Cluster(cluster) => drop(clusters.insert(cluster)),
@@ -529,16 +539,14 @@ impl Federation {
             Subject::Cluster(cluster) => (*cluster, None),
             Subject::Service(cluster, key) => (*cluster, Some(key)),
         };
-        let Steered { drained, shifted, forced, is_brief, released } = self.steering.effect(subject);
-        let what = match (forced, drained, shifted, is_brief) {
+        let Steered { drained, forced, is_brief, released, .. } = self.steering.effect(subject);
+        let what = match (forced, drained, is_brief) {
             _ if released => "releases the breaker: whatever its instances find Down is removed".to_owned(),
             (Some(Health::Down), ..) => "is Down by a directive".to_owned(),
             (Some(_), ..) => "is Up by a directive".to_owned(),
-            (None, true, ..) => "is drained".to_owned(),
-            // Each step of it would be much.
-            (None, false, 1.., _) => return,
-            (None, false, 0, true) => "will be taken out: answers are kept for the shortest time".to_owned(),
-            (None, false, 0, false) => "is answered with as before: no directive is about it any more".to_owned(),
+            (None, true, _) => "is drained".to_owned(),
+            (None, false, true) => "will be taken out: answers are kept for the shortest time".to_owned(),
+            (None, false, false) => "is answered with as before: no directive is about it any more".to_owned(),
         };
         let service = service.map_or_else(|| "all".to_owned(), ToString::to_string);
         info!(cluster = %self.publisher.config().cluster(cluster).name, %service, "{what}");
@@ -570,7 +578,9 @@ impl Federation {
         let mut services = Vec::new();
         for subject in subjects {
             match subject {
-                Subject::Cluster(cluster) => self.publisher.set_shedding(cluster, self.loads.of(&subject)),
+                Subject::Cluster(cluster) => {
+                    self.publisher.set_shedding(cluster, shedding(&self.loads, &self.steering, cluster));
+                }
                 Subject::Service(_, key) => services.push(key),
             }
         }
@@ -771,6 +781,12 @@ impl Federation {
             self.seen.synced.notify_waiters();
         }
     }
+}
+
+/// What of a cluster as a whole goes elsewhere, by its load and by its operators.
+fn shedding(loads: &Loads, steering: &Steering, cluster: ClusterId) -> Shedding {
+    let subject = Subject::Cluster(cluster);
+    loads.of(&subject).most(Shedding { share: steering.effect(&subject).shifted, overloaded: false })
 }
 
 /// By the clock of this machine, which is the one that is believed.

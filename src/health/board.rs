@@ -96,6 +96,10 @@ pub struct Board {
     frozen: bool,
     /// How many endpoints are what, by [`Condition`].
     sums: [usize; 4],
+    /// What all others were told last, by [`Vote`].
+    said: [usize; 3],
+    /// How often an endpoint became what, by [`Health`].
+    transitions: [u64; 3],
     /// Votes on endpoints that no cluster has.
     strangers: u64,
 }
@@ -162,6 +166,8 @@ impl Board {
             isolated: false,
             frozen: false,
             sums: [0; 4],
+            said: [0; 3],
+            transitions: [0; 3],
             strangers: 0,
         }
     }
@@ -182,6 +188,7 @@ impl Board {
         board.breaker = self.breaker.renumbered(board.clusters.len(), position);
         (board.isolation, board.isolated, board.frozen) = (self.isolation, self.isolated, self.frozen);
         board.strangers = self.strangers;
+        board.transitions = self.transitions;
         board.probes = self.probes;
         board.probes.values_mut().for_each(|seen| seen.endpoints.clear());
         for (endpoint, state) in self.endpoints {
@@ -265,12 +272,14 @@ impl Board {
         self.down.0[cluster].1 += usize::from(state.health == Health::Down);
         self.due.extend(state.due.map(|at| (at, endpoint.clone())));
         self.sums[state.condition() as usize] += 1;
+        self.said[state.told as usize] += 1;
         self.endpoints.insert(endpoint, state);
     }
 
     fn take(&mut self, endpoint: &Endpoint) -> Option<State> {
         let state = self.endpoints.remove(endpoint)?;
         self.sums[state.condition() as usize] -= 1;
+        self.said[state.told as usize] -= 1;
         let cluster = state.cluster;
         self.down.0[cluster].0 -= 1;
         self.failing.0[cluster].0 -= 1;
@@ -325,7 +334,10 @@ impl Board {
     fn speak(&mut self, endpoint: &Endpoint, effects: &mut Effects) -> Option<(Vote, Vote)> {
         let (seen, vote) = self.own(endpoint, self.endpoints.get(endpoint)?);
         let state = self.endpoints.get_mut(endpoint)?;
-        if std::mem::replace(&mut state.told, vote) != vote {
+        let before = std::mem::replace(&mut state.told, vote);
+        self.said[before as usize] -= 1;
+        self.said[vote as usize] += 1;
+        if before != vote {
             effects.said.push((endpoint.clone(), vote));
         }
         Some((seen, vote))
@@ -488,6 +500,7 @@ impl Board {
         let down = &mut self.down.0[cluster].1;
         *down = *down + usize::from(health == Health::Down) - usize::from(before == Health::Down);
         effects.changed.insert(endpoint.clone());
+        self.transitions[health as usize] += 1;
         self.breaker.see(&self.down, now);
     }
 
@@ -548,6 +561,16 @@ impl Board {
     pub fn sums(&self) -> Sums {
         let [up, unknown, suspect, down] = self.sums;
         Sums { up, unknown, suspect, down }
+    }
+
+    /// How many endpoints all others were last told to be what, by [`Vote`].
+    pub fn said(&self) -> [usize; 3] {
+        self.said
+    }
+
+    /// How often endpoints became what, so far, by [`Health`].
+    pub fn transitions(&self) -> [u64; 3] {
+        self.transitions
     }
 
     /// Of each cluster, in order: how many endpoints, and how many of them are Down.

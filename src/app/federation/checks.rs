@@ -345,7 +345,10 @@ impl Checks {
     /// For metrics, but what [`counts`](Checks::counts) has.
     pub fn sample(&self) -> HealthSample {
         let Sums { up, unknown, suspect, down } = self.board.sums();
+        let named = |words: [&'static str; 3], counts: [u64; 3]| words.into_iter().zip(counts).collect();
         HealthSample {
+            votes: named(["up", "down", "abstain"], self.board.said().map(|count| count as u64)),
+            transitions: named(["fine", "suspect", "down"], self.board.transitions()),
             up: up as u64,
             unknown: unknown as u64,
             suspect: suspect as u64,

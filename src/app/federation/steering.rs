@@ -98,10 +98,13 @@ pub struct Steering {
     next: Option<Time>,
 }
 
-/// What an update came to.
+/// What has moved.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct Moved {
+    /// Of these, something else is to be answered.
     pub changed: Vec<Subject>,
+    /// Of these clusters, another share of all answers goes elsewhere: that is one value, and no service's.
+    pub shifted: Vec<ClusterId>,
     /// The cluster said more than it may.
     pub refused: bool,
 }
@@ -181,7 +184,7 @@ impl Steering {
     }
 
     /// Enters an update of directives. `clock`: what the time of day is now.
-    pub fn take(&mut self, cluster: ClusterId, update: Update, now: Moment, clock: TimeOfDay) -> Taken {
+    pub fn take(&mut self, cluster: ClusterId, update: Update, now: Moment, clock: TimeOfDay) -> Moved {
         let orders = self.orders.entry(cluster).or_default();
         let mut refused = false;
         let mut enter = |orders: &mut BTreeMap<ObjectKey, Order>, object: Object| {
@@ -205,14 +208,14 @@ impl Steering {
                 objects.into_iter().for_each(|object| enter(orders, object));
             }
         }
-        Taken { changed: self.review(now), refused }
+        Moved { refused, ..self.review(now) }
     }
 
     /// Lets time pass: of whom something else is to be done now.
-    pub fn tick(&mut self, now: Moment) -> Vec<Subject> {
+    pub fn tick(&mut self, now: Moment) -> Moved {
         match self.next {
             Some(at) if at <= now.0.as_secs_f64() => self.review(now),
-            Some(_) | None => Vec::new(),
+            Some(_) | None => Moved::default(),
         }
     }
 
@@ -222,12 +225,13 @@ impl Steering {
         self.next.map(|at| Moment(Duration::from_secs_f64(at.max(0.0)) + Duration::from_millis(1)))
     }
 
+    /// But for the share that a whole cluster shifts.
     pub fn of(&self, cluster: ClusterId, service: &ServiceKey) -> Steered {
         if self.effects.is_empty() {
             return Steered::default();
         }
-        let service = self.effect(&Subject::Service(cluster, service.clone()));
-        service.and(self.effect(&Subject::Cluster(cluster)))
+        let own = self.effect(&Subject::Service(cluster, service.clone()));
+        Steered { shifted: own.shifted, ..own.and(self.effect(&Subject::Cluster(cluster))) }
     }
 
     /// What is to be done about one of them, whatever is to be done about what it is a part of.
@@ -279,7 +283,7 @@ impl Steering {
     }
 
     /// What is to be done now, and of whom that is something else than before.
-    fn review(&mut self, now: Moment) -> Vec<Subject> {
+    fn review(&mut self, now: Moment) -> Moved {
         let now = now.0.as_secs_f64();
         let mut effects: HashMap<Subject, Steered> = HashMap::new();
         self.next = None;
@@ -295,8 +299,23 @@ impl Steering {
         }
         let before = std::mem::replace(&mut self.effects, effects);
         let subjects: BTreeSet<&Subject> = before.keys().chain(self.effects.keys()).collect();
-        let changed = subjects.into_iter().filter(|subject| before.get(*subject) != self.effects.get(*subject));
-        changed.cloned().collect()
+        let mut moved = Moved::default();
+        for subject in subjects {
+            let [before, after] = [&before, &self.effects].map(|all| all.get(subject).copied().unwrap_or_default());
+            match subject {
+                Subject::Cluster(cluster) => {
+                    if before.shifted != after.shifted {
+                        moved.shifted.push(*cluster);
+                    }
+                    if before != (Steered { shifted: before.shifted, ..after }) {
+                        moved.changed.push(subject.clone());
+                    }
+                }
+                Subject::Service(..) if before != after => moved.changed.push(subject.clone()),
+                Subject::Service(..) => {}
+            }
+        }
+        moved
     }
 }
 

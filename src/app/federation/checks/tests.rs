@@ -256,7 +256,10 @@ async fn what_goes_one_after_the_other_is_stopped_too() {
     }
     assert_eq!([1, 2].map(|n| down(&mut world, 1, n, 10)), [Health::Down; 2]);
     assert_eq!(down(&mut world, 1, 3, 20), Health::Suspect, "a second one within a minute may not");
-    assert!(world.checks.sample().frozen);
+    let sample = world.checks.sample();
+    assert!(sample.frozen);
+    assert_eq!(sample.votes, [("up", 0), ("down", 6), ("abstain", 9)]);
+    assert_eq!(sample.transitions, [("fine", 0), ("suspect", 1), ("down", 5)]);
     assert_eq!(down(&mut world, 2, 1, 100), Health::Suspect);
     let mut released = world.checks.board.clone();
     assert_eq!(released.release(true, at(110)).changed.len(), 2, "an operator knows better");

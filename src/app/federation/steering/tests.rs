@@ -46,7 +46,8 @@ impl World {
             self.0.tick(next);
         }
         self.0.tick(at(second));
-        self.0.of(C0, &key())
+        let shifted = self.0.effect(&Subject::Cluster(C0)).shifted;
+        Steered { shifted, ..self.0.of(C0, &key()) }
     }
 }
 
@@ -121,7 +122,7 @@ fn a_service_and_its_cluster_together() {
     // A list is all that there is, but for what was not understood.
     let keep = vec![ObjectKey { namespace: "signpost".into(), name: "directive".into() }];
     let list = |keep| Update::Reset { kind: Kind::Directive, objects: vec![], keep };
-    assert_eq!(world.0.take(C0, list(keep), at(5), clock(5)), Taken::default());
+    assert_eq!(world.0.take(C0, list(keep), at(5), clock(5)), Moved::default());
     assert_eq!(world.0.take(C0, list(vec![]), at(6), clock(6)).changed, [Subject::Cluster(C0)]);
 }
 
@@ -132,7 +133,7 @@ fn what_is_read_again_goes_on_whatever_the_clock_does() {
     world.say(C0, drain.clone(), 0);
     // Somebody set the clock an hour ahead; the list comes again.
     let again = Update::Reset { kind: Kind::Directive, objects: vec![named("directive", drain)], keep: vec![] };
-    assert_eq!(world.0.take(C0, again, at(50), clock(3_650)), Taken::default());
+    assert_eq!(world.0.take(C0, again, at(50), clock(3_650)), Moved::default());
     assert_eq!(world.at(150), drained());
 }
 

@@ -188,6 +188,13 @@ async fn connections() {
 }
 
 #[tokio::test]
+async fn a_connection_needs_little_room() {
+    let probe = Probe { address: "127.0.0.1".parse().unwrap(), port: NonZeroU16::MIN, check: None };
+    let octets = size_of_val(&attempt(Means::new(), probe, LONG));
+    assert!(octets < 1_024, "{octets} for each of tens of thousands");
+}
+
+#[tokio::test]
 async fn http_by_status() {
     for (head, check, outcome) in [
         (OK, "http", Ok(())),
