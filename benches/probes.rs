@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use common::namespace::Namespace;
 use common::process::{Process, Run};
 use common::signpost::{MemberSource, Ports, Setup, Signpost};
-use common::{local, wait_for};
+use common::wait_for;
 
 const ENDPOINTS: usize = 50_000;
 const QUICK: usize = 5_000;
@@ -101,7 +101,7 @@ fn run(endpoints: usize, name: &str, sections: &str, dead: bool) {
     let mut setup =
         Setup::new([0, 1, 2].map(|cluster| source(directory.path(), cluster, endpoints, dead && cluster == 2)).into());
     setup.sections = sections.to_owned();
-    let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
+    let ports = Ports::inside();
     let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
     wait_for("the program", DEADLINE, || match metric(&namespace, ports.admin, "signpost_names ") {
         Some(names) if names as usize >= endpoints.div_ceil(3 * EACH) => Ok(()),

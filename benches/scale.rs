@@ -195,20 +195,16 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Time that this thread was on a core: on a machine that does other things too, the clock says more about those.
+/// Time that this thread was on a core.
 struct Cpu(Duration);
 
 impl Cpu {
     fn now() -> Cpu {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for writes during the call.
-        let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-        assert_eq!(failed, 0, "Linux has this clock");
-        Cpu(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+        Cpu(support::cpu_time())
     }
 
     fn elapsed(&self) -> Duration {
-        Cpu::now().0 - self.0
+        support::cpu_time() - self.0
     }
 }
 

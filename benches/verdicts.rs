@@ -26,7 +26,7 @@ use signpost::model::{Federated, Share, View, ViewRule};
 use signpost::net::udp;
 use signpost::table::{Outlook, Publisher, Random};
 use support::ask::Ask;
-use support::{ZONE_FILE, cluster, config, key, load_balancer};
+use support::{ZONE_FILE, cluster, config, cpu_time, key, load_balancer};
 
 const SERVICES: u32 = 10_000;
 /// Of each service.
@@ -157,7 +157,7 @@ fn measure(
         let (begun, mut changed, mut spent) = (Instant::now(), 0u32, Duration::ZERO);
         while begun.elapsed() < time {
             let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u32;
-            let started = own_cpu();
+            let started = cpu_time();
             while changed < due {
                 let service = &services[(changed / 2 % SERVICES) as usize];
                 // Down, and Fine again with the next one.
@@ -168,7 +168,7 @@ fn measure(
                 publisher.publish_with(&service.key, Some(service), &Outlook { health: &health, ..Outlook::FAIR });
                 changed += 1;
             }
-            spent += own_cpu() - started;
+            spent += cpu_time() - started;
             thread::sleep(Duration::from_millis(1));
         }
         let took = begun.elapsed();
@@ -187,10 +187,4 @@ fn measure(
         verdict: spent.checked_div(changed).unwrap_or_default(),
         rate: f64::from(changed) / took.as_secs_f64(),
     })
-}
-
-/// Of this thread.
-fn own_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -14,7 +14,7 @@ use common::dig::{Dig, third_octets};
 use common::namespace::Namespace;
 use common::process::Process;
 use common::signpost::{MemberSource, Ports, START, Setup, Signpost, ZONE, metric};
-use common::{local, same, stays, wait_for};
+use common::{same, stays, wait_for};
 
 const PORT: u16 = 8080;
 /// Of services that are always there.
@@ -95,7 +95,7 @@ impl World {
         let listen =
             |port: &u16| listen(&namespace, directory.path(), &format!("other-{port}"), &format!("0.0.0.0:{port}"));
         let _others = others.iter().map(listen).collect();
-        let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
+        let ports = Ports::inside();
         let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
         let mut world = World { namespace, directory, signpost, backends: [None, None, None], _others };
         (1..=3).for_each(|cluster| world.start(cluster));
@@ -148,9 +148,7 @@ fn what_cannot_be_reached_is_left_out_until_it_is_back() {
     assert_eq!(world.dig(internal, "cluster-2.web.n"), Ok(vec![pin]), "a pin is a pin");
 
     // Verdicts outlive a new configuration.
-    let pid = rustix::process::Pid::from_raw(world.signpost.id() as i32).expect("a process");
-    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the program runs");
-    world.says("configuration reloaded");
+    world.signpost.reload();
     stays("it is still left out", Duration::from_secs(3), || same(world.answered()?, BTreeSet::from([1, 3])));
 
     // If half of most clusters fail, it is likelier that this instance is cut off.

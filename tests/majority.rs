@@ -14,7 +14,7 @@ use common::process::Process;
 use common::shared::{Shared, Turn};
 use common::signpost::{MemberSource, Ports, Setup, Signpost, ZONE, metric};
 use common::tunnel::{self, Tunnel};
-use common::{local, same, stays, try_wait_for, wait_for};
+use common::{same, stays, try_wait_for, wait_for};
 
 /// Where `web` listens, and where the others do that are always there.
 const PORT: u16 = 8080;
@@ -75,6 +75,13 @@ struct Instance {
     /// To each cluster's API server.
     tunnels: Vec<Tunnel>,
     signpost: Signpost,
+}
+
+impl Instance {
+    fn start(namespace: Namespace, tunnels: Vec<Tunnel>, setup: &Setup) -> Instance {
+        let signpost = Signpost::spawn(setup, Ports::inside(), Some(&namespace));
+        Instance { namespace, tunnels, signpost }
+    }
 }
 
 struct World {
@@ -216,9 +223,7 @@ fn instance(hub: &Namespace, clusters: &[Cluster], own: usize, rules: &str) -> I
     };
     let mut setup = Setup::new((1..).zip(clusters.iter().zip(&tunnels)).map(source).collect());
     setup.sections = format!("health: {{quorum: majority, cluster: cluster-{own}, replica: r{own}, {rules}}}\n");
-    let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
-    let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
-    Instance { namespace, tunnels, signpost }
+    Instance::start(namespace, tunnels, &setup)
 }
 
 /// `SIGNPOST_RUNS` says how often; the distribution is printed.
@@ -486,9 +491,7 @@ fn writes_per_minute() {
                 let manifests = MemberSource::Manifests(directory.path().to_owned());
                 let mut setup = Setup::new(vec![MemberSource::Kubeconfig(kubeconfig), manifests]);
                 setup.sections = format!("health: {{quorum: majority, cluster: cluster-1, replica: w{n}}}\n");
-                let ports = Ports { external: local(5301), internal: local(5302), admin: local(5303) };
-                let signpost = Signpost::spawn(&setup, ports, Some(&namespace));
-                Instance { namespace, tunnels: vec![tunnel], signpost }
+                Instance::start(namespace, vec![tunnel], &setup)
             })
             .collect();
         let read = |name: &str| -> Result<f64, String> {

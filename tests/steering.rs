@@ -85,10 +85,7 @@ fn drained_and_back() {
     let metrics = http_get(world.signpost.ports.admin, "/metrics").expect("metrics");
     let name = "signpost_directives{action=\"drain\",cluster=\"cluster-2\",phase=\"active\"}";
     assert_eq!(metric(&metrics, name), Some(1.0), "{metrics}");
-    let pid = rustix::process::Pid::from_raw(world.signpost.id() as i32).expect("a process");
-    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the program runs");
-    let reloaded = |log: String| if log.contains("configuration reloaded") { Ok(()) } else { Err(log) };
-    wait_for("a reload", SHOWS, || reloaded(world.signpost.log()));
+    world.signpost.reload();
     stays("it is drained still", Duration::from_secs(2), || same(world.answered("web")?, BTreeSet::from([1, 3])));
     world.says(&["undrain", "cluster-2/n/web"]);
     world.expect("web", &[1, 2, 3]);

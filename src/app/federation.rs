@@ -11,7 +11,7 @@ mod votes;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -27,7 +27,6 @@ use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
 use crate::metrics::{
     ClusterSample, DirectiveSample, FederationGauges, HealthSample, LoadSample, VoterSample, WritesSample,
 };
-use crate::model::directive::TimeOfDay;
 use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
 use crate::source::status::{ErrorReason, Reason, Status};
 use crate::source::{self, Message};
@@ -307,18 +306,14 @@ impl Federation {
 
     /// For people.
     fn directed(&self, sight: &Sight<'_>) -> Directed {
-        let text = |time: Option<TimeOfDay>| {
-            let time = Timestamp::from_second(i64::try_from(time?.0.as_secs()).ok()?).ok()?;
-            Some(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-        };
         let directive = sight.directive;
         Directed {
             cluster: self.publisher.config().cluster(sight.cluster).name.to_string(),
             service: directive.service.as_ref().map(ToString::to_string),
             action: directive.action.word().to_owned(),
             phase: sight.phase.word().to_owned(),
-            from: text(directive.from),
-            until: text(directive.until),
+            from: directive.from.as_ref().map(ToString::to_string),
+            until: directive.until.as_ref().map(ToString::to_string),
             reason: directive.reason.to_string(),
         }
     }
@@ -360,8 +355,7 @@ impl Federation {
         self.loads = loads.renumbered(rules(&config), new_id);
         self.reports = std::mem::take(&mut self.reports).renumbered(new_id);
         let now = self.now();
-        let steering = std::mem::replace(&mut self.steering, Steering::new(Duration::ZERO));
-        self.steering = steering.renumbered(rules(&config).ttl, new_id, now);
+        self.steering = std::mem::take(&mut self.steering).renumbered(rules(&config).ttl, new_id, now);
         self.hostnames.reconfigure(&config, ask);
         self.checks = match (self.checks.take(), &config.health) {
             (Some(checks), Some(rules)) => Some(checks.reconfigured(&config, rules, fresh(self.seed), now)),
@@ -464,7 +458,7 @@ impl Federation {
     }
 
     fn take_directive(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
-        let moved = self.steering.take(cluster, update, now, time_of_day());
+        let moved = self.steering.take(cluster, update, now, Timestamp::now());
         Changes { refused: moved.refused.then_some((cluster, Refused::Object)), ..self.steered(moved) }
     }
 
@@ -482,29 +476,23 @@ impl Federation {
         if subjects.is_empty() {
             return Changes::default();
         }
-        let (mut clusters, mut keys) = (BTreeSet::new(), Vec::new());
+        let (mut clusters, mut named) = (BTreeSet::new(), BTreeSet::new());
         for subject in subjects {
             // Each step of a shift would be much.
             if self.steering.effect(&subject).shifted == 0 {
                 self.say_steered(&subject);
             }
             match subject {
-                Subject::Service(_, key) => keys.push(key),
+                Subject::Service(_, key) => drop(named.insert(key)),
                 Subject::Cluster(cluster) => drop(clusters.insert(cluster)),
             }
         }
-        let named = keys.len();
-        if !clusters.is_empty() {
-            keys.extend(self.index.keys());
-        }
+        let keys = if clusters.is_empty() { named.iter().cloned().collect() } else { self.index.keys() };
         let (mut services, mut without) = (Vec::new(), Vec::new());
-        let (steering, mut n) = (&self.steering, 0);
         self.index.services(&keys, |key, service| {
-            n += 1;
-            let shares = service.map_or(&[][..], |service| &service.shares);
-            if n <= named || shares.iter().any(|share| clusters.contains(&share.cluster)) {
-                let mut ready = shares.iter().filter(|share| share.ready).peekable();
-                if ready.peek().is_some() && ready.all(|share| steering.of(share.cluster, key).drained) {
+            let Some(service) = service else { return };
+            if named.contains(key) || service.shares.iter().any(|share| clusters.contains(&share.cluster)) {
+                if self.steering.leaves_nobody(service) {
                     without.push(key.clone());
                 }
                 services.push(key.clone());
@@ -786,12 +774,7 @@ impl Federation {
 /// What of a cluster as a whole goes elsewhere, by its load and by its operators.
 fn shedding(loads: &Loads, steering: &Steering, cluster: ClusterId) -> Shedding {
     let subject = Subject::Cluster(cluster);
-    loads.of(&subject).most(Shedding { share: steering.effect(&subject).shifted, overloaded: false })
-}
-
-/// By the clock of this machine, which is the one that is believed.
-fn time_of_day() -> TimeOfDay {
-    TimeOfDay(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    loads.of(&subject).most(steering.effect(&subject).shedding())
 }
 
 /// For whoever explains answers.
@@ -879,8 +862,7 @@ impl Beside<'_> {
             let load = shares.iter().find(|share| share.cluster == cluster).and_then(|share| share.wishes.load);
             loads.tell(&subject(cluster), load, Origin::Annotation, now);
         }
-        let shifted = |cluster| Shedding { share: steering.of(cluster, key).shifted, overloaded: false };
-        let shedding = |cluster| loads.of(&subject(cluster)).most(shifted(cluster));
+        let shedding = |cluster| loads.of(&subject(cluster)).most(steering.of(cluster, key).shedding());
         publisher.publish_with(key, service, &Outlook { shedding: &shedding, health: &health })
     }
 }

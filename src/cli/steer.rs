@@ -1,6 +1,5 @@
 //! `signpost drain`, `undrain`, `force-up`, `force-down`, `release`: says in a cluster what is to be done about it, for all instances to read.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,9 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{Cluster, Config, Source};
 use crate::model::{ServiceKey, parse_duration};
-use crate::source::convert;
+use crate::source::directive::{self, Data};
 use crate::source::kube::client::Failure;
-use crate::source::kube::directive;
+use crate::source::kube::directive::{delete, put};
 
 /// About what, and with which rights.
 #[derive(Debug, Args)]
@@ -58,8 +57,6 @@ pub enum Order {
 /// A release is for a while.
 const RELEASE: &str = "10m";
 
-const KEYS: [&str; 6] = ["action", "service", "from", "until", "over", "reason"];
-
 /// One sentence that says what was done, or what is wrong.
 pub fn run(target: Target, order: Order) -> Result<String, String> {
     let config = Config::load(&target.config).map_err(|errors| errors.to_string())?;
@@ -79,12 +76,11 @@ pub fn run(target: Target, order: Order) -> Result<String, String> {
         };
     };
     // As every instance will read it.
-    convert::directive_of(&data.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
-        .map_err(|problem| format!("{}: {problem}", target.target))?;
+    directive::read(&data).map_err(|problem| format!("{}: {problem}", target.target))?;
     write(&cluster, &name, &data)?;
     let mut said = format!("{}: {} from {}", target.target, data["action"], data["from"]);
-    for (key, word) in [("over", "over"), ("until", "until")] {
-        if let Some(value) = data.get(key) {
+    for word in ["over", "until"] {
+        if let Some(value) = data.get(word) {
             said += &format!(" {word} {value}");
         }
     }
@@ -120,11 +116,7 @@ fn object_name(order: &Order, service: Option<&ServiceKey>) -> String {
 }
 
 /// `None`: what was said is to be taken back.
-fn data(
-    order: &Order,
-    service: Option<&ServiceKey>,
-    now: Timestamp,
-) -> Result<Option<BTreeMap<&'static str, String>>, String> {
+fn data(order: &Order, service: Option<&ServiceKey>, now: Timestamp) -> Result<Option<Data>, String> {
     let (action, when, over) = match order {
         Order::Drain { when, over } => ("drain", when, over.clone()),
         Order::ForceUp(when) => ("force-up", when, None),
@@ -147,7 +139,7 @@ fn data(
         ("over", over),
         ("reason", when.reason.clone()),
     ];
-    Ok(Some(fields.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
+    Ok(Some(fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()))
 }
 
 fn time(option: &str, text: &str, now: Timestamp) -> Result<Timestamp, String> {
@@ -159,14 +151,14 @@ fn time(option: &str, text: &str, now: Timestamp) -> Result<Timestamp, String> {
     text.parse().map_err(wrong)
 }
 
-fn write(cluster: &Cluster, name: &str, data: &BTreeMap<&'static str, String>) -> Result<(), String> {
+fn write(cluster: &Cluster, name: &str, data: &Data) -> Result<(), String> {
     if let Source::Manifests { directory } = &cluster.source {
         let file = file(directory, name);
         let text = directive::object(None, name, data).to_string() + "\n";
         return replace(&file, &text).map_err(|error| format!("{}: cannot be written: {error}", file.display()));
     }
     let namespace = namespace(cluster)?;
-    in_api(cluster, async { directive::put(cluster, namespace, name, data, &KEYS).await })
+    in_api(cluster, put(cluster, namespace, name, data))
 }
 
 fn take_back(cluster: &Cluster, name: &str) -> Result<bool, String> {
@@ -179,7 +171,7 @@ fn take_back(cluster: &Cluster, name: &str) -> Result<bool, String> {
         };
     }
     let namespace = namespace(cluster)?;
-    in_api(cluster, async { directive::delete(cluster, namespace, name).await })
+    in_api(cluster, delete(cluster, namespace, name))
 }
 
 fn file(directory: &Path, name: &str) -> PathBuf {

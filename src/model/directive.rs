@@ -4,14 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::ServiceKey;
 
 /// Over how long a drain may shift.
 pub const MOST_OVER: Duration = Duration::from_secs(24 * 3_600);
-
-/// Since the beginning of 1970, UTC. By whose clock it is, is for others to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TimeOfDay(pub Duration);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directive {
@@ -19,9 +17,9 @@ pub struct Directive {
     pub service: Option<ServiceKey>,
     pub action: Action,
     /// `None`: at once.
-    pub from: Option<TimeOfDay>,
+    pub from: Option<Timestamp>,
     /// `None`: until it is taken back.
-    pub until: Option<TimeOfDay>,
+    pub until: Option<Timestamp>,
     /// For people; may be empty.
     pub reason: Arc<str>,
 }

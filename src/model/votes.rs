@@ -36,11 +36,14 @@ pub struct EndpointError;
 impl Endpoint {
     /// Without its cluster: `192.0.2.1:80`, or `192.0.2.1:80 namespace/name` of one service.
     pub fn text(&self) -> String {
-        let way = HostPort { host: self.host.clone(), port: self.port };
         match &self.service {
-            None => way.to_string(),
-            Some(service) => format!("{way} {service}"),
+            None => self.way().to_string(),
+            Some(service) => format!("{} {service}", self.way()),
         }
+    }
+
+    pub fn way(&self) -> HostPort {
+        HostPort { host: self.host.clone(), port: self.port }
     }
 
     /// What [`text`](Endpoint::text) wrote.

@@ -1,6 +1,6 @@
 //! A slim object → the model's object, or why not. Kubernetes' words end in here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -9,17 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::quality::FixedState;
-use jiff::Timestamp;
 
-use super::{report, slim};
+use super::{directive, report, slim};
 use crate::config::{Cluster, Export};
 use crate::index::{CLUSTER_LOAD, Object, ObjectKey};
 use crate::model::check::Check;
-use crate::model::directive::{Action, Directive, MOST_OVER, TimeOfDay};
 use crate::model::votes::{Heartbeat, Pulse, Report};
 use crate::model::{
     ClusterAddress, Endpoint, Exposure, Label, Load, LoadReport, Port, Protocol, Service, ServiceExport, ServiceImport,
-    ServiceKey, Slice, Wishes, is_host_name, parse_duration,
+    ServiceKey, Slice, Wishes, is_host_name,
 };
 
 pub use super::problem::{Fault, Problem};
@@ -231,59 +229,10 @@ pub fn directive(raw: slim::DirectiveMap, _: &Cluster) -> Converted {
     if raw.metadata.deleting {
         return Converted::NotExported(key);
     }
-    match directive_of(&raw.data) {
+    match directive::read(&raw.data) {
         Ok(directive) => Converted::Object { object: Object::Directive(key, directive), left_out: Vec::new() },
         Err(problem) => Converted::malformed(key, problem),
     }
-}
-
-/// What the keys of such a ConfigMap say together.
-pub fn directive_of(data: &BTreeMap<String, String>) -> Result<Directive, Problem> {
-    const KEYS: [&str; 6] = ["action", "service", "from", "until", "over", "reason"];
-    let field =
-        |key: &str, fault| Problem::field(format!("data.{key}"), data.get(key).map_or("", String::as_str), fault);
-    if let Some(key) = data.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(field(key, Fault::UnknownKey));
-    }
-    let text = |key: &str| data.get(key).map(String::as_str);
-    let time = |key: &str| match text(key) {
-        None => Ok(None),
-        Some(text) => {
-            let time: Option<Timestamp> = text.parse().ok();
-            let time = time.and_then(|time| Duration::try_from(time.as_duration()).ok()).map(TimeOfDay);
-            time.map(Some).ok_or_else(|| field(key, Fault::NotATime))
-        }
-    };
-    let (from, until) = (time("from")?, time("until")?);
-    if let (Some(from), Some(until)) = (from, until)
-        && until <= from
-    {
-        return Err(field("until", Fault::EndsBefore));
-    }
-    let over = match text("over") {
-        None => None,
-        Some(text) => {
-            let over = parse_duration(text).filter(|over| (Duration::from_secs(1)..=MOST_OVER).contains(over));
-            Some(over.ok_or_else(|| field("over", Fault::NotAShift))?)
-        }
-    };
-    let action = match (text("action"), over) {
-        (Some("drain"), over) => Action::Drain { over: over.unwrap_or_default() },
-        (Some("force-up"), None) => Action::ForceUp,
-        (Some("force-down"), None) => Action::ForceDown,
-        (Some("release"), None) if data.contains_key("service") => return Err(field("service", Fault::NotOfAService)),
-        (Some("release"), None) => Action::Release,
-        (Some("force-up" | "force-down" | "release"), Some(_)) => return Err(field("over", Fault::NotAShift)),
-        _ => return Err(field("action", Fault::NotAnAction)),
-    };
-    if over.is_some() && from.is_none() {
-        return Err(field("over", Fault::NoBeginning));
-    }
-    let service = match text("service") {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|_| field("service", Fault::NotAService))?),
-    };
-    Ok(Directive { service, action, from, until, reason: text("reason").unwrap_or_default().into() })
 }
 
 /// An object that could not even be decoded. Where its namespace is known not to be exported, nobody needs to know.

@@ -10,6 +10,7 @@
 //! | [`kube`] | list and watch |
 //! | [`places`] | where clusters are by their nodes |
 //! | [`report`] | what instances say of endpoints, as written |
+//! | [`directive`] | what operators say of clusters, as written |
 //! | [`status`] | how a source is doing, for metrics |
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::index::{Kind, Update};
 use crate::model::ClusterId;
 
 pub mod convert;
+pub mod directive;
 pub mod kube;
 pub mod manifests;
 pub mod places;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::namespace::Namespace;
 use super::process::{Process, Run};
-use super::{free_port, local, try_wait_for};
+use super::{free_port, local, try_wait_for, wait_for};
 
 /// Longest time from start to readiness with clusters that answer.
 pub const START: Duration = Duration::from_secs(60);
@@ -42,6 +42,13 @@ pub struct Ports {
     /// Internal to the first cluster.
     pub internal: SocketAddr,
     pub admin: SocketAddr,
+}
+
+impl Ports {
+    /// Of a program in a network namespace of its own, where all are free.
+    pub fn inside() -> Ports {
+        Ports { external: local(5301), internal: local(5302), admin: local(5303) }
+    }
 }
 
 /// A configuration with one federation zone, as the operator writes it.
@@ -184,6 +191,17 @@ impl Signpost {
             .expect("the program can be run");
         let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// SIGHUP, and waits until it has read the configuration once more.
+    pub fn reload(&self) {
+        let reloads = || self.log().matches("configuration reloaded").count();
+        let before = reloads();
+        self.process.signal(rustix::process::Signal::HUP);
+        wait_for("a reload", START, || match reloads() {
+            now if now > before => Ok(()),
+            _ => self.check().and(Err(self.log())),
+        });
     }
 
     /// SIGTERM, to which the only right end is exit code 0.

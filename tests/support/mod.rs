@@ -25,6 +25,12 @@ use signpost::model::{
 use signpost::table::{Publisher, Reader};
 use signpost::zonefile;
 
+/// For how long this thread was on a core: on a machine that does other things too, the clock says more about those.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 pub const ZONE: &str = "example.com";
 
 pub const ZONE_FILE: &str = "\

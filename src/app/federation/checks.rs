@@ -20,7 +20,7 @@ use crate::health::{
 use crate::index::{Object, Update};
 use crate::metrics::{HealthSample, VoterSample, WritesSample};
 use crate::model::check::{Check, How};
-use crate::model::votes::{Endpoint, Host, HostPort};
+use crate::model::votes::{Endpoint, Host};
 use crate::model::{ClusterId, Exposure, Label, Moment, Protocol, ServiceKey, Share};
 use crate::ranking::Ingress;
 
@@ -385,7 +385,7 @@ impl Checks {
             };
             Some(Judged {
                 cluster: endpoint.cluster.to_string(),
-                endpoint: HostPort { host: endpoint.host.clone(), port: endpoint.port }.to_string(),
+                endpoint: endpoint.way().to_string(),
                 probe: self.board.probed(endpoint),
                 health: self.board.condition(endpoint)?.word().to_owned(),
                 votes,

@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::health::Health;
 use crate::index::{Object, ObjectKey, Update};
-use crate::load::Subject;
-use crate::model::directive::{Action, Directive, TimeOfDay};
+use crate::load::{Shedding, Subject};
+use crate::model::directive::{Action, Directive};
 use crate::model::{ClusterId, Federated, Moment, ServiceKey};
 use crate::table::MIN_TTL;
 
@@ -36,6 +38,11 @@ pub struct Steered {
 }
 
 impl Steered {
+    /// As load would have it.
+    pub fn shedding(self) -> Shedding {
+        Shedding { share: self.shifted, overloaded: false }
+    }
+
     /// A service's and its cluster's together.
     fn and(self, cluster: Steered) -> Steered {
         Steered {
@@ -89,7 +96,7 @@ pub struct Sight<'a> {
     pub phase: Phase,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Steering {
     /// Before something is taken out.
     ahead: Duration,
@@ -110,9 +117,9 @@ pub struct Moved {
 }
 
 impl Order {
-    fn new(directive: Directive, now: Moment, clock: TimeOfDay) -> Order {
+    fn new(directive: Directive, now: Moment, clock: Timestamp) -> Order {
         let now = now.0.as_secs_f64();
-        let of = |time: TimeOfDay| now + (time.0.as_secs_f64() - clock.0.as_secs_f64());
+        let of = |time: Timestamp| now + time.duration_since(clock).as_secs_f64();
         // Without a beginning it is there since ever: a drain that is to take its time says when it began.
         let from = directive.from.map_or(f64::NEG_INFINITY, of);
         Order { from, until: directive.until.map(of), directive }
@@ -171,7 +178,7 @@ impl Order {
 impl Steering {
     /// `ahead`: for how long clients hold an answer.
     pub fn new(ahead: Duration) -> Steering {
-        Steering { ahead, orders: HashMap::new(), effects: HashMap::new(), next: None }
+        Steering { ahead, ..Steering::default() }
     }
 
     /// The same for other numbers of the clusters; `None`: that cluster is gone.
@@ -184,7 +191,7 @@ impl Steering {
     }
 
     /// Enters an update of directives. `clock`: what the time of day is now.
-    pub fn take(&mut self, cluster: ClusterId, update: Update, now: Moment, clock: TimeOfDay) -> Moved {
+    pub fn take(&mut self, cluster: ClusterId, update: Update, now: Moment, clock: Timestamp) -> Moved {
         let orders = self.orders.entry(cluster).or_default();
         let mut refused = false;
         let mut enter = |orders: &mut BTreeMap<ObjectKey, Order>, object: Object| {
@@ -253,10 +260,9 @@ impl Steering {
         if all.iter().all(|steered| *steered == Steered::default()) {
             return None;
         }
-        let mut service = service.clone();
         // If there is nobody else, they are answered with all the same, and for a short time: it will not stay so.
-        let mut ready = service.shares.iter().zip(&all).filter(|(share, _)| share.ready).peekable();
-        let is_last = ready.peek().is_some() && ready.all(|(_, steered)| steered.drained);
+        let is_last = self.leaves_nobody(service);
+        let mut service = service.clone();
         for (share, steered) in service.shares.iter_mut().zip(all) {
             if steered.drained {
                 share.wishes.weight = Some(0);
@@ -266,6 +272,12 @@ impl Steering {
             }
         }
         Some(service)
+    }
+
+    /// All clusters that have the service are drained.
+    pub fn leaves_nobody(&self, service: &Federated) -> bool {
+        let mut ready = service.shares.iter().filter(|share| share.ready).peekable();
+        ready.peek().is_some() && ready.all(|share| self.of(share.cluster, &service.key).drained)
     }
 
     /// All that there are, by cluster and name.

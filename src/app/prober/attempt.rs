@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
 use http_body_util::{BodyExt, Empty};
 use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use hyper::{Method, Request, Uri, Version};
@@ -172,11 +171,15 @@ async fn http<S: AsyncRead + AsyncWrite + Send + Unpin>(
         }
         if (first..=last).contains(&status) { Ok(()) } else { Err(Failure::Status) }
     };
+    over(connection, exchange).await
+}
+
+/// The exchange's outcome. Its connection may end before: what was read of it until then is still to be looked at.
+async fn over<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
     tokio::pin!(exchange);
     tokio::select! {
         biased;
         outcome = &mut exchange => outcome,
-        // It ends with the answer, or without one; what was read of it until then is still to be looked at.
         _ = connection => exchange.await,
     }
 }
@@ -240,15 +243,7 @@ async fn grpc<S: AsyncRead + AsyncWrite + Send + Unpin>(
             None => Err(Failure::Garbled),
         }
     };
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        outcome = &mut exchange => outcome,
-        ended = connection => match ended {
-            Err(error) if error.reason().is_none_or(|reason| reason != Reason::NO_ERROR) => Err(Failure::Garbled),
-            _ => exchange.await,
-        },
-    }
+    over(connection, exchange).await
 }
 
 /// The message `HealthCheckRequest`: field 1 is the service. Before it, as before each message of gRPC, whether it is compressed and

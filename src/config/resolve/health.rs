@@ -1,7 +1,6 @@
 //! How external addresses are probed: defaults and ranges.
 
 use std::num::NonZeroU8;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Resolver, shortened};
@@ -9,6 +8,7 @@ use crate::config::error::{Fault, Words};
 use crate::config::raw::{At, RawDirectives, RawHealth, RawQuorum};
 use crate::config::{Cluster, Health, Majority, Quorum, Source};
 use crate::health::Failures;
+use crate::model::check::INTERVALS;
 use crate::model::{ClusterId, Label, are_labels};
 
 /// HEALTH: every 5 s, 2 s, three failures, two successes.
@@ -16,7 +16,6 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_FALL: NonZeroU8 = NonZeroU8::new(3).unwrap();
 const DEFAULT_RISE: NonZeroU8 = NonZeroU8::new(2).unwrap();
-const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
 const DEFAULT_NAMESPACE: &str = "signpost";
 /// Of an object's name of 253 octets, the rest is for the number of a shard.
@@ -53,7 +52,7 @@ impl Resolver<'_> {
     ) -> Option<Health> {
         let RawHealth { quorum, cluster, namespace: _, replica, allow_single_voter, interval, timeout, fall, rise } =
             raw?;
-        let interval = self.duration(interval, "health.interval", INTERVAL, DEFAULT_INTERVAL);
+        let interval = self.duration(interval, "health.interval", INTERVALS, DEFAULT_INTERVAL);
         // One probe of an endpoint at a time.
         let least = Duration::from_secs(1);
         let timeout = self.duration(timeout, "health.timeout", least..=interval, DEFAULT_TIMEOUT.min(interval));

@@ -111,7 +111,7 @@ impl Rules {
 
     /// Whether a cluster may say Down of a target because one of its instances saw that, or because it lies.
     fn means(&self, cluster: usize, target: usize, now: Time) -> bool {
-        let lately = |until: &Option<Time>| until.is_none_or(|until| now < until + MINUTE);
+        let lately = |until: &Option<Time>| is_recent(*until, MINUTE, now);
         let mut seen = self.down.iter().filter(|((_, c, t), _)| (*c, *t) == (cluster, target));
         seen.any(|(_, until)| lately(until)) || self.lied.get(&cluster).is_some_and(lately)
     }
@@ -226,8 +226,8 @@ impl Rules {
         }
         let mut sayers = self.sayers(instance, endpoint, now);
         // What a liar says at a moment is not found out here: it may be anything.
-        let lately = |until: &Option<Time>| until.is_none_or(|until| time < until + MINUTE);
-        sayers.extend(self.lied.iter().filter(|(_, until)| lately(until)).map(|(cluster, _)| *cluster));
+        let liars = self.lied.iter().filter(|(_, until)| is_recent(**until, MINUTE, time));
+        sayers.extend(liars.map(|(cluster, _)| *cluster));
         let meant = sayers.iter().filter(|cluster| self.means(**cluster, target, time)).count();
         if meant < 2 {
             return broken(Defect::NoLoneRemoval, format!("of {sayers:?}, {meant} see it Down"));
@@ -324,7 +324,7 @@ impl Rules {
 
     pub fn heard_of_old(&self, cluster: usize, before: &Votes, after: &Votes, now: Time) -> Result<(), Broken> {
         // Of a liar's own words none is older than another one.
-        let lied = self.lied.get(&cluster).is_some_and(|until| until.is_none_or(|until| now < until + 2 * MINUTE));
+        let lied = self.lied.get(&cluster).is_some_and(|until| is_recent(*until, 2 * MINUTE, now));
         if before == after || lied {
             return Ok(());
         }
@@ -337,9 +337,9 @@ impl Rules {
         let down: Vec<_> = board.endpoints().filter(|e| board.verdict(e) == Some(Verdict::Down)).collect();
         // What is Down is so for as long as it is not confirmed, from when it was not heard any more.
         let last = self.heard[instance].changes.values().filter_map(|changes| changes.back()).max();
-        let is_recent = |at: &&Time| **at + 10 * MINUTE > now;
+        let counts = |at: &&Time| **at + 10 * MINUTE > now;
         // What comes and goes stays away for as long as the bound on that needs.
-        let flaps = self.heard[instance].changes.values().any(|changes| changes.iter().filter(is_recent).count() > 4);
+        let flaps = self.heard[instance].changes.values().any(|changes| changes.iter().filter(counts).count() > 4);
         let settled = !flaps && last.is_none_or(|last| *last + 5 * MINUTE + 25 * SECOND < now);
         if time > 5 * MINUTE + 30 * SECOND && settled && !down.is_empty() && self.clusters > 2 {
             return broken(Defect::FailOpen, format!("cut off for {} s, and {down:?} are not served", time / SECOND));
@@ -384,6 +384,11 @@ impl Rules {
         let sums: Vec<_> = boards.iter().map(|board| (board.sums(), board.is_frozen(), board.is_isolated())).collect();
         broken(Defect::Convergence, format!("all is well, and they see: {sums:?}"))
     }
+}
+
+/// It goes on, or ended not so long ago.
+fn is_recent(until: Option<Time>, within: Time, now: Time) -> bool {
+    until.is_none_or(|until| now < until + within)
 }
 
 fn votes(board: &Board, of: impl Fn(&Label) -> bool) -> Votes {

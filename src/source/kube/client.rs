@@ -204,6 +204,14 @@ impl Api {
         }
     }
 
+    /// Ready to be asked, with the usual times.
+    pub async fn begun(cluster: &config::Cluster) -> Result<Api, Failure> {
+        let made = Api::prepare(cluster, Timing::default()).await;
+        let made = made.map_err(|error| Failure::Credentials(error.to_string()))?;
+        made.begin().await;
+        Ok(made)
+    }
+
     pub fn timing(&self) -> &Timing {
         &self.timing
     }
@@ -319,6 +327,23 @@ impl Api {
         // To its end, so that the connection can be used again.
         let _ = answer.small(Instant::now() + self.timing.small).await;
         Ok(())
+    }
+
+    /// Writes an object, whether it is there or not: `merge` into what is there, else `new`.
+    pub async fn put(
+        &self,
+        collection: &str,
+        name: &str,
+        merge: &[u8],
+        new: &[u8],
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        match self.send(Verb::Merge, &format!("{collection}/{name}"), merge.to_vec(), patience).await {
+            Err(Failure::Status(refusal)) if refusal.code == 404 => {
+                self.send(Verb::Create, collection, new.to_vec(), patience).await
+            }
+            other => other,
+        }
     }
 
     /// The UID of the namespace kube-system, which is the cluster's identity.

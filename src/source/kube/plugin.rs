@@ -5,8 +5,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use ::kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt;

@@ -14,8 +14,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::Timing;
-use super::client::{Api, Failure, Verb};
+use super::client::{Api, Failure};
 use crate::config;
 use crate::health::{Ballot, FRESH};
 use crate::model::Label;
@@ -175,12 +174,7 @@ impl Voice {
     async fn write(&mut self, api: &mut Option<Api>) -> Result<(), Failure> {
         let api = match api {
             Some(api) => api,
-            None => {
-                let made = Api::prepare(&self.speech.cluster, Timing::default()).await;
-                let made = made.map_err(|error| Failure::Credentials(error.to_string()))?;
-                made.begin().await;
-                api.insert(made)
-            }
+            None => api.insert(Api::begun(&self.speech.cluster).await?),
         };
         for (shard, generation, votes) in self.ballot.to_write() {
             let (name, body) = self.report(shard, generation, votes);
@@ -198,13 +192,7 @@ impl Voice {
     async fn put(&self, api: &Api, group: &str, plural: &str, name: &str, body: &[u8]) -> Result<(), Failure> {
         let collection = format!("{group}/namespaces/{}/{plural}", self.speech.namespace);
         let generation = api.generation();
-        let merge = api.send(Verb::Merge, &format!("{collection}/{name}"), body.to_vec(), PATIENCE).await;
-        let done = match merge {
-            Err(Failure::Status(refusal)) if refusal.code == 404 => {
-                api.send(Verb::Create, &collection, body.to_vec(), PATIENCE).await
-            }
-            other => other,
-        };
+        let done = api.put(&collection, name, body, body, PATIENCE).await;
         if let Err(failure) = &done {
             api.renew(generation, failure).await;
         }

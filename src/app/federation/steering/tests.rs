@@ -4,7 +4,7 @@ use crate::index::Kind;
 const C0: ClusterId = ClusterId(0);
 const C1: ClusterId = ClusterId(1);
 /// The time of day at which the process started.
-const START: u64 = 1_000_000;
+const START: i64 = 1_000_000;
 const TTL: Duration = Duration::from_secs(30);
 
 fn at(seconds: u64) -> Moment {
@@ -12,8 +12,8 @@ fn at(seconds: u64) -> Moment {
 }
 
 /// Seconds after the start of the process, which may be before it.
-fn clock(seconds: i64) -> TimeOfDay {
-    TimeOfDay(Duration::from_secs(START.saturating_add_signed(seconds)))
+fn clock(seconds: i64) -> Timestamp {
+    Timestamp::from_second(START + seconds).unwrap()
 }
 
 fn key() -> ServiceKey {

@@ -15,8 +15,8 @@ const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
 /// What a server does with a connection.
-trait Serve: Send + 'static {
-    fn serve(&self, stream: TcpStream) -> impl Future<Output = ()> + Send;
+trait Serve: Send + Sync + 'static {
+    fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin) -> impl Future<Output = ()> + Send;
 }
 
 /// Starts a server that goes on until the test ends, and gives its address.
@@ -68,8 +68,10 @@ impl Http {
         let (requests, _) = tokio::sync::mpsc::unbounded_channel();
         Http { head, piece: piece.to_vec(), pieces, pause, requests }
     }
+}
 
-    async fn answer(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+impl Serve for Http {
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Send + Unpin) {
         let _ = self.requests.send(request(&mut stream).await);
         let mut good = stream.write_all(self.head.as_bytes()).await.is_ok() && stream.flush().await.is_ok();
         for _ in 0..self.pieces {
@@ -80,12 +82,6 @@ impl Http {
             good = stream.write_all(&self.piece).await.is_ok() && stream.flush().await.is_ok();
         }
         let _ = stream.shutdown().await;
-    }
-}
-
-impl Serve for Http {
-    async fn serve(&self, stream: TcpStream) {
-        self.answer(stream).await;
     }
 }
 
@@ -108,17 +104,10 @@ impl<T> Secure<T> {
     }
 }
 
-impl Serve for Secure<Http> {
-    async fn serve(&self, stream: TcpStream) {
+impl<T: Serve> Serve for Secure<T> {
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin) {
         let Ok(stream) = self.0.accept(stream).await else { return };
-        self.1.answer(stream).await;
-    }
-}
-
-impl Serve for Secure<Grpc> {
-    async fn serve(&self, stream: TcpStream) {
-        let Ok(stream) = self.0.accept(stream).await else { return };
-        self.1.answer(stream).await;
+        self.1.serve(stream).await;
     }
 }
 
@@ -129,8 +118,8 @@ struct Grpc {
     services: Vec<(&'static str, u8)>,
 }
 
-impl Grpc {
-    async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+impl Serve for Grpc {
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin) {
         let Ok(mut connection) = h2::server::handshake(stream).await else { return };
         while let Some(Ok((request, mut respond))) = connection.accept().await {
             let called = (request.method().clone(), request.uri().path().to_owned());
@@ -162,12 +151,6 @@ impl Grpc {
                 }
             });
         }
-    }
-}
-
-impl Serve for Grpc {
-    async fn serve(&self, stream: TcpStream) {
-        self.answer(stream).await;
     }
 }
 
