@@ -11,7 +11,7 @@ use crate::table::{
     ZoneIndex, client_number,
 };
 use crate::wire::response::{Options, Section};
-use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
+use crate::wire::{self, Edns, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
 use short::Short;
 
 /// Most CNAME and DNAME records that one answer follows. Chains in a zone file are short, loops are not.
@@ -192,6 +192,25 @@ impl Responder {
                 };
             }
         }
+        self.answer_at_length(place, table, client, Seen { vantage, class, edns, elsewhere, record }, buffer)
+    }
+
+    /// Not inlined, so that the short way has the registers and a small stack frame for itself.
+    #[inline(never)]
+    fn answer_at_length(
+        &mut self,
+        place: usize,
+        table: &Snapshot<'_>,
+        client: Client,
+        seen: Seen<'_>,
+        buffer: &mut [u8],
+    ) -> Reply {
+        let Place { query, request, zone, hash, .. } = &mut self.places[place];
+        let request = match request {
+            Ok(request) => request,
+            Err(cause) => return Reply::Drop(*cause),
+        };
+        let Seen { vantage, class, edns, elsewhere, record } = seen;
         let (stream, keepalive) = match client.transport {
             Transport::Udp => (false, None),
             Transport::Tcp => (true, Some(client.keepalive)),
@@ -216,6 +235,16 @@ impl Responder {
         let outcome = Outcome { rcode, view: class, truncated, fails_open };
         Reply::Send { length: answering.writer.finish(), outcome }
     }
+}
+
+/// What the short way found out already.
+struct Seen<'a> {
+    vantage: Vantage<'a>,
+    class: ViewClass,
+    edns: Option<Edns>,
+    /// The address for which the client asks.
+    elsewhere: Option<IpAddr>,
+    record: Option<Record<'a>>,
 }
 
 /// One answer in the making.

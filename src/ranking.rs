@@ -312,7 +312,7 @@ pub struct Cut {
 impl Cut {
     /// How many addresses are answered with, if the best band has `best`. `whole`: there are pods among them, which a cut
     /// never goes through: each may hold a part of the data.
-    #[inline]
+    #[inline(always)]
     pub fn addresses(self, best: usize, whole: bool) -> usize {
         let most = if whole { usize::MAX } else { usize::from(self.most) };
         match self.mode {

@@ -2,6 +2,9 @@
 //! stand there, so that nothing but the service's entry decides. Most queries of most clients are of this kind.
 //!
 //! It says, octet for octet, what the long way says, and leaves to that whatever it cannot be sure of. The tests ask both.
+//!
+//! What A's way calls is inlined by order (`inline(always)`): left to itself, the compiler decided otherwise with each change of code
+//! that has nothing to do with it, at 38 to 88 instructions a query.
 
 use super::Rcode;
 use crate::table::{A_RECORD, Random, Record, Sight, Snapshot, Vantage, Zone};
@@ -57,7 +60,7 @@ impl<'a> Short<'a> {
     /// decide, whatever stands behind the question now.
     ///
     /// `record`: what the table has under the name. `all_heard`: what it does not have, no cluster can have.
-    #[inline]
+    #[inline(always)]
     pub fn answer(
         self,
         table: &Snapshot<'_>,

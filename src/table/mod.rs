@@ -564,7 +564,7 @@ impl Snapshot<'_> {
     }
 
     /// A record as it is seen from there.
-    #[inline]
+    #[inline(always)]
     pub fn sight<'s>(&'s self, record: Record<'s>, zone: &'s Zone, vantage: Vantage<'s>) -> Sight<'s> {
         let policy = &zone.policy;
         let of_view = |external, internal| if vantage.view == EXTERNAL { external } else { internal };

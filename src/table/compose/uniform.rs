@@ -14,9 +14,20 @@ use crate::wire::{QUESTION_POINTER, pointer_to, rtype};
 /// Octets of an A record whose owner is a pointer.
 pub const A_RECORD: usize = FIXED + 4;
 
+/// How many are as near as the one that stands there.
+#[inline(always)]
+fn band(all: &[Item], from: usize) -> usize {
+    // A loop of our own: those of iterators are functions, and whether they are inlined is not for us to say.
+    let mut end = from;
+    while end < all.len() && all[end].tier() == all[from].tier() {
+        end += 1;
+    }
+    end - from
+}
+
 impl Sight<'_> {
     /// Whether the other methods here are for this service. It has nothing but A and SRV, in every view.
-    #[inline]
+    #[inline(always)]
     pub fn is_uniform(&self) -> bool {
         self.record.is_uniform() && self.perspective.calm
     }
@@ -47,10 +58,6 @@ impl Sight<'_> {
         let mut all = [Item::default(); MOST_UNIFORM];
         let count = self.rank_uniform(&mut all);
         let all = &mut all[..count];
-        let band = |all: &[Item], from: usize| -> usize {
-            let tier = all.get(from).map(|item| item.tier());
-            all.iter().skip(from).take_while(|item| Some(item.tier()) == tier).count()
-        };
         // The band of those that are next ends there.
         let mut end = band(all, 0);
         let count = count.min(self.perspective.cut.addresses(end, false));
