@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes a kubeconfig for a service account of config/rbac.yaml, made from a context of your own kubeconfig. The file
+# Writes a kubeconfig for a service account of config/rbac/rbac.yaml, made from a context of your own kubeconfig. The file
 # holds a token that does not expire, so only its owner can read it.
 # usage: config/make-kubeconfig.sh CONTEXT FILE [signpost|signpost-voter]
 set -eu
@@ -22,7 +22,7 @@ secret() {
 token=$(secret token | base64 -d)
 authority=$(secret 'ca\.crt')
 if [ -z "$token" ] || [ -z "$authority" ]; then
-    echo "$0: the secret signpost/$account-token has no token yet; apply config/rbac.yaml and try again" >&2
+    echo "$0: the secret signpost/$account-token has no token yet; apply config/rbac/rbac.yaml and try again" >&2
     exit 1
 fi
 umask 077

@@ -2,14 +2,19 @@
 //! being told to stops the process with its name.
 
 mod federation;
+mod keeper;
 mod places;
 mod prober;
+mod successor;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -18,12 +23,14 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminLimits, Readiness};
 use crate::answer::Transport;
-use crate::config::{Config, ConfigErrors, Limits, Listener, Source};
+use crate::config::{Config, ConfigErrors, Export, Limits, Listener, Source};
 use crate::explain::Explainer;
 use crate::metrics::{Metrics, Reload};
 use crate::model::{ClusterId, Label, View, ViewRule};
 use crate::net::connections::Connections;
+use crate::net::hand_over::{Inherited, Role};
 use crate::net::{self, BindError, Bound, Ended, Serving};
+use crate::snapshot;
 use crate::source::manifests::Memory;
 use crate::source::places::Discovered;
 use crate::source::{self, Feed, Message};
@@ -33,6 +40,7 @@ use crate::zonefile::{self, ZoneData, ZoneFileError};
 use federation::{Ask, Gauges};
 pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index, resolver};
 pub use places::{PlacesProblem, Reading as PlacesReading, read as read_places};
+use successor::{Predecessor, Program, Successor};
 
 /// Where the addresses stand in the configuration.
 const LISTENERS: &str = "listeners";
@@ -66,6 +74,8 @@ pub enum AppError {
     Runtime(std::io::Error),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
+    #[error("the sockets of the process before cannot be taken over from the standard input: {0}")]
+    TakeOver(std::io::Error),
     #[error("{task} ended unexpectedly; the process stops so that its supervisor can start it anew")]
     TaskEnded { task: String },
 }
@@ -107,14 +117,16 @@ impl Loaded {
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub fn serve(path: PathBuf) -> Result<(), AppError> {
+/// Runs until SIGTERM or SIGINT, or until another process has taken over (SIGUSR2). `take_over`: this is that other process.
+pub fn serve(path: PathBuf, take_over: bool) -> Result<(), AppError> {
+    let program = Program::this().ok();
+    let before = if take_over { Some(Predecessor::take_over().map_err(AppError::TakeOver)?) } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
     let ended = runtime.block_on(async {
         // First of all, so that a SIGTERM during the start is not lost.
         let mut signals = Signals::new().map_err(AppError::Signals)?;
         let mut daemon = tokio::select! {
-            daemon = Daemon::start(path) => daemon?,
+            daemon = Daemon::start(path, program, before) => daemon?,
             () = signals.end.received() => return Ok(()),
         };
         let ended = daemon.run(&mut signals).await;
@@ -129,6 +141,7 @@ pub fn serve(path: PathBuf) -> Result<(), AppError> {
 struct Signals {
     end: End,
     hangup: Signal,
+    replace: Signal,
 }
 
 /// SIGTERM and SIGINT.
@@ -140,7 +153,7 @@ struct End {
 impl Signals {
     fn new() -> std::io::Result<Signals> {
         let end = End { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-        Ok(Signals { end, hangup: signal(SignalKind::hangup())? })
+        Ok(Signals { end, hangup: signal(SignalKind::hangup())?, replace: signal(SignalKind::user_defined2())? })
     }
 }
 
@@ -163,6 +176,7 @@ struct Daemon {
     seen: Arc<Seen>,
     sources: Sources,
     publishing: Publishing,
+    keeping: Keeping,
     places: Following,
     /// By the clusters' nodes, and when to put the clusters there: what is found soon after one another is one change.
     discovered: Arc<Discovered>,
@@ -173,6 +187,16 @@ struct Daemon {
     connections: Connections,
     serving: HashMap<Listener, Working>,
     admin: Option<Admin>,
+    /// Taken over: whoever had it goes on until this one is ready.
+    admin_waits: Option<std::net::TcpListener>,
+    /// Of the process before this one, for listeners that are not served yet.
+    inherited: Inherited,
+    predecessor: Option<Predecessor>,
+    /// `None`: it is not known, and nothing can take over.
+    program: Option<Program>,
+    successor: Option<Successor>,
+    /// The successor serves.
+    handed_over: bool,
     /// Until when clusters are waited for before sockets are bound; `None` once they are.
     waiting: Option<Instant>,
 }
@@ -203,6 +227,9 @@ fn ended_text(ended: &Ended) -> String {
 struct Admin {
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
+    address: SocketAddr,
+    /// For a successor.
+    socket: Option<OwnedFd>,
 }
 
 /// Whoever looks after the files with places.
@@ -226,14 +253,19 @@ impl Following {
 }
 
 impl Daemon {
-    async fn start(path: PathBuf) -> Result<Daemon, AppError> {
+    async fn start(
+        path: PathBuf,
+        program: Option<Program>,
+        before: Option<(Predecessor, Inherited)>,
+    ) -> Result<Daemon, AppError> {
+        let (predecessor, mut inherited) = before.map(|(one, sockets)| (Some(one), sockets)).unwrap_or_default();
         let started = Instant::now();
         let loaded = Loaded::load(&path)?;
         loaded.warn();
         let Loaded { config, zones, atlas, places } = loaded;
         let prepared = prepare(&config, |_| true).await?;
         // A port that is taken is said at once, not after the clusters were waited for.
-        for listener in &config.listeners {
+        for listener in config.listeners.iter().filter(|listener| !inherited.has(Role::Udp, listener.address)) {
             drop(net::bind(listener, &config.limits, LISTENERS).map_err(AppError::Bind)?);
         }
         let metrics = Metrics::new();
@@ -245,33 +277,40 @@ impl Daemon {
         let (mut publisher, reader) = Publisher::new(config.clone(), &zones, seed);
         publisher.set_atlas(atlas);
         let explainer = Explainer::new(config.clone(), reader.clone());
-        let admin = match config.admin {
-            Some(address) => {
-                let listener = tokio::net::TcpListener::bind(address).await.map_err(|source| {
-                    let (transport, key) = (Transport::Tcp, "admin.address".to_owned());
-                    AppError::Bind(BindError { address, transport, key, source })
-                })?;
-                info!(%address, "admin");
-                let stop = CancellationToken::new();
-                let limits = AdminLimits::default();
-                let task =
-                    admin::serve(listener, metrics.clone(), readiness.clone(), explainer.clone(), limits, stop.clone());
-                Some(Admin { stop, task: tokio::spawn(task) })
+        let failed = |address| {
+            move |source| {
+                let (transport, key) = (Transport::Tcp, "admin.address".to_owned());
+                AppError::Bind(BindError { address, transport, key, source })
             }
-            None => None,
+        };
+        let admin_before = config.admin.and_then(|address| inherited.take(Role::Admin, address).pop());
+        let (admin, admin_waits) = match (config.admin, admin_before) {
+            (Some(_), Some(socket)) => (None, Some(std::net::TcpListener::from(socket))),
+            (Some(address), None) => {
+                let listener = std::net::TcpListener::bind(address).map_err(failed(address))?;
+                listener.set_nonblocking(true).map_err(failed(address))?;
+                (Some(listener), None)
+            }
+            (None, _) => (None, None),
         };
         let follower = places::Follower::new(config.clone(), places, publisher.cartographer(), metrics.clone());
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
         let ask = federation::resolver(&config);
         let (inquiries, inquired) = mpsc::channel(INQUIRIES);
         explainer.set_inquire(federation::inquire(inquiries));
-        let federation = Federation::new(started, publisher, members, seen.clone(), ask, seed).with_inquiries(inquired);
+        let (requests, requested) = mpsc::channel(keeper::REQUESTS);
+        let mut keeping = Keeping::new(requests);
+        let mut federation = Federation::new(started, publisher, members, seen.clone(), ask, seed)
+            .with_inquiries(inquired)
+            .with_requests(requested, keeping.unsaved.clone());
+        restore(&config, &mut federation).await;
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
         let discovered = Arc::<Discovered>::default();
         let mut sources = Sources::new(updates, discovered.clone());
         sources.start(prepared, &config, federation.members());
         let waiting = Some(Instant::now() + config.limits.sync_wait);
-        Ok(Daemon {
+        keeping.start(&config);
+        let mut daemon = Daemon {
             path,
             started,
             config,
@@ -281,6 +320,7 @@ impl Daemon {
             seen,
             sources,
             publishing: Publishing::start(federation, queue),
+            keeping,
             places: Following::start(follower),
             discovered,
             place_at: None,
@@ -288,9 +328,31 @@ impl Daemon {
             explainer,
             connections,
             serving: HashMap::new(),
-            admin,
+            admin: None,
+            admin_waits,
+            inherited,
+            predecessor,
+            program,
+            successor: None,
+            handed_over: false,
             waiting,
-        })
+        };
+        if let Some(listener) = admin {
+            daemon.serve_admin(listener)?;
+        }
+        Ok(daemon)
+    }
+
+    fn serve_admin(&mut self, listener: std::net::TcpListener) -> Result<(), AppError> {
+        let failed = |source| AppError::TaskEnded { task: format!("admin ({source})") };
+        let (address, socket) = (listener.local_addr().map_err(failed)?, listener.try_clone().ok().map(OwnedFd::from));
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        info!(%address, "admin");
+        let (stop, limits) = (CancellationToken::new(), AdminLimits::default());
+        let (metrics, readiness, explainer) = (self.metrics.clone(), self.readiness.clone(), self.explainer.clone());
+        let task = tokio::spawn(admin::serve(listener, metrics, readiness, explainer, limits, stop.clone()));
+        self.admin = Some(Admin { stop, task, address, socket });
+        Ok(())
     }
 
     /// Until told to stop (`Ok`), or until something ends by itself.
@@ -308,8 +370,30 @@ impl Daemon {
                 }
             }
             let waiting = self.waiting;
+            let successor = async {
+                match &mut self.successor {
+                    Some(successor) => successor.serves(self.config.limits.sync_wait).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = signals.end.received() => return Ok(()),
+                () = signals.end.received() => {
+                    self.say_farewell(signals).await;
+                    return Ok(());
+                }
+                _ = signals.replace.recv() => self.replace(),
+                serves = successor => match serves {
+                    Ok(()) => {
+                        self.handed_over = true;
+                        return Ok(());
+                    }
+                    Err(problem) => {
+                        error!("no other process takes over, and this one goes on: {problem}");
+                        if let Some(mut successor) = self.successor.take() {
+                            successor.stop();
+                        }
+                    }
+                },
                 _ = signals.hangup.recv() => {
                     let loaded = tokio::select! {
                         loaded = self.prepare_reload() => loaded,
@@ -329,7 +413,52 @@ impl Daemon {
                 task = ended(&mut self.sources, &mut self.publishing, &mut self.places, &mut self.serving, &mut self.admin) => {
                     return Err(AppError::TaskEnded { task });
                 }
+                () = self.keeping.ended() => {
+                    return Err(AppError::TaskEnded { task: "the keeper of snapshots".to_owned() });
+                }
             }
+        }
+    }
+
+    /// Starts the process that is to take over. It is another program, if that was replaced on disk.
+    fn replace(&mut self) {
+        let started = match &self.program {
+            _ if self.successor.is_some() => Err("one has been started, and does not serve yet".to_owned()),
+            _ if self.waiting.is_some() => Err("this one does not serve yet".to_owned()),
+            _ if std::process::id() == 1 => Err("a container ends with its first process".to_owned()),
+            None => Err("the program's place on disk is not known".to_owned()),
+            Some(program) => {
+                let listeners = self.serving.values().filter_map(|working| working.serving.sockets()).flatten();
+                let admin = self
+                    .admin
+                    .iter()
+                    .filter_map(|admin| Some((Role::Admin, admin.address, admin.socket.as_ref()?.as_fd())));
+                Successor::start(program, listeners.chain(admin)).map_err(|error| error.to_string())
+            }
+        };
+        match started {
+            Ok(successor) => {
+                info!(process = successor.id(), "another process is to take over");
+                self.successor = Some(successor);
+            }
+            Err(problem) => error!("no other process takes over, and this one goes on: {problem}"),
+        }
+    }
+
+    /// Whoever sends queries here is to notice that it ends, before it does. A second signal ends it at once.
+    async fn say_farewell(&mut self, signals: &mut Signals) {
+        if let Some(mut successor) = self.successor.take() {
+            successor.stop();
+        }
+        let patience = self.config.limits.lame_duck;
+        if self.waiting.is_some() || patience.is_zero() {
+            return;
+        }
+        self.readiness.stop();
+        info!(seconds = patience.as_secs(), "not ready any more; queries are answered until the end");
+        tokio::select! {
+            () = tokio::time::sleep(patience) => {}
+            () = signals.end.received() => {}
         }
     }
 
@@ -340,12 +469,26 @@ impl Daemon {
             warn!(clusters = missing.join(", "), "not synced in time: what only they could hold is SERVFAIL");
         }
         for listener in self.config.listeners.clone() {
-            let bound = net::bind(&listener, &self.config.limits, LISTENERS).map_err(AppError::Bind)?;
-            self.serve(listener, bound);
+            let bound = net::bind_or_adopt(&listener, &self.config.limits, LISTENERS, &mut self.inherited);
+            self.serve(listener, bound.map_err(AppError::Bind)?);
+        }
+        // What nobody listens on any more.
+        self.inherited = Inherited::default();
+        if let Some(listener) = self.admin_waits.take() {
+            self.serve_admin(listener)?;
         }
         self.waiting = None;
         self.readiness.set(Vec::new());
         info!(after_ms = self.started.elapsed().as_millis() as u64, "ready");
+        match self.predecessor.take() {
+            // It tells the supervisor, which listens to the main process alone.
+            Some(predecessor) => {
+                if let Err(error) = predecessor.serves() {
+                    warn!("the process before this one has gone by itself ({error})");
+                }
+            }
+            None => tell_supervisor(&[NotifyState::Ready]),
+        }
         Ok(())
     }
 
@@ -358,6 +501,10 @@ impl Daemon {
 
     /// A configuration in error changes nothing. `Err`: a socket was lost on the way to the new one.
     async fn reload(&mut self, prepared: Result<Reloading, AppError>) -> Result<(), AppError> {
+        // Of the type notify-reload, a unit is told both; of the type notify it passes over them.
+        tell_supervisor(
+            &[NotifyState::Reloading].into_iter().chain(NotifyState::monotonic_usec_now()).collect::<Vec<_>>(),
+        );
         match prepared {
             Ok(reloading) => {
                 reloading.loaded.warn();
@@ -370,6 +517,7 @@ impl Daemon {
                 error!("the configuration stays as it was: {problem}");
             }
         }
+        tell_supervisor(&[NotifyState::Ready]);
         Ok(())
     }
 
@@ -451,6 +599,7 @@ impl Daemon {
         let changed: Vec<ClusterId> =
             self.sources.ids().filter(|&id| !config.has(id) || !self.keeps_source(&config, id)).collect();
         self.sources.stop(&changed).await?;
+        self.keeping.abandon().await;
         let (mut federation, queue) = self.publishing.end().await?;
         // An atlas is for one configuration's clusters.
         self.places.stop().await;
@@ -460,6 +609,7 @@ impl Daemon {
         self.places = Following::start(follower);
         self.sources.start(sources, &config, federation.members());
         self.publishing = Publishing::start(federation, queue);
+        self.keeping.start(&config);
         self.config = config.clone();
         self.zones = zones;
         for (listener, socket) in bound {
@@ -478,11 +628,27 @@ impl Daemon {
     /// Not ready first, so that nobody new is sent here; then the sockets, with what they hold answered; then the rest.
     async fn stop(mut self) {
         self.readiness.stop();
-        info!("stopping");
+        match self.successor.as_ref().filter(|_| self.handed_over).and_then(Successor::id) {
+            Some(process) => {
+                self.serving.values().for_each(|working| working.serving.hand_over());
+                tell_supervisor(&[NotifyState::MainPid(process)]);
+                info!(process, "another process has taken over; stopping");
+            }
+            None => {
+                tell_supervisor(&[NotifyState::Stopping]);
+                info!("stopping");
+            }
+        }
         futures::future::join_all(self.serving.drain().map(|(_, working)| working.stop())).await;
         let all: Vec<ClusterId> = self.sources.ids().collect();
         if tokio::time::timeout(STOP_PATIENCE, self.sources.stop(&all)).await.is_err() {
             warn!("a source did not end in time");
+        }
+        if self.handed_over {
+            // What the other one writes is newer.
+            self.keeping.abandon().await;
+        } else if tokio::time::timeout(STOP_PATIENCE, self.keeping.finish()).await.is_err() {
+            warn!("what was heard last could not be written in time");
         }
         if tokio::time::timeout(STOP_PATIENCE, self.publishing.end()).await.is_err() {
             warn!("the publisher did not end in time");
@@ -495,6 +661,13 @@ impl Daemon {
             }
         }
         info!("stopped");
+    }
+}
+
+/// Says it to systemd, or to whoever else asked for it.
+fn tell_supervisor(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!("the supervisor behind NOTIFY_SOCKET cannot be told: {error}");
     }
 }
 
@@ -570,6 +743,75 @@ fn view_text(rule: ViewRule, config: &Config) -> String {
         ViewRule::Fixed(View::External) => "external".to_owned(),
         ViewRule::Fixed(View::Internal(id)) => format!("internal to {}", config.cluster(id).name),
         ViewRule::BySource => "by source address".to_owned(),
+    }
+}
+
+/// Begins with what an earlier process kept. What is in the way of it is said, and the clusters are waited for as if it were not there.
+async fn restore(config: &Config, federation: &mut Federation) {
+    let Some(directory) = config.state.clone() else { return };
+    snapshot::clean(&directory, SystemTime::now());
+    for (id, cluster) in config.numbered().filter(|(_, cluster)| cluster.export != Export::Nothing) {
+        let (place, name) = (directory.clone(), cluster.name.clone());
+        let read = tokio::task::spawn_blocking(move || snapshot::read(&place, &name)).await;
+        let problem = match read {
+            Ok(Ok(None)) => continue,
+            Ok(Ok(Some(snapshot))) => match federation.restore(id, snapshot) {
+                true => continue,
+                false => "holds what the cluster may not say any more (export, namespaces, source)".to_owned(),
+            },
+            Ok(Err(unusable)) => unusable.to_string(),
+            Err(panic) => panic.to_string(),
+        };
+        let aside = match snapshot::put_aside(&directory, &cluster.name) {
+            Ok(path) => format!("it is {} now", path.display()),
+            Err(error) => format!("it stays where it is ({error})"),
+        };
+        let file = snapshot::file(&directory, &cluster.name);
+        warn!(cluster = %cluster.name, "{}: {problem}; it is not used, and {aside}", file.display());
+    }
+}
+
+/// The task that keeps what was heard.
+struct Keeping {
+    requests: mpsc::Sender<keeper::Request>,
+    unsaved: Arc<keeper::Unsaved>,
+    running: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Keeping {
+    fn new(requests: mpsc::Sender<keeper::Request>) -> Keeping {
+        Keeping { requests, unsaved: Arc::default(), running: None }
+    }
+
+    fn start(&mut self, config: &Config) {
+        let Some(directory) = config.state.clone() else { return };
+        let keeper = keeper::Keeper { directory, unsaved: self.unsaved.clone(), ask: self.requests.clone() };
+        let stop = CancellationToken::new();
+        self.running = Some((stop.clone(), tokio::spawn(keeper.run(stop))));
+    }
+
+    async fn ended(&mut self) {
+        match &mut self.running {
+            Some((_, task)) => drop(task.await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What it is at is not finished.
+    async fn abandon(&mut self) {
+        if let Some((_, task)) = self.running.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// What is not on disk yet is written.
+    async fn finish(&mut self) {
+        if let Some((stop, task)) = &mut self.running {
+            stop.cancel();
+            let _ = task.await;
+        }
+        self.running = None;
     }
 }
 

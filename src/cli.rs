@@ -36,7 +36,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve DNS until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+    /// Serve DNS until SIGTERM or SIGINT; SIGHUP reads the configuration again, SIGUSR2 starts another process that takes over.
     Serve {
         /// The configuration file; config/reference.yaml lists every key.
         #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
@@ -47,6 +47,9 @@ enum Command {
         /// Least level, or a filter such as `info,signpost::source=debug`.
         #[arg(long, value_name = "FILTER", default_value = "info", env = "SIGNPOST_LOG")]
         log: String,
+        /// Takes over the sockets of the process that starts this one.
+        #[arg(long, hide = true)]
+        take_over: bool,
     },
     /// Validate a configuration with its zone files and manifests, and print the names that it would serve.
     ///
@@ -144,12 +147,12 @@ enum LogFormat {
 
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve { config, log_format, log } => {
+        Command::Serve { config, log_format, log, take_over } => {
             if let Err(problem) = start_logging(log_format, &log) {
                 eprintln!("signpost: {problem}");
                 return ExitCode::from(EXIT_PROBLEM);
             }
-            match app::serve(config) {
+            match app::serve(config, take_over) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => problem(&error.to_string()),
             }

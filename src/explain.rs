@@ -112,6 +112,17 @@ pub struct Service {
     /// What operators say of it, or of clusters that have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub directives: Vec<Directed>,
+    /// Of the clusters that have it, those that were not heard since the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restored: Vec<Restored>,
+}
+
+/// A cluster as its snapshot has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Restored {
+    pub cluster: String,
+    /// RFC 3339.
+    pub written: String,
 }
 
 /// A directive.
@@ -136,6 +147,7 @@ pub struct Directed {
 pub struct Known {
     pub health: Vec<Judged>,
     pub directives: Vec<Directed>,
+    pub restored: Vec<Restored>,
 }
 
 /// An external address of a cluster, as it is judged.
@@ -231,8 +243,10 @@ impl Explainer {
             && let (Ok(name), Ok(namespace)) = (Label::parse(name), Label::parse(namespace))
         {
             let inquiry = inquire(ServiceKey { namespace, name });
-            let Known { health, directives } = tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default();
-            (service.health, service.directives) = (health, directives);
+            let known = tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default();
+            let Known { health, directives, mut restored } = known;
+            restored.retain(|of| service.candidates.iter().any(|share| share.cluster == of.cluster));
+            (service.health, service.directives, service.restored) = (health, directives, restored);
         }
         Ok(explanation)
     }
@@ -479,7 +493,15 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
     candidates.sort_by_key(|share| (share.band.is_none(), share.band, share.cluster.clone()));
     let families = ["IPv4", "IPv6"].iter().zip(sight.families).filter(|(_, has)| *has);
     let families = families.map(|(name, _)| (*name).to_owned()).collect();
-    Service { health: Vec::new(), directives: Vec::new(), name: sight.name, ttl: sight.ttl, families, candidates }
+    Service {
+        health: Vec::new(),
+        directives: Vec::new(),
+        restored: Vec::new(),
+        name: sight.name,
+        ttl: sight.ttl,
+        families,
+        candidates,
+    }
 }
 
 /// What there is among those that are answered with.

@@ -7,6 +7,7 @@
 //! | [`config`] | what the operator wrote → what will be run |
 //! | [`source`] | Kubernetes API servers and manifest directories → [`index::Update`]s |
 //! | [`index`] | what each cluster last said; which services an update changes |
+//! | [`snapshot`] | what was last heard of each cluster, on disk |
 //! | [`load`] | what clusters publish of their load → which share of their traffic goes elsewhere |
 //! | [`location`] | client address → the cluster it is in |
 //! | [`ranking`] | a service and a client → ordered bands of candidates |
@@ -50,6 +51,7 @@ pub mod model;
 pub mod names;
 pub mod net;
 pub mod ranking;
+pub mod snapshot;
 pub mod source;
 pub mod table;
 pub mod wire;

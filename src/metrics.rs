@@ -88,6 +88,8 @@ pub trait FederationGauges: Send + Sync {
     fn loads(&self) -> LoadSample;
     /// What operators say now.
     fn directives(&self) -> Vec<DirectiveSample>;
+    /// `None`: none are kept.
+    fn snapshots(&self) -> Option<SnapshotSample>;
     /// `None`: nothing is probed.
     fn health(&self) -> Option<HealthSample>;
     /// `None`: this instance decides alone, or nothing is probed.
@@ -119,6 +121,15 @@ pub struct WritesSample {
     pub failed: u64,
     /// Objects of voters of which no notice is taken.
     pub refused: u64,
+}
+
+/// What is kept of clusters on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotSample {
+    pub written: u64,
+    pub failed: u64,
+    /// By cluster: when the last one was written, in seconds since 1970.
+    pub last: Vec<(String, i64)>,
 }
 
 /// How many directives of one kind there are.
@@ -174,6 +185,8 @@ pub struct ClusterSample {
     /// The configured name.
     pub cluster: String,
     pub synced: bool,
+    /// It is answered for as its snapshot has it.
+    pub restored: bool,
     /// Time since the last event or bookmark; `None` before the first.
     pub last_heard: Option<Duration>,
     pub source_errors: Vec<(&'static str, u64)>,
@@ -691,6 +704,24 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     page.0.register(Box::new(directives))?;
+    if let Some(SnapshotSample { written, failed, last }) = federation.snapshots() {
+        let snapshots =
+            IntCounterVec::new(Opts::new("signpost_snapshots_total", "Snapshots of clusters on disk."), &["result"])?;
+        snapshots.with_label_values(&["written"]).inc_by(written);
+        snapshots.with_label_values(&["failed"]).inc_by(failed);
+        let name = "signpost_snapshot_written_timestamp_seconds";
+        let times =
+            IntGaugeVec::new(Opts::new(name, "When the last snapshot of a cluster was written."), &["cluster"])?;
+        for (cluster, at) in last {
+            times.with_label_values(&[&*cluster]).set(at);
+        }
+        page.0.register(Box::new(snapshots))?;
+        page.0.register(Box::new(times))?;
+    }
+    let restored = IntGaugeVec::new(
+        Opts::new("signpost_cluster_stale", "1 while a cluster is answered for as its snapshot has it."),
+        &["cluster"],
+    )?;
     let synced = IntGaugeVec::new(Opts::new("signpost_cluster_synced", "1 once all kinds were listed."), &["cluster"])?;
     let heard = GaugeVec::new(
         Opts::new("signpost_cluster_last_heard_seconds", "Seconds since the last event or bookmark."),
@@ -715,6 +746,7 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
     for sample in federation.clusters() {
         let cluster = sample.cluster.as_str();
         synced.with_label_values(&[cluster]).set(i64::from(sample.synced));
+        restored.with_label_values(&[cluster]).set(i64::from(sample.restored));
         if let Some(age) = sample.last_heard {
             heard.with_label_values(&[cluster]).set(age.as_secs_f64());
         }
@@ -733,6 +765,7 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
     }
     page.0.register(Box::new(names))?;
     page.0.register(Box::new(synced))?;
+    page.0.register(Box::new(restored))?;
     page.0.register(Box::new(heard))?;
     page.0.register(Box::new(errors))?;
     page.0.register(Box::new(skipped))?;
@@ -858,6 +891,10 @@ mod tests {
             LoadSample { shedding: 3, overloaded: 2, unresolved: 1 }
         }
 
+        fn snapshots(&self) -> Option<SnapshotSample> {
+            Some(SnapshotSample { written: 5, failed: 1, last: vec![("cluster-1".into(), 1_700_000_000)] })
+        }
+
         fn directives(&self) -> Vec<DirectiveSample> {
             vec![DirectiveSample { cluster: "cluster-1".to_owned(), action: "drain", phase: "active", count: 2 }]
         }
@@ -893,6 +930,7 @@ mod tests {
                 ClusterSample {
                     cluster: "cluster-1".into(),
                     synced: true,
+                    restored: true,
                     last_heard: Some(Duration::from_millis(1500)),
                     source_errors: vec![("forbidden", 3)],
                     objects_skipped: vec![("port", 2)],
@@ -921,6 +959,10 @@ mod tests {
         assert_line(&text, "signpost_probe_interval_seconds 5");
         assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-1"} 1"#);
         assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-2"} 0"#);
+        assert_line(&text, r#"signpost_cluster_stale{cluster="cluster-1"} 1"#);
+        assert_line(&text, r#"signpost_cluster_stale{cluster="cluster-2"} 0"#);
+        assert_line(&text, r#"signpost_snapshots_total{result="failed"} 1"#);
+        assert_line(&text, r#"signpost_snapshot_written_timestamp_seconds{cluster="cluster-1"} 1700000000"#);
         assert_line(&text, r#"signpost_cluster_last_heard_seconds{cluster="cluster-1"} 1.5"#);
         assert!(!text.contains(r#"signpost_cluster_last_heard_seconds{cluster="cluster-2"}"#));
         assert_line(&text, r#"signpost_source_errors_total{cluster="cluster-1",reason="forbidden"} 3"#);

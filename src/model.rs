@@ -10,8 +10,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 pub mod check;
 pub mod directive;
+pub(crate) mod text;
 pub mod votes;
 
 use check::Check;
@@ -171,6 +174,19 @@ impl fmt::Display for Label {
     }
 }
 
+impl Serialize for Label {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Label, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
+        Label::parse(&text).map_err(de::Error::custom)
+    }
+}
+
 /// A service of the federation. Namespace sameness: equal names in two clusters are one service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
@@ -199,7 +215,21 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+impl Serialize for ServiceKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ServiceKey, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
+        text.parse().map_err(|error| de::Error::custom(format_args!("{text:?} {error}")))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -220,7 +250,8 @@ impl Protocol {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Port {
     /// `None`: the only port of a Service may have no name.
     pub name: Option<Label>,
@@ -229,7 +260,8 @@ pub struct Port {
 }
 
 /// How a Service of one cluster can be reached from the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Exposure {
     /// `ClusterIP` and `NodePort`: from its own cluster only.
     ClusterOnly,
@@ -238,7 +270,8 @@ pub enum Exposure {
 }
 
 /// A Service's address inside its own cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum ClusterAddress {
     /// `spec.clusterIPs`; empty while the API server has not given any.
     Virtual(Vec<IpAddr>),
@@ -247,7 +280,8 @@ pub enum ClusterAddress {
 }
 
 /// How much of its capacity something uses, in ten-thousandths: 0 to 10,000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(from = "u16", into = "u16")]
 pub struct Load(u16);
 
 /// Why a text is no [`Load`].
@@ -284,8 +318,21 @@ impl Load {
     }
 }
 
+impl From<u16> for Load {
+    fn from(ten_thousandths: u16) -> Load {
+        Load::again(ten_thousandths)
+    }
+}
+
+impl From<Load> for u16 {
+    fn from(load: Load) -> u16 {
+        load.ten_thousandths()
+    }
+}
+
 /// A ServiceExport of one cluster (MCS API): it offers the Service of its name to all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceExport {
     pub key: ServiceKey,
     /// When it was created, in the digits `yyyymmddhhmmss` of UTC; [`ServiceExport::UNDATED`]: not said.
@@ -298,7 +345,8 @@ impl ServiceExport {
 
 /// A ServiceImport of one cluster (MCS API), cut to what is answered with: at which addresses the cluster's own clients
 /// reach a service of all clusters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceImport {
     pub key: ServiceKey,
     /// `spec.ips`; none for a headless service.
@@ -320,7 +368,8 @@ pub struct LoadReport {
 }
 
 /// What a cluster asks for its share of one service, by annotations of its Service object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Wishes {
     /// Instead of the cluster's own; 0: drained.
     pub weight: Option<u16>,
@@ -330,7 +379,8 @@ pub struct Wishes {
 }
 
 /// A Service object of one cluster, cut to what is answered with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Service {
     pub key: ServiceKey,
     pub exposure: Exposure,
@@ -338,6 +388,7 @@ pub struct Service {
     /// `status.loadBalancer.ingress[].ip`, in the object's order, or what is to be given instead.
     pub ingress: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].hostname` of those without an address: lower case, no final dot.
+    #[serde(with = "text::list")]
     pub hostnames: Vec<Arc<str>>,
     pub ports: Vec<Port>,
     /// Whether a controller makes EndpointSlices for it.
@@ -349,15 +400,18 @@ pub struct Service {
     /// `ipMode: Proxy` in all entries of the load balancer: the cluster's own clients go all the way to it, too.
     pub proxied: bool,
     pub wishes: Wishes,
-    /// How its external addresses are to be probed; `None`: as those of all others.
+    /// How its external addresses are to be probed; `None`: as those of all others. Nobody can read it without the ports.
+    #[serde(skip)]
     pub check: Option<Arc<Check>>,
 }
 
 /// An EndpointSlice object of one cluster, cut to what is answered with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Slice {
     pub namespace: Label,
     /// The object's own name, a DNS subdomain name.
+    #[serde(with = "text")]
     pub name: Arc<str>,
     /// The value of `kubernetes.io/service-name`.
     pub service: Label,
@@ -366,7 +420,8 @@ pub struct Slice {
 }
 
 /// One endpoint of a slice. The conditions are as published; `null` counts as written in each field's comment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     pub hostname: Option<Label>,

@@ -103,11 +103,11 @@ fn what_operators_say_holds_at_all_instances() {
         println!("{what}: at all instances after {:?}", begun.elapsed());
     };
     all(&instances, "as it is", &INGRESS);
-    // An operator with the role that config/rbac.yaml has for them, and no other.
+    // An operator with the role that config/rbac/rbac.yaml has for them, and no other.
     let binding =
         ["-n", "signpost", "create", "rolebinding", "operators", "--role=signpost-operator", "--user=stranger"];
     for cluster in clusters.iter() {
-        cluster.apply(include_str!("../config/rbac.yaml"));
+        cluster.apply(include_str!("../config/rbac/rbac.yaml"));
         cluster.kubectl(&binding);
     }
     let say = |instances: &[Signpost], words: &[&str]| {
@@ -289,7 +289,7 @@ fn started_without_one_cluster_only_its_names_fail() {
 fn the_rights_of_the_readme_are_enough_and_no_more() {
     let clusters = federation();
     let cluster = &clusters[0];
-    cluster.apply(include_str!("../config/rbac.yaml"));
+    cluster.apply(include_str!("../config/rbac/rbac.yaml"));
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let kubeconfig = folder.path().join("signpost.kubeconfig");
     // The token is made by a controller, a moment later.

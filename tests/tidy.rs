@@ -12,6 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("config", &["names", "model", "location", "health"]),
     ("index", &["model"]),
     ("source", &["config", "model", "index", "health"]),
+    ("snapshot", &["config", "model", "index", "source"]),
     ("load", &["model"]),
     ("location", &["model"]),
     ("health", &["model", "location"]),
@@ -28,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "app",
         &[
             "config", "source", "index", "health", "load", "names", "model", "location", "ranking", "table",
-            "zonefile", "answer", "net", "metrics", "admin", "explain",
+            "zonefile", "answer", "net", "metrics", "admin", "explain", "snapshot",
         ],
     ),
 ];
@@ -64,6 +65,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("h2::", &["app/prober/"]),
     ("hyper::", &["app/prober/"]),
     ("tokio_rustls", &["app/prober/"]),
+    ("ring::", &["snapshot.rs"]),
+    ("sd_notify", &["app.rs"]),
 ];
 
 struct SourceFile {

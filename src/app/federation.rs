@@ -18,16 +18,19 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::app::keeper::{Begun, Request, Unsaved};
 use crate::app::prober::{self, Heard};
-use crate::config::{Cluster, Config, Export, Namespaces, Quorum, Source};
-use crate::explain::{Directed, Inquire, Known};
+use crate::config::{Cluster, Config, Export, Quorum, Source};
+use crate::explain::{Directed, Inquire, Known, Restored};
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
 use crate::metrics::{
-    ClusterSample, DirectiveSample, FederationGauges, HealthSample, LoadSample, VoterSample, WritesSample,
+    ClusterSample, DirectiveSample, FederationGauges, HealthSample, LoadSample, SnapshotSample, VoterSample,
+    WritesSample,
 };
 use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
+use crate::snapshot::{self, Head, Rules as SnapshotRules, Snapshot};
 use crate::source::status::{ErrorReason, Reason, Status};
 use crate::source::{self, Message};
 use crate::table::{Atlas, Cartographer, Note, Outlook, Publisher, Retired};
@@ -91,6 +94,11 @@ pub struct Federation {
     seen: Arc<Seen>,
     /// Of whoever explains answers.
     inquiries: Option<mpsc::Receiver<Inquiry>>,
+    /// Of whoever keeps snapshots, and what is to be told there.
+    requests: Option<mpsc::Receiver<Request>>,
+    unsaved: Arc<Unsaved>,
+    /// Clusters as their snapshots have them: which kinds they did not say themselves yet, and when they were written.
+    restored: BTreeMap<ClusterId, (Vec<Kind>, Timestamp)>,
 }
 
 /// How are the external addresses of a service judged?
@@ -117,11 +125,14 @@ struct SeenState {
     clusters: Vec<SeenCluster>,
     notes: Vec<(&'static str, u64)>,
     directives: Vec<DirectiveSample>,
+    /// `None`: no snapshots are kept.
+    unsaved: Option<Arc<Unsaved>>,
 }
 
 struct SeenCluster {
     name: String,
     synced: bool,
+    restored: bool,
     status: Arc<Status>,
     held: Vec<(&'static str, u64)>,
 }
@@ -157,6 +168,13 @@ impl FederationGauges for Gauges {
         self.0.lock().directives.clone()
     }
 
+    fn snapshots(&self) -> Option<SnapshotSample> {
+        let unsaved = self.0.lock().unsaved.clone()?;
+        let (written, failed) = unsaved.counts();
+        let last = unsaved.last().into_iter().map(|(cluster, at)| (cluster.to_string(), at)).collect();
+        Some(SnapshotSample { written, failed, last })
+    }
+
     fn health(&self) -> Option<HealthSample> {
         let state = self.0.lock();
         let (sample, counts) = state.health.as_ref()?;
@@ -180,6 +198,7 @@ impl FederationGauges for Gauges {
             ClusterSample {
                 cluster: cluster.name.clone(),
                 synced: cluster.synced,
+                restored: cluster.restored,
                 last_heard: status.last_heard().map(|at| now - at),
                 source_errors: ErrorReason::ALL.iter().map(|&r| (r.label(), status.errors(r))).collect(),
                 objects_skipped: Reason::ALL.iter().map(|&r| (r.label(), status.skips(r))).collect(),
@@ -225,14 +244,7 @@ pub fn same_source(old: &Cluster, new: &Cluster) -> bool {
 /// Whether everything that `old` was allowed to say, `new` is allowed to say too. Where its objects come from may have
 /// changed, from one API server's address to another; the first list sets right what is different there.
 fn may_say_all_of(new: &Cluster, old: &Cluster) -> bool {
-    let export = new.export == old.export || new.export == Export::All;
-    let namespaces = match (&new.namespaces, &old.namespaces) {
-        (Namespaces::All, _) => true,
-        (Namespaces::Only(_), Namespaces::All) => false,
-        (new @ Namespaces::Only(_), Namespaces::Only(old)) => old.iter().all(|name| new.allow(name.as_str())),
-    };
-    let same_kind = slice_policy(&new.source) == slice_policy(&old.source);
-    export && namespaces && same_kind
+    SnapshotRules::of(old).fit(&SnapshotRules::of(new))
 }
 
 pub fn new_index(config: &Config) -> Index {
@@ -275,6 +287,9 @@ impl Federation {
             shown: Vec::new(),
             seen,
             inquiries: None,
+            requests: None,
+            unsaved: Arc::default(),
+            restored: BTreeMap::new(),
         };
         // Of whoever only votes, nothing has to be known.
         for (id, _) in federation.publisher.config().clone().numbered() {
@@ -295,13 +310,94 @@ impl Federation {
         Federation { inquiries: Some(inquiries), ..self }
     }
 
+    /// Answers these, too, and tells what there is to be kept.
+    pub fn with_requests(self, requests: mpsc::Receiver<Request>, unsaved: Arc<Unsaved>) -> Federation {
+        Federation { requests: Some(requests), unsaved, ..self }
+    }
+
+    fn kept(&self, request: Request) {
+        // Whoever asked may not wait any more.
+        match request {
+            Request::Begin { cluster, reply } => drop(reply.send(self.begin_snapshot(cluster))),
+            Request::Services { cluster, keys, reply } => {
+                let mut lines = Vec::new();
+                let kept = keys.iter().filter_map(|key| self.index.kept(cluster, key));
+                kept.for_each(|kept| snapshot::put_service(&mut lines, kept));
+                drop(reply.send(lines));
+            }
+        }
+    }
+
+    fn begin_snapshot(&self, cluster: ClusterId) -> Option<Begun> {
+        let config = self.publisher.config();
+        if !config.has(cluster) || !self.index.is_synced(cluster) {
+            return None;
+        }
+        let past = self.members[cluster.index()].status.past();
+        let head = Head::new(config.cluster(cluster), Timestamp::now(), past);
+        let mut lines = Vec::new();
+        self.index.exports(cluster).for_each(|export| snapshot::put_export(&mut lines, export));
+        self.index.imports(cluster).for_each(|import| snapshot::put_import(&mut lines, import));
+        for (key, directive) in self.steering.directives(cluster) {
+            snapshot::put_directive(&mut lines, key.clone(), directive.clone());
+        }
+        Some(Begun { head, lines, services: self.index.names(cluster) })
+    }
+
+    /// Begins with what an earlier process heard of a cluster. Whether it was used: it may say no more than it may say now.
+    pub fn restore(&mut self, cluster: ClusterId, snapshot: Snapshot) -> bool {
+        let Snapshot { head, objects, overdue } = snapshot;
+        let config = self.publisher.config().clone();
+        let member = config.cluster(cluster);
+        if !head.rules.fit(&SnapshotRules::of(member)) || member.export == Export::Nothing {
+            return false;
+        }
+        self.members[cluster.index()].status.set_earlier(head.past());
+        self.unsaved.found(&head);
+        let waits = source::kinds(member).into_iter().filter(|kind| !kind.is_load() && !kind.is_vote()).collect();
+        self.restored.insert(cluster, (waits, head.written));
+        let (directives, objects) = objects.into_iter().partition(|object| object.kind() == Kind::Directive);
+        let now = self.now();
+        let update = Update::Reset { kind: Kind::Directive, objects: directives, keep: Vec::new() };
+        let directed = self.take_directive(cluster, update, now);
+        let listed = self.index.restore(cluster, objects, &overdue, now);
+        for change in listed.into_iter().chain([directed]) {
+            self.publisher.reserve(change.services.len());
+            self.compile(&change.services);
+            if let Some((cluster, what)) = change.refused {
+                self.refused(cluster, what);
+            }
+        }
+        if self.index.is_synced(cluster) {
+            self.publisher.set_synced(cluster);
+        }
+        let (services, slices) = self.index.counts(cluster);
+        info!(cluster = %member.name, services, slices, written = %head.written, "restored from its snapshot, until it is heard");
+        self.show_clusters();
+        true
+    }
+
+    /// The cluster said all of that kind itself.
+    fn listed(&mut self, cluster: ClusterId, kind: Kind) {
+        let Some((waits, _)) = self.restored.get_mut(&cluster) else { return };
+        waits.retain(|waiting| *waiting != kind);
+        if waits.is_empty() {
+            self.restored.remove(&cluster);
+            info!(cluster = %self.publisher.config().cluster(cluster).name, "heard: its snapshot is not needed any more");
+        }
+    }
+
     fn answer(&self, inquiry: Inquiry) {
         let now = self.now();
         let health = self.checks.as_ref().map(|checks| checks.judged(&inquiry.service, now)).unwrap_or_default();
         let concerns = |sight: &Sight<'_>| sight.directive.service.as_ref().is_none_or(|key| *key == inquiry.service);
         let directives = self.steering.sights(now).into_iter().filter(concerns).map(|sight| self.directed(&sight));
+        let restored = self.restored.iter().map(|(cluster, (_, written))| Restored {
+            cluster: self.publisher.config().cluster(*cluster).name.to_string(),
+            written: written.to_string(),
+        });
         // Whoever asked may not wait any more.
-        let _ = inquiry.reply.send(Known { health, directives: directives.collect() });
+        let _ = inquiry.reply.send(Known { health, directives: directives.collect(), restored: restored.collect() });
     }
 
     /// For people.
@@ -356,6 +452,11 @@ impl Federation {
         self.reports = std::mem::take(&mut self.reports).renumbered(new_id);
         let now = self.now();
         self.steering = std::mem::take(&mut self.steering).renumbered(rules(&config).ttl, new_id, now);
+        let restored = std::mem::take(&mut self.restored).into_iter();
+        self.restored = restored.filter_map(|(id, waits)| Some((new_id(id)?, waits))).collect();
+        self.restored.retain(|id, _| self.index.is_synced(*id));
+        // Their numbers are others, or their rules.
+        self.unsaved.add(config.numbered().map(|(id, _)| id));
         self.hostnames.reconfigure(&config, ask);
         self.checks = match (self.checks.take(), &config.health) {
             (Some(checks), Some(rules)) => Some(checks.reconfigured(&config, rules, fresh(self.seed), now)),
@@ -424,8 +525,12 @@ impl Federation {
                     let services = self.hostnames.take(&name, answer, self.now());
                     vec![Changes { services, ..Changes::default() }]
                 }
-                Some(inquiry) = next_inquiry(&mut self.inquiries) => {
+                Some(inquiry) = next_of(&mut self.inquiries) => {
                     self.answer(inquiry);
+                    continue;
+                }
+                Some(request) = next_of(&mut self.requests) => {
+                    self.kept(request);
                     continue;
                 }
                 () = wait => {
@@ -586,8 +691,15 @@ impl Federation {
     fn take(&mut self, first: Message, updates: &mut mpsc::Receiver<Message>) -> Vec<Changes> {
         let now = self.now();
         let mut changes = Vec::new();
+        let mut unsaved = BTreeSet::new();
         let mut next = Some(first);
         while let Some((cluster, update)) = next {
+            if !update.kind().is_load() && !update.kind().is_vote() {
+                unsaved.insert(cluster);
+            }
+            if let Update::Reset { kind, .. } = &update {
+                self.listed(cluster, *kind);
+            }
             changes.push(match update.kind() {
                 kind if kind.is_load() => self.take_load(cluster, update, now),
                 kind if kind.is_vote() => self.take_vote(cluster, update, now),
@@ -595,6 +707,9 @@ impl Federation {
                 _ => self.index.apply(cluster, update, now),
             });
             next = if changes.len() < BATCH { updates.try_recv().ok() } else { None };
+        }
+        if !unsaved.is_empty() {
+            self.unsaved.add(unsaved);
         }
         changes
     }
@@ -713,10 +828,14 @@ impl Federation {
         let clusters = self.publisher.config().numbered().map(|(id, cluster)| SeenCluster {
             name: cluster.name.to_string(),
             synced: self.index.is_synced(id),
+            restored: self.restored.contains_key(&id),
             status: self.members[id.index()].status.clone(),
             held: Vec::new(),
         });
-        self.seen.lock().clusters = clusters.collect();
+        let mut state = self.seen.lock();
+        state.clusters = clusters.collect();
+        state.unsaved = self.publisher.config().state.as_ref().map(|_| self.unsaved.clone());
+        drop(state);
         self.shown.clear();
         self.show(&[]);
     }
@@ -754,6 +873,9 @@ impl Federation {
         state.directives = directives;
         for cluster in synced {
             state.clusters[cluster.index()].synced = true;
+        }
+        for (id, cluster) in (0..).map(ClusterId).zip(&mut state.clusters) {
+            cluster.restored = self.restored.contains_key(&id);
         }
         if held != self.shown {
             for old in &self.shown {
@@ -801,9 +923,9 @@ fn fresh(seed: u64) -> u64 {
     getrandom::u64().unwrap_or(seed)
 }
 
-async fn next_inquiry(inquiries: &mut Option<mpsc::Receiver<Inquiry>>) -> Option<Inquiry> {
-    match inquiries {
-        Some(inquiries) => inquiries.recv().await,
+async fn next_of<T>(questions: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match questions {
+        Some(questions) => questions.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -202,7 +202,7 @@ fn in_api<T>(cluster: &Cluster, work: impl Future<Output = Result<T, Failure>>) 
     runtime.block_on(work).map_err(|failure| {
         let hint = match &failure {
             Failure::Status(refusal) if refusal.code == 403 => {
-                "; --kubeconfig FILE takes the rights of another one, which has the role signpost-operator of config/rbac.yaml"
+                "; --kubeconfig FILE takes the rights of another one, which has the role signpost-operator of config/rbac/rbac.yaml"
             }
             _ => "",
         };

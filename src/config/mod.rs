@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 pub use self::error::{ConfigErrors, Fault, Place, Problem, Words};
 pub use self::location::{Database, Location, Places};
@@ -76,6 +77,8 @@ pub struct Config {
     pub explain_to: Vec<IpNet>,
     /// How external addresses are probed; `None`: not at all, and readiness alone decides.
     pub health: Option<Health>,
+    /// The directory of what was last heard of each cluster, for the next start; `None`: it is not kept.
+    pub state: Option<PathBuf>,
 }
 
 /// How it is found out which external addresses work.
@@ -228,6 +231,7 @@ impl Config {
             resolvers: Vec::new(),
             explain_to: Vec::new(),
             health: None,
+            state: None,
             limits: Limits {
                 udp_workers: 1,
                 udp_receive_buffer: 0,
@@ -236,6 +240,7 @@ impl Config {
                 tcp_idle: Duration::ZERO,
                 tcp_idle_internal: Duration::ZERO,
                 sync_wait: Duration::ZERO,
+                lame_duck: Duration::ZERO,
                 manifest_size: 0,
                 manifest_files: 0,
                 objects_per_cluster: 1000,
@@ -282,7 +287,8 @@ pub enum Source {
 }
 
 /// Which of a cluster's Services are federated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Export {
     /// Every Service of type LoadBalancer (the 2015 text).
     LoadBalancer,
@@ -296,7 +302,8 @@ pub enum Export {
 }
 
 /// The namespaces that a cluster may export.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Namespaces {
     All,
     /// Sorted, without duplicates.
@@ -343,6 +350,8 @@ pub struct Limits {
     pub tcp_idle_internal: Duration,
     /// Until every cluster has synced or this has passed, no socket answers.
     pub sync_wait: Duration,
+    /// From SIGTERM, with which it is not ready any more, to the end of answering.
+    pub lame_duck: Duration,
     /// Largest manifest file, in octets.
     pub manifest_size: u64,
     /// Most manifest files of one cluster.

@@ -27,6 +27,13 @@ pub(super) struct RawConfig {
     pub explain_to: Option<At<Vec<At<String>>>>,
     pub health: Option<RawHealth>,
     pub directives: Option<RawDirectives>,
+    pub state: Option<RawState>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawState {
+    pub directory: Option<At<String>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -225,6 +232,7 @@ pub(super) struct RawLimits {
     pub tcp_idle: Option<At<String>>,
     pub tcp_idle_internal: Option<At<String>>,
     pub sync_wait: Option<At<String>>,
+    pub lame_duck: Option<At<String>>,
     pub manifest_size: Option<At<u64>>,
     pub manifest_files: Option<At<u64>>,
     pub objects_per_cluster: Option<At<u64>>,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Answer, Directed, Explanation, Judged, Place, Service, Voted};
+use super::{Answer, Directed, Explanation, Judged, Place, Restored, Service, Voted};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,8 +67,14 @@ impl fmt::Display for Service {
             writeln!(f, "  * in this answer")?;
         }
         writeln!(f)?;
-        if self.health.is_empty() && self.directives.is_empty() {
+        if self.health.is_empty() && self.directives.is_empty() && self.restored.is_empty() {
             return Ok(());
+        }
+        for Restored { cluster, written } in &self.restored {
+            writeln!(
+                f,
+                "stale      {cluster} was not heard since the start: it is answered for as its snapshot of {written} has it"
+            )?;
         }
         for directed in &self.directives {
             writeln!(f, "directive  {directed}")?;

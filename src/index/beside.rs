@@ -32,6 +32,10 @@ impl<T: PartialEq> Beside<T> {
         self.objects.get(key)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&ServiceKey, &T)> {
+        self.objects.iter()
+    }
+
     pub fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
         self.objects.keys()
     }

@@ -12,7 +12,7 @@ use super::beside::Beside;
 use super::losses::LossGuard;
 use super::packed::{Addresses, Entries, Entry, Key, Written, service_keys};
 use super::share::{Joined, SliceWait, Stored, StoredSlice};
-use super::{Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update, each_once, merged};
+use super::{Kept, Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update, each_once, merged};
 use crate::model::{Exposure, Label, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice};
 
 /// How long a share that was ready stays so without the slice that its controller should make. The controller takes
@@ -155,6 +155,42 @@ impl Cluster {
 
     pub fn import(&self, key: &ServiceKey) -> Option<&Arc<ServiceImport>> {
         self.imports.get(key)
+    }
+
+    /// Of all entries, in no order.
+    pub fn names(&self) -> impl Iterator<Item = ServiceKey> {
+        self.entries.iter().map(Entry::service_key)
+    }
+
+    pub fn kept(&self, key: &ServiceKey) -> Option<Kept> {
+        let Joined { service, slices } = self.entries.get(&Key::of(key))?.read();
+        Some(Kept {
+            overdue: service.as_ref().is_some_and(|service| service.slice_wait == SliceWait::Over),
+            service: service.map(|service| service.to_service(key)),
+            slices: slices.iter().map(|slice| slice.to_slice(key)).collect(),
+        })
+    }
+
+    pub fn exports(&self) -> impl Iterator<Item = ServiceExport> {
+        self.exports.iter().map(|(key, since)| ServiceExport { key: key.clone(), since: *since })
+    }
+
+    pub fn imports(&self) -> impl Iterator<Item = ServiceImport> {
+        self.imports.iter().map(|(_, import)| (**import).clone())
+    }
+
+    /// The slices of these are not waited for any more.
+    pub fn end_waits(&mut self, keys: &[ServiceKey]) {
+        for key in keys {
+            let octets = Key::of(key);
+            let mut joined = self.entries.read(&octets);
+            let Some(service) = &mut joined.service else { continue };
+            let SliceWait::Until(at) = service.slice_wait else { continue };
+            service.slice_wait = SliceWait::Over;
+            self.deadlines.remove(&(at, key.clone(), Timer::Slices));
+            let entry = Entry::write(&octets, &joined, &mut self.buffer);
+            self.entries.put(&octets, entry);
+        }
     }
 
     /// The services that it has, in order.

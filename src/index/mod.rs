@@ -5,10 +5,12 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::directive::Directive;
 use crate::model::votes::{Heartbeat, Report};
 use crate::model::{
-    ClusterId, Federated, LoadReport, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice,
+    ClusterId, Federated, LoadReport, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice, text,
 };
 
 mod beside;
@@ -197,6 +199,55 @@ impl Index {
         visible.map(Cluster::keys).reduce(merged).unwrap_or_default()
     }
 
+    /// Under which names one cluster said something of a Service or of its slices, in no order.
+    pub fn names(&self, cluster: ClusterId) -> Vec<ServiceKey> {
+        self.clusters[cluster.index()].names().collect()
+    }
+
+    /// What a cluster said under a service's name.
+    pub fn kept(&self, cluster: ClusterId, key: &ServiceKey) -> Option<Kept> {
+        self.clusters[cluster.index()].kept(key)
+    }
+
+    /// Its ServiceExports, in no order.
+    pub fn exports(&self, cluster: ClusterId) -> impl Iterator<Item = ServiceExport> {
+        self.clusters[cluster.index()].exports()
+    }
+
+    /// Its ServiceImports, in no order.
+    pub fn imports(&self, cluster: ClusterId) -> impl Iterator<Item = ServiceImport> {
+        self.clusters[cluster.index()].imports()
+    }
+
+    /// Enters what was [`kept`](Index::kept) of a cluster of which nothing was heard yet: it is synced then. `overdue`: see
+    /// [`Kept::overdue`].
+    pub fn restore(
+        &mut self,
+        cluster: ClusterId,
+        objects: Vec<Object>,
+        overdue: &[ServiceKey],
+        now: Moment,
+    ) -> Vec<Changes> {
+        let mut lists: [(Kind, Vec<Object>); 4] = [
+            (Kind::ServiceExport, Vec::new()),
+            (Kind::ServiceImport, Vec::new()),
+            (Kind::Service, Vec::new()),
+            // The last one, with which the cluster is seen.
+            (Kind::EndpointSlice, Vec::new()),
+        ];
+        for object in objects {
+            let kind = object.kind();
+            if let Some((_, list)) = lists.iter_mut().find(|(listed, list)| *listed == kind && list.len() < self.limit)
+            {
+                list.push(object);
+            }
+        }
+        let apply = |(kind, objects)| self.apply(cluster, Update::Reset { kind, objects, keep: Vec::new() }, now);
+        let changes = lists.into_iter().map(apply).collect();
+        self.clusters[cluster.index()].end_waits(overdue);
+        changes
+    }
+
     /// How many Services and EndpointSlices of a cluster are held, synced or not.
     pub fn counts(&self, cluster: ClusterId) -> (usize, usize) {
         self.clusters[cluster.index()].counts()
@@ -296,10 +347,22 @@ pub enum Object {
 }
 
 /// An object's identity within its cluster, valid or not.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
+    #[serde(with = "text")]
     pub namespace: Arc<str>,
+    #[serde(with = "text")]
     pub name: Arc<str>,
+}
+
+/// What a cluster said under the name of a service, as objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// `None`: only slices came.
+    pub service: Option<Service>,
+    /// It has a selector and no slice, for so long that it is not ready.
+    pub overdue: bool,
+    pub slices: Vec<Slice>,
 }
 
 /// What a source tells of one cluster. Both kinds of sources say the same things in the same words.

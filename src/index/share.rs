@@ -5,9 +5,11 @@ use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::packed::{Addresses, Endpoints, Entry, Hostnames, Ports};
+use super::packed::{Addresses, Endpoints, Entry, Hostnames, Ports, StoredEndpoint};
 use crate::model::check::Check;
-use crate::model::{ClusterAddress, ClusterId, Exposure, Label, Moment, Pod, Share, Wishes};
+use crate::model::{
+    ClusterAddress, ClusterId, Endpoint, Exposure, Label, Moment, Pod, Port, Service, ServiceKey, Share, Slice, Wishes,
+};
 
 /// What a cluster holds under one service's name, read from its entry.
 #[derive(Debug, PartialEq, Eq, Default)]
@@ -62,6 +64,28 @@ pub(super) struct StoredSlice<'a> {
 }
 
 impl Stored<'_> {
+    /// The object that it was written from.
+    pub fn to_service(&self, key: &ServiceKey) -> Service {
+        let ports: Vec<Port> = self.ports.iter().collect();
+        Service {
+            key: key.clone(),
+            exposure: self.exposure,
+            cluster_address: match self.is_headless {
+                true => ClusterAddress::Headless,
+                false => ClusterAddress::Virtual(self.cluster_addresses.iter().collect()),
+            },
+            ingress: self.ingress.iter().collect(),
+            hostnames: self.hostnames.iter().map(Arc::from).collect(),
+            has_selector: self.has_selector,
+            exported: self.exported,
+            sticky: self.sticky,
+            proxied: self.proxied,
+            wishes: self.wishes,
+            check: read_check(self.check, &ports),
+            ports,
+        }
+    }
+
     /// `endpoints`: of each of its slices. `sliceless_ready`: a Service without slice is ready in this cluster, whatever its
     /// selector.
     ///
@@ -99,6 +123,31 @@ impl Stored<'_> {
             && self.wishes == object.wishes
             && self.check == object.check
     }
+}
+
+impl StoredSlice<'_> {
+    /// The object that it was written from.
+    pub fn to_slice(&self, key: &ServiceKey) -> Slice {
+        let endpoint = |stored: StoredEndpoint<'_>| Endpoint {
+            addresses: stored.addresses.iter().collect(),
+            hostname: stored.hostname.map(Label::again),
+            ready: stored.ready,
+            serving: stored.serving,
+        };
+        Slice {
+            namespace: key.namespace.clone(),
+            name: self.name.into(),
+            service: key.name.clone(),
+            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            ports: self.ports.iter().collect(),
+        }
+    }
+}
+
+/// It was written from one, with these ports.
+fn read_check(text: &str, ports: &[Port]) -> Option<Arc<Check>> {
+    let check = Some(text).filter(|text| !text.is_empty())?;
+    Check::parse(check, ports).ok().map(Arc::new)
 }
 
 impl Joined<'_> {
@@ -184,9 +233,7 @@ impl Shares {
         share.sticky = service.sticky;
         share.proxied = service.proxied;
         share.wishes = service.wishes;
-        let check = Some(service.check).filter(|text| !text.is_empty());
-        // It was written from one, with these ports.
-        share.check = check.and_then(|text| Check::parse(text, &share.ports).ok()).map(Arc::new);
+        share.check = read_check(service.check, &share.ports);
         share.pods.clear();
         if service.is_headless {
             share.pods = pods(&entry.slices().collect::<Vec<_>>());

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::ServiceKey;
 
 /// Over how long a drain may shift.
 pub const MOST_OVER: Duration = Duration::from_secs(24 * 3_600);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Directive {
     /// `None`: all that is in the cluster.
     pub service: Option<ServiceKey>,
@@ -21,10 +23,12 @@ pub struct Directive {
     /// `None`: until it is taken back.
     pub until: Option<Timestamp>,
     /// For people; may be empty.
+    #[serde(with = "super::text")]
     pub reason: Arc<str>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Action {
     /// Its share of the answers goes elsewhere, within this time. Where nobody else is, it is answered with.
     Drain {

@@ -3,12 +3,15 @@
 //! [`bind`] takes a listener's sockets, [`Bound::serve`] starts its threads and tasks, [`Serving`] joins them.
 
 pub mod connections;
+pub mod hand_over;
 pub mod tcp;
 pub mod udp;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use socket2::{Domain, Socket, Type};
@@ -21,6 +24,7 @@ use crate::config::{Limits, Listener};
 use crate::metrics::Metrics;
 use crate::model::Audience;
 use crate::net::connections::Connections;
+use crate::net::hand_over::{Inherited, Role};
 use crate::net::tcp::{Desks, StreamTiming};
 use crate::table::Reader;
 
@@ -42,6 +46,11 @@ pub struct Bound {
 pub struct Serving {
     address: SocketAddr,
     tasks: JoinSet<Ended>,
+    /// Of the workers, and of TCP.
+    udp: Vec<Arc<udp::Socket>>,
+    tcp: Option<std::net::TcpListener>,
+    /// Others have the sockets, too: they are left as they are.
+    handed_over: Arc<AtomicBool>,
 }
 
 /// A thread or task of a listener that has ended.
@@ -106,6 +115,21 @@ pub fn bind(listener: &Listener, limits: &Limits, key: &str) -> Result<Bound, Bi
     }
 }
 
+/// As [`bind`], with the sockets that an earlier process had for it.
+pub fn bind_or_adopt(
+    listener: &Listener,
+    limits: &Limits,
+    key: &str,
+    inherited: &mut Inherited,
+) -> Result<Bound, BindError> {
+    let address = listener.address;
+    let (udp, tcp) = (inherited.take(Role::Udp, address), inherited.take(Role::Tcp, address).pop());
+    let Some(tcp) = tcp.filter(|_| !udp.is_empty()) else { return bind(listener, limits, key) };
+    let failed = |source| BindError { address, transport: Transport::Udp, key: key.to_owned(), source };
+    let (_, udp) = udp::adopt(udp, address, limits.udp_workers, limits.udp_receive_buffer).map_err(failed)?;
+    Ok(Bound { listener: *listener, udp, tcp: tcp.into(), timing: StreamTiming::new(listener.audience.view, limits) })
+}
+
 fn bind_once(listener: &Listener, limits: &Limits, key: &str) -> Result<Bound, BindError> {
     let failed = |address, transport| move |source| BindError { address, transport, key: key.to_owned(), source };
     let (address, udp) = udp::bind(listener.address, limits.udp_workers, limits.udp_receive_buffer)
@@ -152,6 +176,8 @@ impl Bound {
         let Bound { listener, udp, tcp, timing } = self;
         let Listener { address, audience } = listener;
         let mut tasks = JoinSet::new();
+        let mut sockets = Vec::with_capacity(udp.len());
+        let handed_over = Arc::new(AtomicBool::new(false));
         let cores = udp::allowed_cores();
         // With fewer cores than workers, the scheduler shares them out better than fixed places do.
         let pinned = udp.len() <= cores.len();
@@ -164,14 +190,15 @@ impl Bound {
                 metrics: Arc::clone(&metrics),
                 core: cores.get(number).copied().filter(|_| pinned),
             };
-            start.spawn(&mut tasks, stop.clone());
+            sockets.extend(start.spawn(&mut tasks, stop.clone(), handed_over.clone()));
         }
+        let to_hand_over = tcp.try_clone().ok();
         let name = format!("tcp {address}");
         tasks.spawn(async move {
             let error = serve_tcp(tcp, audience, timing, reader, connections, metrics, stop).await.err();
             Ended { name, error: error.map(|e| e.to_string()) }
         });
-        Serving { address, tasks }
+        Serving { address, tasks, udp: sockets, tcp: to_hand_over, handed_over }
     }
 }
 
@@ -206,12 +233,24 @@ struct WorkerStart {
 
 impl WorkerStart {
     /// Starts the thread and a task that ends with it.
-    fn spawn(self, tasks: &mut JoinSet<Ended>, stop: CancellationToken) {
+    fn spawn(
+        self,
+        tasks: &mut JoinSet<Ended>,
+        stop: CancellationToken,
+        handed_over: Arc<AtomicBool>,
+    ) -> Option<Arc<udp::Socket>> {
         let name = self.name.clone();
         match self.start_thread() {
-            Ok((thread, ended, stopper)) => tasks.spawn(watch(name, thread, ended, stopper, stop)),
-            Err(error) => tasks.spawn(async move { Ended { name, error: Some(error.to_string()) } }),
-        };
+            Ok((thread, ended, stopper)) => {
+                let socket = stopper.socket();
+                tasks.spawn(watch(name, thread, ended, stopper, stop, handed_over));
+                Some(socket)
+            }
+            Err(error) => {
+                tasks.spawn(async move { Ended { name, error: Some(error.to_string()) } });
+                None
+            }
+        }
     }
 
     fn start_thread(self) -> io::Result<(thread::JoinHandle<()>, oneshot::Receiver<io::Result<()>>, udp::Stopper)> {
@@ -238,12 +277,13 @@ async fn watch(
     mut ended: oneshot::Receiver<io::Result<()>>,
     stopper: udp::Stopper,
     stop: CancellationToken,
+    handed_over: Arc<AtomicBool>,
 ) -> Ended {
     let result = tokio::select! {
         biased;
         result = &mut ended => result,
         () = stop.cancelled() => {
-            stopper.stop();
+            if handed_over.load(Ordering::Relaxed) { stopper.leave() } else { stopper.stop() }
             ended.await
         }
     };
@@ -262,6 +302,18 @@ impl Serving {
         self.address
     }
 
+    /// The sockets, for another process; `None`: one of them is not there.
+    pub fn sockets(&self) -> Option<impl Iterator<Item = (Role, SocketAddr, BorrowedFd<'_>)>> {
+        let tcp = self.tcp.as_ref()?;
+        let udp = self.udp.iter().map(|socket| (Role::Udp, self.address, socket.as_fd()));
+        Some(udp.chain([(Role::Tcp, self.address, tcp.as_fd())]))
+    }
+
+    /// Another process has them: at the stop they are left as they are.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
+    }
+
     /// The next thread or task that ends, which before the stop is one that should not have. `None`: all have.
     pub async fn ended(&mut self) -> Option<Ended> {
         let joined = self.tasks.join_next().await?;
@@ -273,6 +325,8 @@ impl Serving {
 
     /// Waits for all of them, after the stop; returns those that ended with an error.
     pub async fn join(mut self) -> Vec<Ended> {
+        // Nobody new is let in.
+        self.tcp = None;
         let mut failed = Vec::new();
         while let Some(ended) = self.ended().await {
             if ended.error.is_some() {

@@ -42,6 +42,7 @@ fn limits() -> Limits {
         tcp_idle: Duration::from_secs(10),
         tcp_idle_internal: Duration::from_secs(30),
         sync_wait: Duration::from_secs(30),
+        lame_duck: Duration::ZERO,
         manifest_size: 1 << 20,
         manifest_files: 100,
         objects_per_cluster: 1000,
@@ -276,7 +277,8 @@ async fn a_panic_of_a_worker_is_told() {
         let _sender: oneshot::Sender<io::Result<()>> = sender;
         std::panic::resume_unwind(Box::new("as if it had panicked"));
     });
-    let ended = watch("udp worker".to_owned(), thread, ended, stopper, CancellationToken::new());
+    let (stop, handed_over) = (CancellationToken::new(), Arc::default());
+    let ended = watch("udp worker".to_owned(), thread, ended, stopper, stop, handed_over);
     let ended = timeout(DEADLINE, ended).await.unwrap();
     assert!(ended.error.is_some_and(|e| e.contains("panicked")));
 }

@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +35,8 @@ const BUSY: usize = 4;
 const SPINS: usize = 8;
 /// At the stop, what is in the socket's buffer is answered, up to 8,192 datagrams.
 const BATCHES_AT_STOP: usize = 256;
+/// A worker that waits looks up so often whether it is to go, if it can not be woken up: see [`Stopper::leave`].
+const LOOK_UP: Duration = Duration::from_millis(500);
 /// The kernel is short of memory; the pause keeps the worker from taking a whole core meanwhile.
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 
@@ -63,6 +65,25 @@ pub fn bind(address: SocketAddr, workers: u16, receive_buffer: u32) -> io::Resul
     Ok((bound, sockets))
 }
 
+/// As [`bind`], with the sockets that an earlier process had at that very address, all of which are used: what they hold would be lost.
+pub fn adopt(
+    inherited: Vec<OwnedFd>,
+    address: SocketAddr,
+    workers: u16,
+    receive_buffer: u32,
+) -> io::Result<(SocketAddr, Vec<Socket>)> {
+    let wildcard = address.ip().is_unspecified();
+    let mut sockets: Vec<Socket> =
+        inherited.into_iter().map(|socket| Socket { inner: socket.into(), wildcard }).collect();
+    while sockets.len() < usize::from(workers) {
+        let next = Socket::new(address, receive_buffer)?;
+        next.inner.set_reuse_port(true)?;
+        next.inner.bind(&address.into())?;
+        sockets.push(next);
+    }
+    Ok((address, sockets))
+}
+
 impl Socket {
     fn new(address: SocketAddr, receive_buffer: u32) -> io::Result<Socket> {
         let inner = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -89,6 +110,7 @@ impl Socket {
             socket.set(libc::SOL_SOCKET, libc::SO_RCVBUF, octets)?;
         }
         socket.inner.set_send_buffer_size(SEND_BUFFER as usize)?;
+        socket.inner.set_read_timeout(Some(LOOK_UP))?;
         Ok(socket)
     }
 
@@ -117,6 +139,8 @@ impl AsFd for Socket {
 pub struct Stopper {
     socket: Arc<Socket>,
     stopping: Arc<AtomicBool>,
+    /// It goes, and its socket stays: another process has it, too.
+    left: AtomicBool,
 }
 
 impl Stopper {
@@ -124,7 +148,19 @@ impl Stopper {
     /// socket fails with ENOTCONN, yet wakes whoever waits for it. What was received can still be read.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        let _ = self.socket.inner.shutdown(std::net::Shutdown::Read);
+        if !self.left.load(Ordering::Relaxed) {
+            let _ = self.socket.inner.shutdown(std::net::Shutdown::Read);
+        }
+    }
+
+    /// Ends the worker within half a second. What [`stop`](Stopper::stop) does is done to the socket, whoever else has it.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub fn socket(&self) -> Arc<Socket> {
+        Arc::clone(&self.socket)
     }
 }
 
@@ -175,7 +211,8 @@ impl<H: Handler> Worker<H> {
     pub fn with_handler(socket: Socket, handler: H) -> (Worker<H>, Stopper) {
         let socket = Arc::new(socket);
         let stopping = Arc::new(AtomicBool::new(false));
-        let stopper = Stopper { socket: Arc::clone(&socket), stopping: Arc::clone(&stopping) };
+        let (left, to_stop) = (AtomicBool::new(false), Arc::clone(&stopping));
+        let stopper = Stopper { socket: Arc::clone(&socket), stopping: to_stop, left };
         (Worker { socket, stopping, handler }, stopper)
     }
 

@@ -1,10 +1,12 @@
-//! How one cluster's source is doing: counters that the source writes and /metrics reads.
+//! How one cluster's source is doing: counters that the source writes and /metrics reads, and what is remembered of its API.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::index::Kind;
-use crate::model::Moment;
+use crate::model::{Label, Moment};
 
 /// The state of one cluster's source. Whether the cluster has synced is the index's to say.
 #[derive(Debug)]
@@ -18,6 +20,18 @@ pub struct Status {
     errors: [AtomicU64; ErrorReason::ALL.len()],
     skipped: [AtomicU64; Reason::ALL.len()],
     missing: [AtomicBool; Kind::ALL.len()],
+    past: Mutex<Past>,
+    /// What an earlier process knew, until a source begins with it.
+    earlier: Mutex<Option<Past>>,
+}
+
+/// Which cluster it was, and how far it was heard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Of its namespace kube-system.
+    pub uid: Option<String>,
+    /// The highest resourceVersion of each kind, and of the namespace that was asked for.
+    pub versions: BTreeMap<(Kind, Option<Label>), String>,
 }
 
 /// A closed set that is a metric's label: one place for the variants, their order and their words.
@@ -132,7 +146,48 @@ impl Status {
             errors: Default::default(),
             skipped: Default::default(),
             missing: Default::default(),
+            past: Mutex::default(),
+            earlier: Mutex::default(),
         }
+    }
+
+    fn past_now(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For whoever keeps it.
+    pub fn past(&self) -> Past {
+        self.past_now().clone()
+    }
+
+    /// The source that begins next goes on from there.
+    pub fn set_earlier(&self, past: Past) {
+        *self.past_now() = past.clone();
+        *self.earlier.lock().unwrap_or_else(PoisonError::into_inner) = Some(past);
+    }
+
+    /// Only for the first source: to start another one says that what was before does not bind it.
+    pub fn take_earlier(&self) -> Past {
+        let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if earlier.is_none() {
+            *self.past_now() = Past::default();
+        }
+        earlier.unwrap_or_default()
+    }
+
+    /// It is this cluster.
+    pub fn is_cluster(&self, uid: &str) {
+        let mut past = self.past_now();
+        if past.uid.as_deref() != Some(uid) {
+            past.uid = Some(uid.to_owned());
+        }
+    }
+
+    /// A kind of it was heard up to there.
+    pub fn heard_to(&self, kind: Kind, namespace: Option<&Label>, version: &str) {
+        let mut past = self.past_now();
+        let known = past.versions.entry((kind, namespace.cloned())).or_default();
+        version.clone_into(known);
     }
 
     pub fn now(&self) -> Moment {

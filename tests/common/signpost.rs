@@ -55,12 +55,15 @@ impl Ports {
 pub struct Setup {
     pub clusters: Vec<Member>,
     pub sync_wait: Duration,
+    pub lame_duck: Duration,
     /// The zone's name servers with their addresses, for NS and glue.
     pub name_servers: Vec<(String, String)>,
     /// The zone clusterset.local beside it.
     pub mcs: bool,
     /// Other sections of the configuration, in YAML.
     pub sections: String,
+    /// A program with arguments that runs the one behind them; none: it is run as it is.
+    pub through: Vec<String>,
 }
 
 pub struct Member {
@@ -91,7 +94,15 @@ impl Setup {
         };
         let clusters = sources.into_iter().zip(PLACES).enumerate().map(member).collect();
         let name_servers = vec![("ns1".to_string(), "127.0.0.1".to_string())];
-        Setup { clusters, sync_wait: Duration::from_secs(30), name_servers, mcs: false, sections: String::new() }
+        Setup {
+            clusters,
+            sync_wait: Duration::from_secs(30),
+            lame_duck: Duration::ZERO,
+            name_servers,
+            mcs: false,
+            sections: String::new(),
+            through: vec![],
+        }
     }
 
     pub fn zone_file(&self) -> String {
@@ -113,7 +124,7 @@ impl Setup {
 - {{addresses: ['{}'], view: external}}
 - {{addresses: ['{}'], view: {{internal: cluster-1}}}}
 admin: {{address: '{}'}}
-limits: {{syncWait: {}s}}
+limits: {{syncWait: {}s, lameDuck: {}s}}
 clusters:
 ",
             zone_file.display(),
@@ -122,6 +133,7 @@ clusters:
             ports.internal,
             ports.admin,
             self.sync_wait.as_secs(),
+            self.lame_duck.as_secs(),
         );
         for member in &self.clusters {
             let source = match &member.source {
@@ -167,10 +179,13 @@ impl Signpost {
         fs::write(&zone_file, setup.zone_file()).expect("the folder is ours");
         fs::write(directory.path().join("mcs.zone"), MCS_ZONE).expect("the folder is ours");
         fs::write(&config, setup.config(ports, &zone_file)).expect("the folder is ours");
+        let own =
+            [env!("CARGO_BIN_EXE_signpost"), "serve", "--config", &config.display().to_string()].map(String::from);
+        let mut words = setup.through.iter().cloned().chain(own);
         let process = Process::start(Run {
             name: "signpost",
-            program: Path::new(env!("CARGO_BIN_EXE_signpost")),
-            arguments: vec!["serve".to_string(), "--config".to_string(), config.display().to_string()],
+            program: Path::new(&words.next().expect("our own")),
+            arguments: words.collect(),
             directory: directory.path(),
             namespace,
         });
@@ -210,6 +225,11 @@ impl Signpost {
         assert!(status.success(), "signpost ended with {status} after SIGTERM:\n{}", self.process.log());
     }
 
+    /// SIGKILL.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
     pub fn check(&self) -> Result<(), String> {
         self.process.check()
     }
@@ -226,6 +246,11 @@ impl Signpost {
     /// Of its process.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Where all that it logs is.
+    pub fn log_file(&self) -> &Path {
+        self.process.log_file()
     }
 
     /// The end of what it has logged.

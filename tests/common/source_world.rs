@@ -70,6 +70,7 @@ pub fn limits() -> config::Limits {
         tcp_idle: Duration::ZERO,
         tcp_idle_internal: Duration::ZERO,
         sync_wait: Duration::ZERO,
+        lame_duck: Duration::ZERO,
         manifest_size: 0,
         manifest_files: 0,
         objects_per_cluster: 20,

@@ -127,6 +127,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
         location: signpost::config::Location::default(),
         resolvers: vec![],
         health: None,
+        state: None,
         explain_to: vec![],
         limits: Limits {
             udp_workers: 1,
@@ -136,6 +137,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
             tcp_idle: Duration::from_secs(1),
             tcp_idle_internal: Duration::from_secs(1),
             sync_wait: Duration::from_secs(1),
+            lame_duck: Duration::ZERO,
             manifest_size: 1 << 20,
             manifest_files: 100,
             objects_per_cluster: 1000,

@@ -280,6 +280,11 @@ impl Steering {
         ready.peek().is_some() && ready.all(|share| self.of(share.cluster, &service.key).drained)
     }
 
+    /// Those of one cluster.
+    pub fn directives(&self, cluster: ClusterId) -> impl Iterator<Item = (&ObjectKey, &Directive)> {
+        self.orders.get(&cluster).into_iter().flatten().map(|(key, order)| (key, &order.directive))
+    }
+
     /// All that there are, by cluster and name.
     pub fn sights(&self, now: Moment) -> Vec<Sight<'_>> {
         let now = now.0.as_secs_f64();

@@ -19,6 +19,8 @@ const DEFAULT_TCP_IDLE_INTERNAL: Duration = Duration::from_secs(30);
 const TCP_IDLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const DEFAULT_SYNC_WAIT: Duration = Duration::from_secs(30);
 const SYNC_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+/// Kubernetes kills 30 s after SIGTERM, if nothing else is said.
+const LAME_DUCK: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(300);
 /// Holds the bursts that arrive while a worker is descheduled; doubled by the kernel for its own bookkeeping.
 const DEFAULT_UDP_RECEIVE_BUFFER: u32 = 4 << 20;
 /// 20,000 Services as `kubectl get -o yaml` prints them are about 40 MB.
@@ -60,6 +62,7 @@ impl Resolver<'_> {
                 DEFAULT_TCP_IDLE_INTERNAL,
             ),
             sync_wait: self.duration(raw.sync_wait, "limits.syncWait", SYNC_WAIT, DEFAULT_SYNC_WAIT),
+            lame_duck: self.duration(raw.lame_duck, "limits.lameDuck", LAME_DUCK, Duration::ZERO),
             manifest_size: self.number(
                 raw.manifest_size,
                 "limits.manifestSize",

@@ -38,6 +38,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         explain_to,
         health,
         directives,
+        state,
     } = raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
@@ -60,6 +61,8 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let explain_to = resolver.cidrs(explain_to, "explainTo", |_| Ok(()));
     let explain_to = explain_to.into_iter().map(|client| client.cidr).collect();
     let health = resolver.health(health, votes, &clusters);
+    let state = state.and_then(|state| state.directory);
+    let state = state.map(|directory| resolver.new_directory(&directory, "state.directory", "the state's directory"));
     let config = Config {
         path: path.to_owned(),
         zones,
@@ -72,6 +75,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         resolvers,
         explain_to,
         health,
+        state,
     };
 
     let views = config.views().len();
@@ -182,6 +186,19 @@ impl Resolver<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 Fault::PathKind { what, path: path.clone(), expected: "a directory" }
             }
+            Err(error) => Fault::Path { what, path: path.clone(), error },
+        };
+        self.fault(raw, key, fault);
+        path
+    }
+
+    /// The path of a directory that is there, or is still to be made.
+    fn new_directory(&mut self, raw: &At<String>, key: &str, what: &'static str) -> PathBuf {
+        let path = self.directory.join(&raw.value);
+        let fault = match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => return path,
+            Ok(_) => Fault::PathKind { what, path: path.clone(), expected: "a directory" },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return path,
             Err(error) => Fault::Path { what, path: path.clone(), error },
         };
         self.fault(raw, key, fault);

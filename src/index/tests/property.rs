@@ -171,6 +171,21 @@ proptest! {
             before = after;
         }
 
+        let mut restored = Index::new(policies());
+        for id in (0..CLUSTERS).map(ClusterId).filter(|id| index.is_synced(*id)) {
+            let (mut objects, mut overdue) = (vec![], vec![]);
+            for name in index.names(id) {
+                let Kept { service, overdue: is_overdue, slices } = index.kept(id, &name).unwrap();
+                objects.extend(service.map(Object::Service));
+                objects.extend(slices.into_iter().map(Object::Slice));
+                overdue.extend(is_overdue.then_some(name));
+            }
+            restored.restore(id, objects, &overdue, at(7));
+            prop_assert!(restored.is_synced(id));
+            prop_assert_eq!(restored.counts(id), index.counts(id));
+        }
+        prop_assert_eq!(everything(&restored), everything(&index));
+
         // Lists only where they are due: where no loss is held and all is synced, the updates alone must have done it.
         for id in (0..CLUSTERS).map(ClusterId) {
             for kind in Kind::CORE {

@@ -72,7 +72,9 @@ pub enum Failure {
     Silent,
     #[error("version {got} came after version {seen}")]
     TimeTravel { seen: String, got: String },
-    #[error("this is another cluster now (UID {got}, before {known}); its data is not used until a restart")]
+    #[error(
+        "this is another cluster now (UID {got}, before {known}); its data is not used until its entry in the configuration changes, or until a restart without a snapshot of it"
+    )]
     OtherCluster { known: String, got: String },
     #[error("this is the same cluster as {other} (UID {uid})")]
     SameCluster { other: String, uid: String },

@@ -29,40 +29,47 @@ impl Identities {
     }
 }
 
-/// One source's identity, fixed from the first time that it is told until the source is started anew (which is
-/// what a restart does, and a reload that changes the cluster's entry: so the operator acknowledges that a name now means
-/// another cluster).
+/// One source's identity, fixed from the first time that it is told until the source is started anew (which is what a reload does
+/// that changes the cluster's entry, and a restart without a snapshot of it: so the operator acknowledges that a name now means another
+/// cluster).
 #[derive(Debug)]
 pub struct Identity {
     cluster: ClusterId,
     name: Label,
     all: Arc<Identities>,
-    uid: Mutex<Option<String>>,
+    uid: Mutex<Uid>,
+}
+
+#[derive(Debug)]
+struct Uid {
+    known: Option<String>,
+    /// It is ours among all.
+    claimed: bool,
 }
 
 impl Identity {
-    pub fn new(cluster: ClusterId, name: Label, all: Arc<Identities>) -> Identity {
-        Identity { cluster, name, all, uid: Mutex::new(None) }
+    /// `known`: the UID that an earlier process knew.
+    pub fn new(cluster: ClusterId, name: Label, all: Arc<Identities>, known: Option<String>) -> Identity {
+        Identity { cluster, name, all, uid: Mutex::new(Uid { known, claimed: false }) }
     }
 
     /// The API said that it is `got`: is that the cluster whose data we have?
     pub fn confirm(&self, got: &str) -> Result<(), Failure> {
         let mut uid = self.uid.lock().unwrap_or_else(PoisonError::into_inner);
-        match uid.as_deref() {
-            Some(known) if known == got => Ok(()),
-            Some(known) => Err(Failure::OtherCluster { known: known.to_owned(), got: got.to_owned() }),
-            None => {
-                self.all.claim(got, self.cluster, &self.name)?;
-                *uid = Some(got.to_owned());
-                Ok(())
-            }
+        if let Some(known) = uid.known.as_deref().filter(|known| *known != got) {
+            return Err(Failure::OtherCluster { known: known.to_owned(), got: got.to_owned() });
         }
+        if !uid.claimed {
+            self.all.claim(got, self.cluster, &self.name)?;
+            *uid = Uid { known: Some(got.to_owned()), claimed: true };
+        }
+        Ok(())
     }
 }
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        if let Some(uid) = self.uid.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        if let Uid { known: Some(uid), claimed: true } = self.uid.get_mut().unwrap_or_else(PoisonError::into_inner) {
             self.all.release(uid);
         }
     }
@@ -75,7 +82,7 @@ mod tests {
     #[test]
     fn one_name_for_one_cluster() {
         let all = Arc::new(Identities::default());
-        let identity = |id, name| Identity::new(ClusterId(id), Label::parse(name).unwrap(), Arc::clone(&all));
+        let identity = |id, name| Identity::new(ClusterId(id), Label::parse(name).unwrap(), Arc::clone(&all), None);
         let (a, b) = (identity(0, "a"), identity(1, "b"));
         a.confirm("one").unwrap();
         a.confirm("one").unwrap();
@@ -87,5 +94,12 @@ mod tests {
         let again = identity(0, "a");
         again.confirm("three").unwrap();
         identity(2, "c").confirm("one").unwrap();
+        // What an earlier process knew binds, and is nobody's until it is confirmed.
+        let named = Label::parse("d").unwrap();
+        let knowing = Identity::new(ClusterId(3), named, Arc::clone(&all), Some("four".to_owned()));
+        assert!(matches!(knowing.confirm("five"), Err(Failure::OtherCluster { known, .. }) if known == "four"));
+        identity(4, "e").confirm("four").unwrap();
+        knowing.confirm("four").unwrap();
+        assert!(matches!(identity(5, "f").confirm("four"), Err(Failure::SameCluster { other, .. }) if other == "d"));
     }
 }

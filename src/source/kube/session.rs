@@ -1,6 +1,6 @@
 //! One kind of one cluster: list it, watch it, and decide what each failure means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub struct Link {
     api: Api,
     feed: Feed,
     identity: Identity,
+    /// How far an earlier process had heard.
+    earlier: BTreeMap<(Kind, Option<Label>), String>,
     backoff: Mutex<Backoff>,
     /// That the identity may not be read has been said.
     nameless: AtomicBool,
@@ -44,8 +46,10 @@ pub struct Link {
 
 impl Link {
     pub fn new(api: Api, feed: Feed, identities: Arc<Identities>) -> Link {
+        let earlier = feed.status.take_earlier();
         Link {
-            identity: Identity::new(feed.cluster, feed.config.name.clone(), identities),
+            identity: Identity::new(feed.cluster, feed.config.name.clone(), identities, earlier.uid),
+            earlier: earlier.versions,
             backoff: Mutex::new(Backoff::new(api.timing().pace)),
             nameless: AtomicBool::new(false),
             api,
@@ -74,7 +78,11 @@ impl Link {
     /// Nothing is used before it is known whose it is: a name can come to mean another cluster at any time.
     async fn confirm(&self) -> Result<(), Failure> {
         match self.api.uid().await {
-            Ok(uid) => self.identity.confirm(&uid),
+            Ok(uid) => {
+                self.identity.confirm(&uid)?;
+                self.feed.status.is_cluster(&uid);
+                Ok(())
+            }
             Err(Failure::Status(refusal)) if refusal.code == 403 => {
                 self.feed.status.error(ErrorReason::Forbidden);
                 if !self.nameless.swap(true, Ordering::Relaxed) {
@@ -233,8 +241,8 @@ impl<'l> Session<'l> {
         let now = Instant::now();
         let scopes = namespaces.into_iter().enumerate().map(|(i, namespace)| Scope {
             number: first + i,
+            version: Version(link.earlier.get(&(kind, namespace.clone())).cloned().unwrap_or_default()),
             namespace,
-            version: Version::default(),
             heard: now,
         });
         Session {
@@ -348,6 +356,7 @@ impl<'l> Session<'l> {
         link.tell(Update::Reset { kind: self.subject.kind, objects: gathered.objects, keep: gathered.keep }).await;
         let now = Instant::now();
         for (scope, version) in self.scopes.iter_mut().zip(versions) {
+            link.feed.status.heard_to(self.subject.kind, scope.namespace.as_ref(), &version.0);
             scope.version = version;
             scope.heard = now;
         }
@@ -453,6 +462,7 @@ impl Scope {
                     // That we were busy is not the server's fault.
                     deadline += before.elapsed();
                 }
+                link.feed.status.heard_to(subject.kind, self.namespace.as_ref(), &version.0);
                 self.version = version;
                 self.heard = Instant::now();
                 progress.heard = true;

@@ -31,6 +31,7 @@ fn limits() -> Limits {
         tcp_idle: Duration::from_secs(1),
         tcp_idle_internal: Duration::from_secs(1),
         sync_wait: Duration::from_secs(1),
+        lame_duck: Duration::ZERO,
         manifest_size: 16 << 20,
         manifest_files: 100,
         objects_per_cluster: 10_000,

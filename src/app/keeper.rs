@@ -1,0 +1,196 @@
+//! Keeps what was last heard of each cluster on disk: a little at a time, as whoever writes the table has time for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::model::{ClusterId, Label, ServiceKey};
+use crate::snapshot::{Draft, Head};
+
+/// From one snapshot of a cluster to the next.
+const PACE: Duration = Duration::from_secs(10);
+/// After one that could not be written.
+const AGAIN: Duration = Duration::from_secs(60);
+/// A snapshot that takes long is followed by a rest of so many times as long: a million services are no small matter.
+const REST: u32 = 20;
+/// Services that are asked for at once.
+const PIECE: usize = 256;
+
+/// Of which clusters more was heard than is on disk, and what became of the snapshots.
+#[derive(Debug, Default)]
+pub struct Unsaved {
+    clusters: Mutex<BTreeSet<ClusterId>>,
+    more: Notify,
+    written: AtomicU64,
+    failed: AtomicU64,
+    /// When that of each cluster was written. Seconds since 1970.
+    last: Mutex<BTreeMap<Label, i64>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Unsaved {
+    pub fn add(&self, clusters: impl IntoIterator<Item = ClusterId>) {
+        locked(&self.clusters).extend(clusters);
+        self.more.notify_one();
+    }
+
+    /// How many were written, and how many could not be.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.written.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    pub fn last(&self) -> BTreeMap<Label, i64> {
+        locked(&self.last).clone()
+    }
+
+    /// From an earlier process.
+    pub fn found(&self, head: &Head) {
+        locked(&self.last).insert(head.cluster.clone(), head.written.as_second());
+    }
+}
+
+/// What is asked of whoever has the index.
+pub enum Request {
+    /// Nothing, if the cluster is not synced.
+    Begin { cluster: ClusterId, reply: oneshot::Sender<Option<Begun>> },
+    /// The lines of these services.
+    Services { cluster: ClusterId, keys: Vec<ServiceKey>, reply: oneshot::Sender<Vec<u8>> },
+}
+
+pub struct Begun {
+    pub head: Head,
+    /// All lines but those of services.
+    pub lines: Vec<u8>,
+    pub services: Vec<ServiceKey>,
+}
+
+/// Requests that wait; there is one at a time.
+pub const REQUESTS: usize = 1;
+
+/// The task.
+pub struct Keeper {
+    pub directory: PathBuf,
+    pub unsaved: Arc<Unsaved>,
+    pub ask: mpsc::Sender<Request>,
+}
+
+/// When which cluster is next.
+struct Pace {
+    due: BTreeMap<ClusterId, Instant>,
+    rest: Instant,
+}
+
+impl Pace {
+    fn next(&self, unsaved: &BTreeSet<ClusterId>) -> Option<(Instant, ClusterId)> {
+        let due = |cluster: &ClusterId| self.due.get(cluster).copied().unwrap_or(self.rest).max(self.rest);
+        unsaved.iter().map(|cluster| (due(cluster), *cluster)).min()
+    }
+}
+
+impl Keeper {
+    /// Until `stop`; what is not on disk by then is written first.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut pace = Pace { due: BTreeMap::new(), rest: Instant::now() };
+        // An outage of the disk is one line, and not one for each try.
+        let mut failing = BTreeSet::new();
+        loop {
+            let next = pace.next(&locked(&self.unsaved.clusters));
+            let wait = async {
+                match next {
+                    Some((at, cluster)) => {
+                        tokio::time::sleep_until(at).await;
+                        cluster
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let cluster = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                cluster = wait => cluster,
+                () = self.unsaved.more.notified() => continue,
+            };
+            let begun = Instant::now();
+            let well = self.save(cluster, &mut failing).await;
+            let now = Instant::now();
+            pace.due.insert(cluster, if well { begun + PACE } else { now + AGAIN });
+            pace.rest = now + (now - begun) * REST;
+        }
+        let left = std::mem::take(&mut *locked(&self.unsaved.clusters));
+        for cluster in left {
+            self.save(cluster, &mut failing).await;
+        }
+    }
+
+    /// Whether there is nothing more to be done about it now.
+    async fn save(&self, cluster: ClusterId, failing: &mut BTreeSet<ClusterId>) -> bool {
+        // What is heard from here on is not in this one, or may not be.
+        locked(&self.unsaved.clusters).remove(&cluster);
+        let Some(begun) = self.asked(|reply| Request::Begin { cluster, reply }).await.flatten() else { return true };
+        let (name, written) = (begun.head.cluster.clone(), begun.head.written);
+        match self.write(cluster, begun).await {
+            Ok(()) => {
+                self.unsaved.written.fetch_add(1, Ordering::Relaxed);
+                locked(&self.unsaved.last).insert(name.clone(), written.as_second());
+                if failing.remove(&cluster) {
+                    info!(cluster = %name, "its snapshot is written again");
+                }
+                true
+            }
+            Err(error) => {
+                self.unsaved.failed.fetch_add(1, Ordering::Relaxed);
+                locked(&self.unsaved.clusters).insert(cluster);
+                if failing.insert(cluster) {
+                    let directory = self.directory.display();
+                    warn!(
+                        cluster = %name,
+                        "its snapshot cannot be written to {directory} ({error}); the one before stays, and it is tried again"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    async fn write(&self, cluster: ClusterId, begun: Begun) -> io::Result<()> {
+        let Begun { head, lines, services } = begun;
+        let directory = self.directory.clone();
+        let mut draft = aside(move || {
+            let mut draft = Draft::begin(&directory, &head)?;
+            draft.append(&lines)?;
+            Ok(draft)
+        })
+        .await?;
+        for keys in services.chunks(PIECE) {
+            let keys = keys.to_vec();
+            let lines = self.asked(|reply| Request::Services { cluster, keys, reply }).await;
+            // Whoever has the index is about to end, and so is all of this.
+            let lines = lines.ok_or(io::ErrorKind::Interrupted)?;
+            draft = aside(move || draft.append(&lines).map(|()| draft)).await?;
+        }
+        aside(move || draft.finish()).await
+    }
+
+    async fn asked<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.ask.send(request(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The disk may be slow.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+}
