@@ -1,4 +1,4 @@
-//! HTTP for operators and kubelets: `/metrics`, `/livez`, `/readyz`, `/explain`.
+//! HTTP for operators and kubelets: `/metrics`, `/livez`, `/readyz`, `/explain`, `/dump`.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,16 +10,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::dump::{Dumper, Wanted};
 use crate::explain::{Asked, Explainer};
 use crate::metrics::Metrics;
 
@@ -86,15 +89,13 @@ impl Default for AdminLimits {
 /// Serves until `stop`, then ends when its connections have.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-    explainer: Arc<Explainer>,
+    shows: Shows,
     limits: AdminLimits,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let ends = CancellationToken::new();
     let listener = Limited { inner: listener, limits, ends: ends.clone(), open: VecDeque::new() };
-    let router = router(Shared { metrics, readiness, explainer });
+    let router = router(shows);
     let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let server = server.into_future();
     tokio::pin!(server);
@@ -105,37 +106,43 @@ pub async fn serve(
     server.await
 }
 
+/// All that is shown.
 #[derive(Clone)]
-struct Shared {
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-    explainer: Arc<Explainer>,
+pub struct Shows {
+    pub metrics: Arc<Metrics>,
+    pub readiness: Arc<Readiness>,
+    pub explainer: Arc<Explainer>,
+    pub dumper: Arc<Dumper>,
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shows: Shows) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(|| async { plain(StatusCode::OK, "ok\n".to_owned()) }))
         .route("/readyz", get(show_readiness))
         .route("/explain", get(show_explanation))
+        .route("/dump", get(show_dump))
         .fallback(|| async {
-            plain(StatusCode::NOT_FOUND, "not found: try /metrics, /livez, /readyz or /explain?name=NAME\n".to_owned())
+            plain(
+                StatusCode::NOT_FOUND,
+                "not found: try /metrics, /livez, /readyz, /explain?name=NAME or /dump?zone=ZONE\n".to_owned(),
+            )
         })
         .layer(axum::middleware::map_response(|response: Response| async {
             // One request a connection: a keep-alive one would be cut by the time limit in the midst of a scrape.
             ([(header::CONNECTION, "close")], response)
         }))
-        .with_state(shared)
+        .with_state(shows)
 }
 
-async fn show_metrics(State(shared): State<Shared>) -> Response {
+async fn show_metrics(State(shared): State<Shows>) -> Response {
     match shared.metrics.text() {
         Ok(text) => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")),
     }
 }
 
-async fn show_readiness(State(shared): State<Shared>) -> Response {
+async fn show_readiness(State(shared): State<Shows>) -> Response {
     let reasons = shared.readiness.reasons();
     if reasons.is_empty() {
         return plain(StatusCode::OK, "ok\n".to_owned());
@@ -144,7 +151,7 @@ async fn show_readiness(State(shared): State<Shared>) -> Response {
 }
 
 /// Why a name is answered as it is, in JSON: `name`, `type`, and `client`, `cluster` and `subnet` of who asks.
-async fn show_explanation(State(shared): State<Shared>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+async fn show_explanation(State(shared): State<Shows>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
     let asked = match asked {
         Ok(Query(asked)) => asked,
         Err(rejection) => return plain(StatusCode::BAD_REQUEST, format!("{}\n", rejection.body_text())),
@@ -155,6 +162,20 @@ async fn show_explanation(State(shared): State<Shared>, asked: Result<Query<Aske
         Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
         Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
+}
+
+/// A zone as a zone file: `zone`, and `client`, `cluster` and `subnet` of who sees it so. It ends with a line that says so.
+async fn show_dump(State(shared): State<Shows>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
+    let wanted = match wanted {
+        Ok(Query(wanted)) => wanted,
+        Err(rejection) => return plain(StatusCode::BAD_REQUEST, format!("{}\n", rejection.body_text())),
+    };
+    let dumped = match shared.dumper.dump(&wanted) {
+        Ok(dumped) => dumped,
+        Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let body = Body::from_stream(dumped.map(Ok::<String, io::Error>));
+    ([(header::CONTENT_TYPE, "text/dns")], body).into_response()
 }
 
 fn plain(status: StatusCode, body: String) -> Response {
@@ -293,7 +314,9 @@ mod tests {
         let (readiness, stop) = (Readiness::new(), CancellationToken::new());
         let config = Arc::new(Config::of(Vec::new()));
         let explainer = Explainer::new(config.clone(), Publisher::new(config, &[], 0).1);
-        let serving = serve(listener, Metrics::new(), Arc::clone(&readiness), explainer, limits, stop.clone());
+        let dumper = Dumper::new(explainer.clone(), Arc::default());
+        let shows = Shows { metrics: Metrics::new(), readiness: Arc::clone(&readiness), explainer, dumper };
+        let serving = serve(listener, shows, limits, stop.clone());
         let task = tokio::spawn(serving);
         Server { address, readiness, stop, task }
     }

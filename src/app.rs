@@ -21,9 +21,10 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, AdminLimits, Readiness};
+use crate::admin::{self, AdminLimits, Readiness, Shows};
 use crate::answer::Transport;
 use crate::config::{Config, ConfigErrors, Export, Limits, Listener, Source};
+use crate::dump::Dumper;
 use crate::explain::Explainer;
 use crate::metrics::{Metrics, Reload};
 use crate::model::{ClusterId, Label, View, ViewRule};
@@ -84,7 +85,7 @@ pub enum AppError {
 pub struct Loaded {
     pub config: Arc<Config>,
     /// In the order of `config.zones`.
-    pub zones: Vec<ZoneData>,
+    pub zones: Arc<Vec<ZoneData>>,
     /// What is known of where clients are. A broken file is no reason not to start.
     pub atlas: Atlas,
     pub places: PlacesReading,
@@ -106,7 +107,7 @@ impl Loaded {
             return Err(AppError::Delegation(problem.to_string()));
         }
         let (atlas, places) = read_places(&config);
-        Ok(Loaded { config: Arc::new(config), zones, atlas, places })
+        Ok(Loaded { config: Arc::new(config), zones: Arc::new(zones), atlas, places })
     }
 
     fn warn(&self) {
@@ -182,8 +183,9 @@ struct Daemon {
     discovered: Arc<Discovered>,
     place_at: Option<Instant>,
     /// In the order of `config.zones`.
-    zones: Vec<ZoneData>,
+    zones: Arc<Vec<ZoneData>>,
     explainer: Arc<Explainer>,
+    dumper: Arc<Dumper>,
     connections: Connections,
     serving: HashMap<Listener, Working>,
     admin: Option<Admin>,
@@ -297,7 +299,9 @@ impl Daemon {
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
         let ask = federation::resolver(&config);
         let (inquiries, inquired) = mpsc::channel(INQUIRIES);
-        explainer.set_inquire(federation::inquire(inquiries));
+        explainer.set_inquire(federation::inquire(inquiries.clone()));
+        let dumper = Dumper::new(explainer.clone(), zones.clone());
+        dumper.set_directory(federation::directory(inquiries));
         let (requests, requested) = mpsc::channel(keeper::REQUESTS);
         let mut keeping = Keeping::new(requests);
         let mut federation = Federation::new(started, publisher, members, seen.clone(), ask, seed)
@@ -326,6 +330,7 @@ impl Daemon {
             place_at: None,
             zones,
             explainer,
+            dumper,
             connections,
             serving: HashMap::new(),
             admin: None,
@@ -349,8 +354,13 @@ impl Daemon {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         info!(%address, "admin");
         let (stop, limits) = (CancellationToken::new(), AdminLimits::default());
-        let (metrics, readiness, explainer) = (self.metrics.clone(), self.readiness.clone(), self.explainer.clone());
-        let task = tokio::spawn(admin::serve(listener, metrics, readiness, explainer, limits, stop.clone()));
+        let shows = Shows {
+            metrics: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+            explainer: self.explainer.clone(),
+            dumper: self.dumper.clone(),
+        };
+        let task = tokio::spawn(admin::serve(listener, shows, limits, stop.clone()));
         self.admin = Some(Admin { stop, task, address, socket });
         Ok(())
     }
@@ -605,6 +615,7 @@ impl Daemon {
         self.places.stop().await;
         let cartographer = federation.reconfigure(config.clone(), &zones, atlas, ask);
         self.explainer.set_config(config.clone());
+        self.dumper.set_zones(zones.clone());
         let follower = places::Follower::new(config.clone(), places, cartographer, self.metrics.clone());
         self.places = Following::start(follower);
         self.sources.start(sources, &config, federation.members());

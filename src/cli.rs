@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod dump;
 mod explain;
 mod steer;
 
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
+use crate::dump::Wanted;
 use crate::explain::Asked;
 use steer::{Order, Target, When};
 
@@ -87,6 +89,30 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Print all that a zone answers with, in one view and from one place, as a zone file that other servers can load.
+    ///
+    /// Asks the running server over its admin address. With --offline it makes it of the configuration and its manifests. Where an
+    /// answer is by chance (load that is shed, the mode single), it is one of those that could be given. A name without any record is held
+    /// by one of the private type TYPE65280.
+    Dump {
+        /// The zone's name.
+        zone: String,
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
+        config: PathBuf,
+        /// Where queries come from; without it, from this machine.
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "cluster")]
+        client: Option<IpAddr>,
+        /// The cluster whose internal view it is.
+        #[arg(long)]
+        cluster: Option<String>,
+        /// The client subnet (RFC 7871) that comes with queries, as in 192.0.2.0/24.
+        #[arg(long, value_name = "PREFIX")]
+        subnet: Option<IpNet>,
+        /// Does not ask the server.
+        #[arg(long)]
+        offline: bool,
+    },
     /// Take a cluster, or one service of it, out of the answers, as long as others are there to be answered with.
     ///
     /// Says so in the cluster's own API (or in a file among its manifests), where all instances read it. Answers are kept for a short
@@ -157,19 +183,17 @@ pub fn main() -> ExitCode {
                 Err(error) => problem(&error.to_string()),
             }
         }
+        Command::Dump { zone, config, client, cluster, subnet, offline } => {
+            let wanted = Wanted { zone, cluster, client, subnet };
+            shown(dump::run(&config, &wanted, offline))
+        }
         Command::Explain { name, config, rtype, client, cluster, subnet, offline, output } => {
             let asked = Asked { name, rtype, client, cluster, subnet };
             let explained = explain::run(&config, asked, offline).and_then(|explanation| match output {
                 Output::Table => Ok(explanation.to_string()),
                 Output::Json => serde_json::to_string_pretty(&explanation).map(|t| t + "\n").map_err(|e| e.to_string()),
             });
-            match explained {
-                Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
-                    Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => problem(&error.to_string()),
-                    Ok(()) | Err(_) => ExitCode::SUCCESS,
-                },
-                Err(error) => problem(&error),
-            }
+            shown(explained)
         }
         Command::Drain { target, when, over } => steer(target, Order::Drain { when, over }),
         Command::Undrain { target, release } => steer(target, Order::TakeBack { release }),
@@ -204,6 +228,15 @@ fn problem(text: &str) -> ExitCode {
         eprintln!("signpost: {line}");
     }
     ExitCode::from(EXIT_PROBLEM)
+}
+
+/// On standard output, if it is something. A reader that has seen enough is no problem.
+fn shown(text: Result<String, String>) -> ExitCode {
+    match text.map(|text| std::io::stdout().write_all(text.as_bytes())) {
+        Ok(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => problem(&error.to_string()),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => problem(&error),
+    }
 }
 
 fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {

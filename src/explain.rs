@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question};
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{Name as QueryName, RData, Record, RecordType};
+use hickory_proto::serialize::binary::BinDecodable;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -235,6 +236,14 @@ impl Explainer {
         self.config.store(config);
     }
 
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
     pub async fn explain(&self, asked: Asked) -> Result<Explanation, ExplainError> {
         let seed = getrandom::u64().map_err(|error| ExplainError::Answer(error.to_string()))?;
         let mut explanation = explain(&self.config.load(), &self.reader, asked, seed)?;
@@ -252,18 +261,113 @@ impl Explainer {
     }
 }
 
+/// Asks the table as clients do, one question after the other.
+pub struct Asker {
+    config: Arc<Config>,
+    reader: Reader,
+    client: Client,
+    as_who: Asked,
+    responder: Responder,
+    buffer: Vec<u8>,
+}
+
+/// An answer, in parts.
+pub struct Answered {
+    pub rcode: String,
+    pub authoritative: bool,
+    /// Of the answer section.
+    pub records: Vec<AnsweredRecord>,
+}
+
+pub struct AnsweredRecord {
+    /// With a final dot.
+    pub owner: String,
+    /// As zone files have it.
+    pub text: String,
+    /// Of SRV.
+    pub target: Option<String>,
+}
+
+impl Asker {
+    /// `as_who`: its client, cluster and subnet ask.
+    pub fn new(config: &Arc<Config>, reader: Reader, as_who: &Asked) -> Result<Asker, ExplainError> {
+        let client = client(config, as_who, own(config, as_who)?);
+        let seed = getrandom::u64().map_err(|error| ExplainError::Answer(error.to_string()))?;
+        let (responder, buffer) = (Responder::new(seed), vec![0; wire::MAX_STREAM]);
+        Ok(Asker { config: config.clone(), reader, client, as_who: as_who.clone(), responder, buffer })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn ask(&mut self, name: &str, rtype: &str) -> Result<Answered, ExplainError> {
+        let asked = Asked { name: name.to_owned(), rtype: rtype.to_owned(), ..self.as_who.clone() };
+        let octets = query(&asked)?;
+        let Asker { reader, client, responder, buffer, .. } = self;
+        let reply = reader.with(|table| {
+            buffer[..octets.len()].copy_from_slice(&octets);
+            responder.answer(table, *client, buffer, octets.len())
+        });
+        let Reply::Send { length, .. } = reply else { return Err(ExplainError::Answer("nothing is sent".to_owned())) };
+        let message = Message::from_vec(&buffer[..length]).map_err(|error| ExplainError::Answer(error.to_string()))?;
+        let record = |record: &Record| AnsweredRecord {
+            owner: record.name.to_string(),
+            text: text(record),
+            target: match &record.data {
+                RData::SRV(srv) => Some(srv.target.to_string()),
+                _ => None,
+            },
+        };
+        Ok(Answered {
+            rcode: rcode(&message),
+            authoritative: message.metadata.authoritative,
+            records: message.answers.iter().map(record).collect(),
+        })
+    }
+}
+
+/// Type and data in the form of zone files, for types of which that is the same everywhere. `rdata`: without compression.
+pub fn rdata(rtype: u16, rdata: &[u8]) -> Option<String> {
+    let rtype = RecordType::from(rtype);
+    let known = [
+        RecordType::A,
+        RecordType::AAAA,
+        RecordType::NS,
+        RecordType::CNAME,
+        RecordType::PTR,
+        RecordType::SOA,
+        RecordType::MX,
+        RecordType::SRV,
+    ];
+    if !known.contains(&rtype) {
+        return None;
+    }
+    let length = u16::try_from(rdata.len()).ok()?;
+    // A record of the root, class IN.
+    let mut octets = vec![0];
+    octets.extend(u16::from(rtype).to_be_bytes());
+    octets.extend([0, 1, 0, 0, 0, 0]);
+    octets.extend(length.to_be_bytes());
+    octets.extend(rdata);
+    let record = Record::from_bytes(&octets).ok()?;
+    Some(format!("{rtype} {}", record.data))
+}
+
+/// The cluster that it is asked from inside of.
+fn own(config: &Config, asked: &Asked) -> Result<Option<ClusterId>, ExplainError> {
+    let Some(name) = &asked.cluster else { return Ok(None) };
+    let found = config.numbered().find(|(_, cluster)| cluster.name.as_str() == name);
+    let id = found.map(|(id, _)| id).ok_or_else(|| ExplainError::Cluster(name.clone()))?;
+    match config.views().contains(&View::Internal(id)) {
+        true => Ok(Some(id)),
+        false => Err(ExplainError::NoView(config.cluster(id).name.to_string())),
+    }
+}
+
 /// `seed`: what is by chance in the answer, is by this.
 pub fn explain(config: &Config, reader: &Reader, asked: Asked, seed: u64) -> Result<Explanation, ExplainError> {
-    let own = match &asked.cluster {
-        None => None,
-        Some(name) => {
-            let found = config.numbered().find(|(_, cluster)| cluster.name.as_str() == name);
-            Some(found.map(|(id, _)| id).ok_or_else(|| ExplainError::Cluster(name.clone()))?)
-        }
-    };
-    if let Some(id) = own.filter(|id| !config.views().contains(&View::Internal(*id))) {
-        return Err(ExplainError::NoView(config.cluster(id).name.to_string()));
-    }
+    let own = own(config, &asked)?;
     let octets = query(&asked)?;
     let client = client(config, &asked, own);
     let mut responder = Responder::new(seed);
@@ -383,14 +487,18 @@ fn matched(config: &Config, address: IpAddr, is_unknown: bool) -> Option<Matched
     Some(Matched { prefix: whole, region: None, by: "a file or database of location".to_owned() })
 }
 
-fn answer(message: &Message) -> Answer {
-    let text = |record: &Record| match &record.data {
+/// As zone files have it.
+fn text(record: &Record) -> String {
+    match &record.data {
         // Of several strings, what is between them is not seen.
         RData::TXT(text) => {
             format!("{} {} {} TXT \"{text}\"", record.name, record.ttl, record.dns_class)
         }
         _ => record.to_string(),
-    };
+    }
+}
+
+fn answer(message: &Message) -> Answer {
     let texts = |records: &[Record]| records.iter().map(text).collect();
     Answer {
         rcode: rcode(message),

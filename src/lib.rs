@@ -18,6 +18,7 @@
 //! | [`net`] | UDP workers and TCP connections |
 //! | [`metrics`] | per-worker counters, summed on scrape |
 //! | [`explain`] | why an answer is as it is |
+//! | [`dump`] | all answers of a zone, as a zone file |
 //! | [`admin`] | HTTP: /metrics, /livez, /readyz |
 //! | [`app`] | starts, reloads, stops and joins all of the above |
 //! | [`cli`] | the command line |
@@ -41,6 +42,7 @@ pub mod answer;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod dump;
 pub mod explain;
 pub mod health;
 pub mod index;

@@ -23,13 +23,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ("net", &["answer", "table", "wire", "config", "model", "metrics"]),
     ("metrics", &["answer"]),
     ("explain", &["answer", "config", "location", "model", "ranking", "table", "wire"]),
-    ("admin", &["explain", "metrics"]),
-    ("cli", &["app", "config", "explain", "index", "model", "names", "ranking", "source", "table", "zonefile"]),
+    ("dump", &["config", "explain", "model", "names", "table", "zonefile"]),
+    ("admin", &["dump", "explain", "metrics"]),
+    ("cli", &["app", "config", "dump", "explain", "index", "model", "names", "ranking", "source", "table", "zonefile"]),
     (
         "app",
         &[
             "config", "source", "index", "health", "load", "names", "model", "location", "ranking", "table",
-            "zonefile", "answer", "net", "metrics", "admin", "explain", "snapshot",
+            "zonefile", "answer", "net", "metrics", "admin", "dump", "explain", "snapshot",
         ],
     ),
 ];

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::app::keeper::{Begun, Request, Unsaved};
 use crate::app::prober::{self, Heard};
 use crate::config::{Cluster, Config, Export, Quorum, Source};
+use crate::dump::Directory;
 use crate::explain::{Directed, Inquire, Known, Restored};
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
@@ -101,10 +102,19 @@ pub struct Federation {
     restored: BTreeMap<ClusterId, (Vec<Kind>, Timestamp)>,
 }
 
-/// How are the external addresses of a service judged?
-pub struct Inquiry {
-    pub service: ServiceKey,
-    pub reply: oneshot::Sender<Known>,
+/// What people want to know.
+pub enum Inquiry {
+    /// What is known of it beside what its answers are made from?
+    Known {
+        service: ServiceKey,
+        reply: oneshot::Sender<Known>,
+    },
+    /// Which services are there?
+    List(oneshot::Sender<Vec<ServiceKey>>),
+    Fetch {
+        keys: Vec<ServiceKey>,
+        reply: oneshot::Sender<Vec<Federated>>,
+    },
 }
 
 /// What /metrics and /readyz see of the federation. Written after each batch where that changed it, never by a query.
@@ -388,16 +398,28 @@ impl Federation {
     }
 
     fn answer(&self, inquiry: Inquiry) {
+        // Whoever asked may not wait any more.
+        match inquiry {
+            Inquiry::Known { service, reply } => drop(reply.send(self.known(&service))),
+            Inquiry::List(reply) => drop(reply.send(self.index.keys())),
+            Inquiry::Fetch { keys, reply } => {
+                let mut found = Vec::with_capacity(keys.len());
+                self.index.services(&keys, |_, service| found.extend(service.cloned()));
+                drop(reply.send(found));
+            }
+        }
+    }
+
+    fn known(&self, service: &ServiceKey) -> Known {
         let now = self.now();
-        let health = self.checks.as_ref().map(|checks| checks.judged(&inquiry.service, now)).unwrap_or_default();
-        let concerns = |sight: &Sight<'_>| sight.directive.service.as_ref().is_none_or(|key| *key == inquiry.service);
+        let health = self.checks.as_ref().map(|checks| checks.judged(service, now)).unwrap_or_default();
+        let concerns = |sight: &Sight<'_>| sight.directive.service.as_ref().is_none_or(|key| key == service);
         let directives = self.steering.sights(now).into_iter().filter(concerns).map(|sight| self.directed(&sight));
         let restored = self.restored.iter().map(|(cluster, (_, written))| Restored {
             cluster: self.publisher.config().cluster(*cluster).name.to_string(),
             written: written.to_string(),
         });
-        // Whoever asked may not wait any more.
-        let _ = inquiry.reply.send(Known { health, directives: directives.collect(), restored: restored.collect() });
+        Known { health, directives: directives.collect(), restored: restored.collect() }
     }
 
     /// For people.
@@ -903,13 +925,33 @@ fn shedding(loads: &Loads, steering: &Steering, cluster: ClusterId) -> Shedding 
 pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
     Box::new(move |service| {
         let inquiries = inquiries.clone();
-        Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            // Without whoever answers, the process is about to end.
-            let _ = inquiries.send(Inquiry { service, reply }).await;
-            answer.await.unwrap_or_default()
-        })
+        Box::pin(async move { asked(&inquiries, |reply| Inquiry::Known { service, reply }).await })
     })
+}
+
+/// For whoever dumps zones.
+pub fn directory(inquiries: mpsc::Sender<Inquiry>) -> Directory {
+    let (to_list, to_fetch) = (inquiries.clone(), inquiries);
+    Directory {
+        list: Box::new(move || {
+            let inquiries = to_list.clone();
+            Box::pin(async move { asked(&inquiries, Inquiry::List).await })
+        }),
+        fetch: Box::new(move |keys| {
+            let inquiries = to_fetch.clone();
+            Box::pin(async move { asked(&inquiries, |reply| Inquiry::Fetch { keys, reply }).await })
+        }),
+    }
+}
+
+/// Without whoever answers, the process is about to end.
+async fn asked<T: Default>(
+    inquiries: &mpsc::Sender<Inquiry>,
+    inquiry: impl FnOnce(oneshot::Sender<T>) -> Inquiry,
+) -> T {
+    let (reply, answer) = oneshot::channel();
+    let _ = inquiries.send(inquiry(reply)).await;
+    answer.await.unwrap_or_default()
 }
 
 /// Nothing is probed where nobody asked for it.

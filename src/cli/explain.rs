@@ -2,17 +2,22 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::check;
 use crate::app::Loaded;
 use crate::config::{Config, Source};
 use crate::explain::{Asked, Explanation, explain};
+use crate::index::Index;
 use crate::model::ClusterId;
 use crate::source;
-use crate::table::Publisher;
+use crate::table::{Publisher, Reader};
+use crate::zonefile::ZoneData;
 
 /// To connect to the server, and for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,36 +29,44 @@ pub fn run(path: &Path, asked: Asked, offline: bool) -> Result<Explanation, Stri
     if offline {
         return from_disk(path, asked);
     }
+    let body = ask(path, &request_path(&asked), MAX_ANSWER)?;
+    serde_json::from_str(&body).map_err(|error| format!("the server gives no explanation: {error}"))
+}
+
+/// Of the server that runs with the configuration of `path`, over its admin address.
+pub(super) fn ask(path: &Path, target: &str, most: u64) -> Result<String, String> {
     let config = Config::load(path).map_err(|errors| errors.to_string())?;
     let address = config.admin.ok_or("the configuration switches the admin address off: use --offline")?;
-    let answer = get(address, &request_path(&asked)).map_err(|error| {
+    let answer = get(address, target, most).map_err(|error| {
         format!("the server's admin address {address} does not answer ({error}): start it, or use --offline")
     })?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(format!("{address} does not speak HTTP"))?;
-    if head.split(' ').nth(1) != Some("200") {
-        return Err(body.trim().to_owned());
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        _ => Err(body.trim().to_owned()),
     }
-    serde_json::from_str(body).map_err(|error| format!("{address} gives no explanation: {error}"))
 }
 
 fn request_path(asked: &Asked) -> String {
     let Asked { name, rtype, client, cluster, subnet } = asked;
     let mut path = format!("/explain?name={}&type={}", encoded(name), encoded(rtype));
-    let fields = [
-        ("client", client.map(|client| client.to_string())),
-        ("cluster", cluster.clone()),
-        ("subnet", subnet.map(|subnet| subnet.to_string())),
-    ];
-    for (key, value) in fields {
-        if let Some(value) = value {
-            path += &format!("&{key}={}", encoded(&value));
-        }
-    }
+    path += &who(*client, cluster.as_ref(), *subnet);
     path
 }
 
+/// Who asks, as the rest of a request's target.
+pub(super) fn who(client: Option<IpAddr>, cluster: Option<&String>, subnet: Option<IpNet>) -> String {
+    let fields = [
+        ("client", client.map(|client| client.to_string())),
+        ("cluster", cluster.cloned()),
+        ("subnet", subnet.map(|subnet| subnet.to_string())),
+    ];
+    let field = |(key, value): (&str, Option<String>)| value.map(|value| format!("&{key}={}", encoded(&value)));
+    fields.into_iter().filter_map(field).collect()
+}
+
 /// RFC 3986 section 2.1.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for octet in text.bytes() {
         match octet {
@@ -64,18 +77,25 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+fn get(address: SocketAddr, path: &str, most: u64) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    stream.take(most).read_to_end(&mut answer)?;
     String::from_utf8(answer).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Clusters behind an API server are as if they had nothing.
-fn from_disk(path: &Path, asked: Asked) -> Result<Explanation, String> {
+/// A table that was filled from what stands on disk; clusters behind an API server are as if they had nothing.
+pub(super) struct Filled {
+    pub config: Arc<Config>,
+    pub zones: Arc<Vec<ZoneData>>,
+    pub index: Index,
+    pub reader: Reader,
+}
+
+pub(super) fn fill_from_disk(path: &Path) -> Result<Filled, String> {
     let Loaded { config, zones, atlas, .. } = Loaded::load(path).map_err(|error| error.to_string())?;
     let mut index = crate::app::new_index(&config);
     for (id, cluster) in config.numbered() {
@@ -89,6 +109,11 @@ fn from_disk(path: &Path, asked: Asked) -> Result<Explanation, String> {
         publisher.publish(&key, index.service(&key).as_ref());
     }
     (0..config.clusters.len()).for_each(|id| publisher.set_synced(ClusterId(id as u16)));
+    Ok(Filled { config, zones, index, reader })
+}
+
+fn from_disk(path: &Path, asked: Asked) -> Result<Explanation, String> {
+    let Filled { config, reader, .. } = fill_from_disk(path)?;
     let seed = getrandom::u64().map_err(|error| error.to_string())?;
     explain(&config, &reader, asked, seed).map_err(|error| error.to_string())
 }

@@ -58,6 +58,8 @@ pub struct Setup {
     pub lame_duck: Duration,
     /// The zone's name servers with their addresses, for NS and glue.
     pub name_servers: Vec<(String, String)>,
+    /// Other records of the zone file.
+    pub records: String,
     /// The zone clusterset.local beside it.
     pub mcs: bool,
     /// Other sections of the configuration, in YAML.
@@ -74,6 +76,8 @@ pub struct Member {
     pub availability_zone: String,
     /// The namespaces that it may export; none: all.
     pub namespaces: Vec<String>,
+    /// Which Services it exports.
+    pub export: &'static str,
 }
 
 pub enum MemberSource {
@@ -91,6 +95,7 @@ impl Setup {
             region: place.0.to_string(),
             availability_zone: place.1.to_string(),
             namespaces: Vec::new(),
+            export: "loadBalancer",
         };
         let clusters = sources.into_iter().zip(PLACES).enumerate().map(member).collect();
         let name_servers = vec![("ns1".to_string(), "127.0.0.1".to_string())];
@@ -99,6 +104,7 @@ impl Setup {
             sync_wait: Duration::from_secs(30),
             lame_duck: Duration::ZERO,
             name_servers,
+            records: String::new(),
             mcs: false,
             sections: String::new(),
             through: vec![],
@@ -110,7 +116,7 @@ impl Setup {
         for (name, address) in &self.name_servers {
             writeln!(text, "@ NS {name}\n{name} A {address}").expect("a String takes everything");
         }
-        text
+        text + &self.records
     }
 
     fn config(&self, ports: Ports, zone_file: &Path) -> String {
@@ -148,7 +154,8 @@ clusters:
                 "" => String::new(),
                 region => format!(", region: {region}, availabilityZones: [{}]", member.availability_zone),
             };
-            writeln!(text, "- {{name: {}, {source}{place}{namespaces}}}", member.name)
+            let (name, export) = (&member.name, member.export);
+            writeln!(text, "- {{name: {name}, {source}{place}{namespaces}, export: {export}}}")
                 .expect("a String takes everything");
         }
         text + &self.sections

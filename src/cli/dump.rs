@@ -1,0 +1,33 @@
+//! `signpost dump`: a zone as a zone file, of the running server, or of what stands on disk.
+
+use std::path::Path;
+
+use super::explain::{Filled, ask, encoded, fill_from_disk, who};
+use crate::dump::{Dump, END, Wanted};
+use crate::model::Federated;
+
+/// Octets of a zone file: a million services have some 500.
+const MAX_ZONE: u64 = 1 << 30;
+
+/// The zone file, or one sentence that says what is wrong.
+pub fn run(path: &Path, wanted: &Wanted, offline: bool) -> Result<String, String> {
+    if offline {
+        return from_disk(path, wanted);
+    }
+    let Wanted { zone, cluster, client, subnet } = wanted;
+    let target = format!("/dump?zone={}{}", encoded(zone), who(*client, cluster.as_ref(), *subnet));
+    let text = ask(path, &target, MAX_ZONE)?;
+    let last = text.lines().next_back().unwrap_or_default();
+    if last.starts_with(END) { Ok(text) } else { Err("the server did not give all of the zone in time".to_owned()) }
+}
+
+fn from_disk(path: &Path, wanted: &Wanted) -> Result<String, String> {
+    let Filled { config, zones, index, reader } = fill_from_disk(path)?;
+    let (mut dump, mut text) = Dump::begin(&config, reader, &zones, wanted).map_err(|error| error.to_string())?;
+    if dump.has_services() {
+        let mut all: Vec<Federated> = Vec::new();
+        index.services(&index.keys(), |_, service| all.extend(service.cloned()));
+        text += &dump.services(&all);
+    }
+    Ok(text + &dump.end())
+}
