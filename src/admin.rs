@@ -1,4 +1,4 @@
-//! HTTP for operators and kubelets: `/metrics`, `/livez`, `/readyz`, `/explain`, `/dump`.
+//! HTTP for operators and kubelets: `/metrics`, `/livez`, `/readyz`, `/explain`, `/dump`, `/status`.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,6 +25,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::dump::{Dumper, Wanted};
 use crate::explain::{Asked, Explainer};
 use crate::metrics::Metrics;
+use crate::status::{Status, Teller};
 
 /// Whether this instance should get queries, and why not.
 pub struct Readiness(Mutex<ReadinessState>);
@@ -113,6 +114,7 @@ pub struct Shows {
     pub readiness: Arc<Readiness>,
     pub explainer: Arc<Explainer>,
     pub dumper: Arc<Dumper>,
+    pub teller: Arc<Teller>,
 }
 
 fn router(shows: Shows) -> Router {
@@ -122,10 +124,11 @@ fn router(shows: Shows) -> Router {
         .route("/readyz", get(show_readiness))
         .route("/explain", get(show_explanation))
         .route("/dump", get(show_dump))
+        .route("/status", get(show_status))
         .fallback(|| async {
             plain(
                 StatusCode::NOT_FOUND,
-                "not found: try /metrics, /livez, /readyz, /explain?name=NAME or /dump?zone=ZONE\n".to_owned(),
+                "not found: try /metrics, /livez, /readyz, /status, /explain?name=NAME or /dump?zone=ZONE\n".to_owned(),
             )
         })
         .layer(axum::middleware::map_response(|response: Response| async {
@@ -161,6 +164,15 @@ async fn show_explanation(State(shared): State<Shows>, asked: Result<Query<Asked
     match text {
         Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
         Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+/// How the server is doing, in JSON.
+async fn show_status(State(shared): State<Shows>) -> Response {
+    let status = Status { not_ready: shared.readiness.reasons(), ..shared.teller.tell().await };
+    match serde_json::to_string_pretty(&status) {
+        Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("status: {error}\n")),
     }
 }
 
@@ -315,7 +327,13 @@ mod tests {
         let config = Arc::new(Config::of(Vec::new()));
         let explainer = Explainer::new(config.clone(), Publisher::new(config, &[], 0).1);
         let dumper = Dumper::new(explainer.clone(), Arc::default());
-        let shows = Shows { metrics: Metrics::new(), readiness: Arc::clone(&readiness), explainer, dumper };
+        let shows = Shows {
+            metrics: Metrics::new(),
+            readiness: Arc::clone(&readiness),
+            explainer,
+            dumper,
+            teller: Arc::default(),
+        };
         let serving = serve(listener, shows, limits, stop.clone());
         let task = tokio::spawn(serving);
         Server { address, readiness, stop, task }

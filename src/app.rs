@@ -35,6 +35,7 @@ use crate::snapshot;
 use crate::source::manifests::Memory;
 use crate::source::places::Discovered;
 use crate::source::{self, Feed, Message};
+use crate::status::Teller;
 use crate::table::{Atlas, Publisher, Reader};
 use crate::zonefile::{self, ZoneData, ZoneFileError};
 
@@ -186,6 +187,7 @@ struct Daemon {
     zones: Arc<Vec<ZoneData>>,
     explainer: Arc<Explainer>,
     dumper: Arc<Dumper>,
+    teller: Arc<Teller>,
     connections: Connections,
     serving: HashMap<Listener, Working>,
     admin: Option<Admin>,
@@ -301,7 +303,9 @@ impl Daemon {
         let (inquiries, inquired) = mpsc::channel(INQUIRIES);
         explainer.set_inquire(federation::inquire(inquiries.clone()));
         let dumper = Dumper::new(explainer.clone(), zones.clone());
-        dumper.set_directory(federation::directory(inquiries));
+        dumper.set_directory(federation::directory(inquiries.clone()));
+        let teller = Arc::<Teller>::default();
+        teller.set(federation::status(inquiries));
         let (requests, requested) = mpsc::channel(keeper::REQUESTS);
         let mut keeping = Keeping::new(requests);
         let mut federation = Federation::new(started, publisher, members, seen.clone(), ask, seed)
@@ -331,6 +335,7 @@ impl Daemon {
             zones,
             explainer,
             dumper,
+            teller,
             connections,
             serving: HashMap::new(),
             admin: None,
@@ -359,6 +364,7 @@ impl Daemon {
             readiness: self.readiness.clone(),
             explainer: self.explainer.clone(),
             dumper: self.dumper.clone(),
+            teller: self.teller.clone(),
         };
         let task = tokio::spawn(admin::serve(listener, shows, limits, stop.clone()));
         self.admin = Some(Admin { stop, task, address, socket });

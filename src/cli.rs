@@ -3,6 +3,7 @@
 mod check;
 mod dump;
 mod explain;
+mod status;
 mod steer;
 
 use std::io::{IsTerminal, Write};
@@ -88,6 +89,17 @@ enum Command {
         offline: bool,
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// Say how the running server is doing: its clusters, health, and what operators said.
+    Status {
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
+        config: PathBuf,
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        /// Again every 2 s.
+        #[arg(long)]
+        watch: bool,
     },
     /// Print all that a zone answers with, in one view and from one place, as a zone file that other servers can load.
     ///
@@ -183,6 +195,7 @@ pub fn main() -> ExitCode {
                 Err(error) => problem(&error.to_string()),
             }
         }
+        Command::Status { config, output, watch } => status::run(&config, output, watch),
         Command::Dump { zone, config, client, cluster, subnet, offline } => {
             let wanted = Wanted { zone, cluster, client, subnet };
             shown(dump::run(&config, &wanted, offline))

@@ -3,6 +3,8 @@
 
 mod text;
 
+pub use text::columns;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::str::FromStr;

@@ -19,6 +19,7 @@
 //! | [`metrics`] | per-worker counters, summed on scrape |
 //! | [`explain`] | why an answer is as it is |
 //! | [`dump`] | all answers of a zone, as a zone file |
+//! | [`status`] | how the server is doing, for people and programs |
 //! | [`admin`] | HTTP: /metrics, /livez, /readyz |
 //! | [`app`] | starts, reloads, stops and joins all of the above |
 //! | [`cli`] | the command line |
@@ -55,6 +56,7 @@ pub mod net;
 pub mod ranking;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod table;
 pub mod wire;
 pub mod zonefile;

@@ -171,6 +171,16 @@ fn starts(kept: &Kept) {
             let table = signpost.command(&words).expect("an explanation");
             assert!(table.contains("stale      cluster-2 was not heard since the start"), "{table}");
         }
+        let status = signpost.command(&["status"]).expect("a status");
+        for cluster in CLUSTERS {
+            let state = match (up.contains(&cluster), has_any) {
+                (true, _) => "synced",
+                (false, true) => "stale, of 20",
+                (false, false) => "not synced",
+            };
+            let line = status.lines().find(|line| line.starts_with(&format!("cluster-{cluster} "))).expect("a line");
+            assert_eq!(line.split_once(' ').map(|(_, rest)| rest.trim().starts_with(state)), Some(true), "{status}");
+        }
         // They come back.
         world.set_up(&CLUSTERS);
         for cluster in CLUSTERS {

@@ -82,6 +82,12 @@ fn drained_and_back() {
     }
     let table = world.signpost.command(&["explain", &format!("web.n.{ZONE}")]).expect("an explanation");
     assert!(table.contains("directive  drain cluster-2/n/web: active from "), "{table}");
+    let status = world.signpost.command(&["status"]).expect("a status");
+    assert!(status.contains("directive  drain cluster-2/n/web: active from "), "{status}");
+    let json = world.signpost.command(&["status", "--output", "json"]).expect("a status");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["notReady"], &json["clusters"][1]["services"]), (&serde_json::json!([]), &serde_json::json!(2)));
+    assert_eq!(json["directives"][0]["reason"], "a new rack");
     let metrics = http_get(world.signpost.ports.admin, "/metrics").expect("metrics");
     let name = "signpost_directives{action=\"drain\",cluster=\"cluster-2\",phase=\"active\"}";
     assert_eq!(metric(&metrics, name), Some(1.0), "{metrics}");

@@ -24,13 +24,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ("metrics", &["answer"]),
     ("explain", &["answer", "config", "location", "model", "ranking", "table", "wire"]),
     ("dump", &["config", "explain", "model", "names", "table", "zonefile"]),
-    ("admin", &["dump", "explain", "metrics"]),
-    ("cli", &["app", "config", "dump", "explain", "index", "model", "names", "ranking", "source", "table", "zonefile"]),
+    ("status", &["explain"]),
+    ("admin", &["dump", "explain", "metrics", "status"]),
+    (
+        "cli",
+        &[
+            "app", "config", "dump", "explain", "index", "model", "names", "ranking", "source", "status", "table",
+            "zonefile",
+        ],
+    ),
     (
         "app",
         &[
             "config", "source", "index", "health", "load", "names", "model", "location", "ranking", "table",
-            "zonefile", "answer", "net", "metrics", "admin", "dump", "explain", "snapshot",
+            "zonefile", "answer", "net", "metrics", "admin", "dump", "explain", "snapshot", "status",
         ],
     ),
 ];

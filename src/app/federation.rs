@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::app::keeper::{Begun, Request, Unsaved};
 use crate::app::prober::{self, Heard};
-use crate::config::{Cluster, Config, Export, Quorum, Source};
+use crate::config::{Cluster, Config, Export, Listener, Quorum, Schema, Source, Zone};
 use crate::dump::Directory;
 use crate::explain::{Directed, Inquire, Known, Restored};
 use crate::health::Health;
@@ -32,8 +32,9 @@ use crate::metrics::{
 };
 use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
 use crate::snapshot::{self, Head, Rules as SnapshotRules, Snapshot};
-use crate::source::status::{ErrorReason, Reason, Status};
+use crate::source::status::{self, ErrorReason, Reason};
 use crate::source::{self, Message};
+use crate::status::{self as shown, Status};
 use crate::table::{Atlas, Cartographer, Note, Outlook, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
@@ -60,13 +61,13 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// What one cluster's source and the publisher share.
 #[derive(Clone)]
 pub struct Member {
-    pub status: Arc<Status>,
+    pub status: Arc<status::Status>,
     pub relist: Arc<Notify>,
 }
 
 impl Member {
     pub fn new(started: Instant) -> Member {
-        Member { status: Arc::new(Status::new(started)), relist: Arc::new(Notify::new()) }
+        Member { status: Arc::new(status::Status::new(started)), relist: Arc::new(Notify::new()) }
     }
 }
 
@@ -111,6 +112,7 @@ pub enum Inquiry {
     },
     /// Which services are there?
     List(oneshot::Sender<Vec<ServiceKey>>),
+    Status(oneshot::Sender<Status>),
     Fetch {
         keys: Vec<ServiceKey>,
         reply: oneshot::Sender<Vec<Federated>>,
@@ -143,7 +145,7 @@ struct SeenCluster {
     name: String,
     synced: bool,
     restored: bool,
-    status: Arc<Status>,
+    status: Arc<status::Status>,
     held: Vec<(&'static str, u64)>,
 }
 
@@ -401,12 +403,83 @@ impl Federation {
         // Whoever asked may not wait any more.
         match inquiry {
             Inquiry::Known { service, reply } => drop(reply.send(self.known(&service))),
+            Inquiry::Status(reply) => drop(reply.send(self.status())),
             Inquiry::List(reply) => drop(reply.send(self.index.keys())),
             Inquiry::Fetch { keys, reply } => {
                 let mut found = Vec::with_capacity(keys.len());
                 self.index.services(&keys, |_, service| found.extend(service.cloned()));
                 drop(reply.send(found));
             }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let (config, now) = (self.publisher.config(), self.now());
+        let votes = self.checks.as_ref().and_then(Checks::votes);
+        let voter = |name: &str| {
+            let (voters, _) = votes.as_ref()?;
+            let VoterSample { counting, heard, silent, .. } = voters.iter().find(|voter| voter.cluster == name)?;
+            Some(shown::Voter {
+                counting: *counting,
+                silent: silent.iter().map(|(_, count)| count).sum(),
+                heard_seconds: heard.map(|at| (now - Moment(at)).as_secs_f64()),
+            })
+        };
+        let held = self.index.held();
+        let cluster = |(id, cluster): (ClusterId, &Cluster)| {
+            let told = &self.members[id.index()].status;
+            let (services, slices) = self.index.counts(id);
+            let restored = self.restored.get(&id);
+            shown::Cluster {
+                name: cluster.name.to_string(),
+                state: match (restored, self.index.is_synced(id)) {
+                    (Some(_), _) => shown::State::Stale,
+                    (None, true) => shown::State::Synced,
+                    (None, false) => shown::State::NotSynced,
+                },
+                snapshot: restored.map(|(_, written)| written.to_string()),
+                heard_seconds: told.last_heard().map(|at| (now - at).as_secs_f64()),
+                region: cluster.region.as_ref().map(|region| region.0.to_string()),
+                availability_zones: cluster.availability_zones.iter().map(|zone| zone.0.to_string()).collect(),
+                services: services as u64,
+                endpoint_slices: slices as u64,
+                errors: ErrorReason::ALL.iter().map(|&reason| told.errors(reason)).sum(),
+                objects_skipped: Reason::ALL.iter().map(|&reason| told.skips(reason)).sum(),
+                held_deletions: held.iter().filter(|held| held.cluster == id).map(|held| held.count as u64).sum(),
+                missing_kinds: Kind::ALL
+                    .iter()
+                    .filter(|kind| told.is_missing(**kind))
+                    .map(|kind| kind.label().to_owned())
+                    .collect(),
+                voter: voter(cluster.name.as_str()),
+            }
+        };
+        let health = self.checks.as_ref().map(|checks| {
+            let HealthSample { up, unknown, suspect, down, isolated, frozen, .. } = checks.sample();
+            let quorum = if votes.is_some() { "majority" } else { "local" }.to_owned();
+            let own_vote = votes.as_ref().map(|(_, writes)| writes.counts);
+            shown::Health { quorum, up, unknown, suspect, down, isolated, frozen, own_vote }
+        });
+        let schema = |schema| match schema {
+            Schema::Federation => "federation",
+            Schema::Mcs => "mcs",
+            Schema::Static => "static",
+        };
+        let zone = |zone: &Zone| shown::Zone { name: zone.name.to_string(), schema: schema(zone.schema).to_owned() };
+        let listening = |listener: &Listener| shown::Listening {
+            address: listener.address.to_string(),
+            view: super::view_text(listener.audience.view, config),
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: now.0.as_secs(),
+            not_ready: Vec::new(),
+            zones: config.zones.iter().map(zone).collect(),
+            listeners: config.listeners.iter().map(listening).collect(),
+            names: self.publisher.name_count() as u64,
+            clusters: config.numbered().map(cluster).collect(),
+            health,
+            directives: self.steering.sights(now).iter().map(|sight| self.directed(sight)).collect(),
         }
     }
 
@@ -926,6 +999,14 @@ pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
     Box::new(move |service| {
         let inquiries = inquiries.clone();
         Box::pin(async move { asked(&inquiries, |reply| Inquiry::Known { service, reply }).await })
+    })
+}
+
+/// For whoever wants to know how all of it is doing.
+pub fn status(inquiries: mpsc::Sender<Inquiry>) -> shown::Ask {
+    Box::new(move || {
+        let inquiries = inquiries.clone();
+        Box::pin(async move { asked(&inquiries, Inquiry::Status).await })
     })
 }
 

@@ -5,6 +5,17 @@ use std::net::IpAddr;
 
 use super::{Answer, Directed, Explanation, Judged, Place, Restored, Service, Voted};
 
+/// Rows of cells, each column as wide as its widest one.
+pub fn columns<const N: usize>(f: &mut fmt::Formatter<'_>, indent: &str, rows: &[[String; N]]) -> fmt::Result {
+    let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(f, "{indent}{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Explanation { asked, view, view_by, place, zone, service, answer } = self;
@@ -57,12 +68,7 @@ impl fmt::Display for Service {
                 share.reason.clone(),
             ]);
         }
-        let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 8] = std::array::from_fn(width);
-        for row in &rows {
-            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            writeln!(f, "  {}", cells.join("  ").trim_end())?;
-        }
+        columns(f, "  ", &rows)?;
         if self.candidates.iter().any(|share| !share.answered.is_empty()) {
             writeln!(f, "  * in this answer")?;
         }
