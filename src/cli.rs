@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod diagnose;
 mod dump;
 mod explain;
 mod status;
@@ -89,6 +90,16 @@ enum Command {
         offline: bool,
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// Look whether all that an instance needs is there, and say what to do where it is not.
+    ///
+    /// Configuration and zone files; the directory of `state`; of each cluster the API server, its clock, identity and rights; the server
+    /// that runs here and each of its listeners over UDP and TCP; the SOA record of all name servers, and the delegation. Exits with 1
+    /// when something failed.
+    Diagnose {
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
+        config: PathBuf,
     },
     /// Say how the running server is doing: its clusters, health, and what operators said.
     Status {
@@ -195,6 +206,7 @@ pub fn main() -> ExitCode {
                 Err(error) => problem(&error.to_string()),
             }
         }
+        Command::Diagnose { config } => diagnose::run(&config),
         Command::Status { config, output, watch } => status::run(&config, output, watch),
         Command::Dump { zone, config, client, cluster, subnet, offline } => {
             let wanted = Wanted { zone, cluster, client, subnet };

@@ -148,6 +148,9 @@ fn its_rights_are_what_it_needs_and_nothing_more() {
         let metrics = http_get(signpost.ports.admin, "/metrics").map_err(|error| error.to_string())?;
         if metrics.contains("\nsignpost_health_own_vote 1\n") { Ok(()) } else { Err(metrics) }
     });
+    let (status, said) = signpost.run(&["diagnose"]);
+    assert!(status.success() && !said.contains("FAILED  cluster") && !said.contains("WARNED  cluster"), "{said}");
+    assert!(said.contains("passed  cluster cluster-1: leases may be listed in signpost"), "{said}");
     let log = signpost.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "nothing is missing, so nothing is complained of:\n{log}");
     signpost.stop();

@@ -13,7 +13,7 @@ use common::cluster::{Cluster, User, built, workload};
 use common::dig::{Dig, addresses};
 use common::proxy::SilentProxy;
 use common::shared::{Shared, Turn};
-use common::signpost::{MemberSource, Setup, Signpost, ZONE, http_get};
+use common::signpost::{MemberSource, Setup, Signpost, ZONE, http_get, metric};
 use common::{same, stays, try_wait_for, wait_for};
 
 /// From a change in a cluster that is well to the answer: milliseconds, but pods and slices take their time before.
@@ -130,6 +130,27 @@ fn what_operators_say_holds_at_all_instances() {
     all(&instances, "forced down", &INGRESS[1..]);
     say(&instances, &["undrain", "cluster-1"]);
     say(&instances, &["undrain", "cluster-2/steered/cart"]);
+    all(&instances, "as it was", &INGRESS);
+    // By the clock: it ends by itself.
+    say(&instances, &["drain", "cluster-3", "--until", "8s"]);
+    all(&instances, "drained for 8 s", &INGRESS[..2]);
+    all(&instances, "over", &INGRESS);
+    // Step by step: from all answers to none.
+    let begun = std::time::Instant::now();
+    say(&instances, &["drain", "cluster-3/steered/cart", "--over", "10s"]);
+    all(&instances, "shifted", &INGRESS[..2]);
+    assert!(begun.elapsed() > Duration::from_secs(9), "it took its time: {:?}", begun.elapsed());
+    say(&instances, &["undrain", "cluster-3/steered/cart"]);
+    // The breaker of the instances in a cluster is released, and every instance shows it.
+    say(&instances, &["release", "cluster-1", "--until", "1h"]);
+    let released = "signpost_directives{action=\"release\",cluster=\"cluster-1\",phase=\"active\"}";
+    for instance in &instances {
+        wait_for("released", STEERED, || {
+            let metrics = http_get(instance.ports.admin, "/metrics").map_err(|error| error.to_string())?;
+            same(metric(&metrics, released), Some(1.0))
+        });
+    }
+    say(&instances, &["undrain", "cluster-1", "--release"]);
     all(&instances, "as it was", &INGRESS);
     let stranger = clusters[0].kubeconfig_of(User::Stranger).display().to_string();
     let refused =

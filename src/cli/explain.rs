@@ -29,16 +29,20 @@ pub fn run(path: &Path, asked: Asked, offline: bool) -> Result<Explanation, Stri
     if offline {
         return from_disk(path, asked);
     }
-    let body = ask(path, &request_path(&asked), MAX_ANSWER)?;
+    let body = ask(path, &request_path(&asked), MAX_ANSWER, OFFLINE)?;
     serde_json::from_str(&body).map_err(|error| format!("the server gives no explanation: {error}"))
 }
 
-/// Of the server that runs with the configuration of `path`, over its admin address.
-pub(super) fn ask(path: &Path, target: &str, most: u64) -> Result<String, String> {
+/// What can be done without a server.
+pub(super) const OFFLINE: &str = ", or use --offline";
+
+/// Of the server that runs with the configuration of `path`, over its admin address. `or_else`: what else can be done than to start it.
+pub(super) fn ask(path: &Path, target: &str, most: u64, or_else: &str) -> Result<String, String> {
     let config = Config::load(path).map_err(|errors| errors.to_string())?;
-    let address = config.admin.ok_or("the configuration switches the admin address off: use --offline")?;
+    let off = || format!("the configuration switches the admin address off: switch it on{or_else}");
+    let address = config.admin.ok_or_else(off)?;
     let answer = get(address, target, most).map_err(|error| {
-        format!("the server's admin address {address} does not answer ({error}): start it, or use --offline")
+        format!("the server's admin address {address} does not answer ({error}): start it{or_else}")
     })?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(format!("{address} does not speak HTTP"))?;
     match head.split(' ').nth(1) {

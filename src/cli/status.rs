@@ -35,7 +35,7 @@ pub fn run(path: &Path, output: Output, watch: bool) -> ExitCode {
 }
 
 fn tell(path: &Path, output: Output) -> Result<String, String> {
-    let text = ask(path, "/status", MOST)?;
+    let text = ask(path, "/status", MOST, "")?;
     match output {
         Output::Json => Ok(text),
         Output::Table => {

@@ -10,6 +10,7 @@
 //! | [`session`] | list, then watch, then what to do when either fails |
 //! | [`voice`] | what this instance says of endpoints, written for all to read |
 //! | [`directive`] | what an operator says, written |
+//! | [`examine`] | what it lets us do, for people |
 //! | [`identity`] | which cluster it is |
 //! | [`backoff`] | when to try again |
 //!
@@ -38,6 +39,7 @@ pub use self::voice::{Saying, Speech, Writes, speak};
 pub mod backoff;
 pub mod client;
 pub mod directive;
+pub mod examine;
 pub mod identity;
 pub mod list;
 mod nodes;

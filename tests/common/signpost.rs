@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -205,14 +205,20 @@ impl Signpost {
 
     /// What one of the program's commands says about this configuration, if it is content, or what it complains about.
     pub fn command(&self, words: &[&str]) -> Result<String, String> {
-        let output = Command::new(env!("CARGO_BIN_EXE_signpost"))
-            .args(words)
-            .arg("--config")
-            .arg(self.config())
-            .output()
-            .expect("the program can be run");
+        let Output { status, stdout, stderr } = self.output(words);
         let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
-        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+        if status.success() { Ok(text(stdout)) } else { Err(text(stderr)) }
+    }
+
+    /// The same for one that says what is wrong where others say what is right.
+    pub fn run(&self, words: &[&str]) -> (ExitStatus, String) {
+        let Output { status, stdout, .. } = self.output(words);
+        (status, String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    fn output(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signpost"));
+        command.args(words).arg("--config").arg(self.config()).output().expect("the program can be run")
     }
 
     /// SIGHUP, and waits until it has read the configuration once more.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use ::kube::client::{AuthError, Body, ClientBuilder};
 use ::kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -21,6 +22,9 @@ use super::plugin;
 use super::watch::EventError;
 use crate::config;
 use crate::source::status::ErrorReason;
+
+/// The namespace whose UID is the cluster's identity.
+const IDENTITY: &str = "/api/v1/namespaces/kube-system";
 
 /// Most octets of an error's body, or of the namespace, that are read.
 const MAX_SMALL_BODY: usize = 256 << 10;
@@ -269,6 +273,24 @@ impl Api {
         self.client().1
     }
 
+    /// What time it is there, by the head of an answer, whatever that says; `None`: it does not say.
+    pub async fn date(&self, patience: Duration) -> Result<Option<Timestamp>, Failure> {
+        let what = "an answer";
+        let client = self.fresh_client().await?;
+        let request = http::Request::get(IDENTITY).header(http::header::ACCEPT, "application/json").body(Body::empty());
+        let request = request.map_err(|e| Failure::Unexpected { expected: "a path", got: e.to_string() })?;
+        let response = match timeout(patience, client.send(request)).await {
+            Err(_) => return Err(Failure::Timeout { what }),
+            Ok(Err(error)) => return Err(failure_of(&error, what)),
+            Ok(Ok(response)) => response,
+        };
+        if response.status() == http::StatusCode::UNAUTHORIZED {
+            return Err(Failure::Status(refusal(401, None, b"")));
+        }
+        let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp()))
+    }
+
     /// Asks for `path`, and waits at most `patience` for the head of the answer, which must be a 200.
     pub async fn get(&self, path: &str, what: &'static str, patience: Duration) -> Result<Chunks, Failure> {
         self.get_as(path, "application/json", what, patience).await
@@ -361,7 +383,7 @@ impl Api {
         }
         const WHAT: &str = "the namespace kube-system";
         let deadline = Instant::now() + self.timing.small;
-        let chunks = self.get("/api/v1/namespaces/kube-system", WHAT, self.timing.small).await?;
+        let chunks = self.get(IDENTITY, WHAT, self.timing.small).await?;
         let body = chunks.small(deadline).await?;
         match serde_json::from_slice::<Namespace>(&body) {
             Ok(Namespace { metadata }) if metadata.name == "kube-system" && !metadata.uid.is_empty() => {
