@@ -4,6 +4,7 @@
 //! empty index, stands beside it.
 
 #[path = "support/world.rs"]
+#[allow(dead_code, reason = "one cluster of it is enough here")]
 mod world;
 
 use std::env;
