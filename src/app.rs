@@ -386,9 +386,10 @@ impl Daemon {
                 }
             }
             let waiting = self.waiting;
+            let replacing = self.successor.is_some();
             let successor = async {
                 match &mut self.successor {
-                    Some(successor) => successor.serves(self.config.limits.sync_wait).await,
+                    Some(successor) => successor.serves().await,
                     None => std::future::pending().await,
                 }
             };
@@ -410,7 +411,8 @@ impl Daemon {
                         }
                     }
                 },
-                _ = signals.hangup.recv() => {
+                // While another process starts, the sockets are that one's, too; it reads the configuration by itself.
+                _ = signals.hangup.recv(), if !replacing => {
                     let loaded = tokio::select! {
                         loaded = self.prepare_reload() => loaded,
                         () = signals.end.received() => return Ok(()),
@@ -449,7 +451,8 @@ impl Daemon {
                     .admin
                     .iter()
                     .filter_map(|admin| Some((Role::Admin, admin.address, admin.socket.as_ref()?.as_fd())));
-                Successor::start(program, listeners.chain(admin)).map_err(|error| error.to_string())
+                let wait = self.config.limits.sync_wait;
+                Successor::start(program, wait, listeners.chain(admin)).map_err(|error| error.to_string())
             }
         };
         match started {
@@ -484,14 +487,19 @@ impl Daemon {
         if !missing.is_empty() {
             warn!(clusters = missing.join(", "), "not synced in time: what only they could hold is SERVFAIL");
         }
-        for listener in self.config.listeners.clone() {
-            let bound = net::bind_or_adopt(&listener, &self.config.limits, LISTENERS, &mut self.inherited);
-            self.serve(listener, bound.map_err(AppError::Bind)?);
+        // First all that can fail: what stops a worker would end its socket for the process before this one, too.
+        let mut all = Vec::with_capacity(self.config.listeners.len());
+        for listener in &self.config.listeners {
+            let bound = net::bind_or_adopt(listener, &self.config.limits, LISTENERS, &mut self.inherited);
+            all.push((*listener, bound.map_err(AppError::Bind)?));
         }
         // What nobody listens on any more.
         self.inherited = Inherited::default();
         if let Some(listener) = self.admin_waits.take() {
             self.serve_admin(listener)?;
+        }
+        for (listener, bound) in all {
+            self.serve(listener, bound);
         }
         self.waiting = None;
         self.readiness.set(Vec::new());
@@ -644,7 +652,10 @@ impl Daemon {
 
     /// Not ready first, so that nobody new is sent here; then the sockets, with what they hold answered; then the rest.
     async fn stop(mut self) {
-        self.readiness.stop();
+        // Of two on one admin address, both are ready until the end.
+        if !self.handed_over {
+            self.readiness.stop();
+        }
         match self.successor.as_ref().filter(|_| self.handed_over).and_then(Successor::id) {
             Some(process) => {
                 self.serving.values().for_each(|working| working.serving.hand_over());

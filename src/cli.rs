@@ -76,15 +76,8 @@ enum Command {
         /// The type that is asked for.
         #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "A")]
         rtype: String,
-        /// Where the query comes from; without it, from this machine.
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "cluster")]
-        client: Option<IpAddr>,
-        /// The cluster that the client is inside of.
-        #[arg(long)]
-        cluster: Option<String>,
-        /// The client subnet (RFC 7871) that comes with the query, as in 192.0.2.0/24.
-        #[arg(long, value_name = "PREFIX")]
-        subnet: Option<IpNet>,
+        #[command(flatten)]
+        who: Who,
         /// Does not ask the server.
         #[arg(long)]
         offline: bool,
@@ -123,15 +116,8 @@ enum Command {
         /// The configuration file.
         #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
         config: PathBuf,
-        /// Where queries come from; without it, from this machine.
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "cluster")]
-        client: Option<IpAddr>,
-        /// The cluster whose internal view it is.
-        #[arg(long)]
-        cluster: Option<String>,
-        /// The client subnet (RFC 7871) that comes with queries, as in 192.0.2.0/24.
-        #[arg(long, value_name = "PREFIX")]
-        subnet: Option<IpNet>,
+        #[command(flatten)]
+        who: Who,
         /// Does not ask the server.
         #[arg(long)]
         offline: bool,
@@ -182,6 +168,20 @@ enum Command {
     },
 }
 
+/// Who asks.
+#[derive(Debug, clap::Args)]
+struct Who {
+    /// Where queries come from; without it, from this machine.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "cluster")]
+    client: Option<IpAddr>,
+    /// The cluster that the client is inside of.
+    #[arg(long)]
+    cluster: Option<String>,
+    /// The client subnet (RFC 7871) that comes with queries, as in 192.0.2.0/24.
+    #[arg(long, value_name = "PREFIX")]
+    subnet: Option<IpNet>,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Output {
     Table,
@@ -208,11 +208,11 @@ pub fn main() -> ExitCode {
         }
         Command::Diagnose { config } => diagnose::run(&config),
         Command::Status { config, output, watch } => status::run(&config, output, watch),
-        Command::Dump { zone, config, client, cluster, subnet, offline } => {
+        Command::Dump { zone, config, who: Who { client, cluster, subnet }, offline } => {
             let wanted = Wanted { zone, cluster, client, subnet };
             shown(dump::run(&config, &wanted, offline))
         }
-        Command::Explain { name, config, rtype, client, cluster, subnet, offline, output } => {
+        Command::Explain { name, config, rtype, who: Who { client, cluster, subnet }, offline, output } => {
             let asked = Asked { name, rtype, client, cluster, subnet };
             let explained = explain::run(&config, asked, offline).and_then(|explanation| match output {
                 Output::Table => Ok(explanation.to_string()),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, timeout_at};
 
 use crate::net::hand_over::{Inherited, Line, Role};
 
@@ -30,20 +31,29 @@ pub struct Program {
 impl Program {
     /// To be called at the start: later, the path of a program that was replaced is not what it was.
     pub fn this() -> io::Result<Program> {
-        let arguments = std::env::args_os().skip(1).filter(|argument| argument != TAKE_OVER).collect();
-        Ok(Program { path: std::env::current_exe()?, arguments })
+        let mut words = std::env::args_os();
+        // As it was called, so that a link may lead to another one by now; one that was looked for is where it was found.
+        let path = match words.next().map(PathBuf::from).filter(|path| path.components().count() > 1) {
+            Some(path) => std::path::absolute(path)?,
+            None => std::env::current_exe()?,
+        };
+        Ok(Program { path, arguments: words.filter(|argument| argument != TAKE_OVER).collect() })
     }
 }
 
 /// It has been started, and does not serve yet.
 pub struct Successor {
     child: Child,
-    ready: JoinHandle<io::Result<()>>,
+    /// `None`: the line has ended.
+    ready: Option<JoinHandle<io::Result<()>>>,
+    until: Instant,
 }
 
 impl Successor {
+    /// `wait`: for how long it may wait for clusters.
     pub fn start<'s>(
         program: &Program,
+        wait: Duration,
         sockets: impl Iterator<Item = (Role, SocketAddr, BorrowedFd<'s>)>,
     ) -> io::Result<Successor> {
         let (ours, theirs) = Line::pair()?;
@@ -52,7 +62,6 @@ impl Successor {
             .arg(TAKE_OVER)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
-        let successor = Successor { child, ready: spawn_blocking(|| Ok(())) };
         // What does not fit into the line waits until it is read.
         let sockets: Vec<(Role, SocketAddr, OwnedFd)> = sockets
             .map(|(role, address, socket)| Ok((role, address, socket.try_clone_to_owned()?)))
@@ -62,25 +71,29 @@ impl Successor {
             drop(sockets);
             ours.await_ready()
         });
-        Ok(Successor { ready, ..successor })
+        Ok(Successor { child, ready: Some(ready), until: Instant::now() + wait + PATIENCE })
     }
 
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Until it serves. `Err`: it does not, and why. `wait`: for how long it may wait for clusters.
-    pub async fn serves(&mut self, wait: Duration) -> Result<(), String> {
-        let end = tokio::time::timeout(wait + PATIENCE, &mut self.ready).await;
-        match end {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(_))) => match tokio::time::timeout(PATIENCE, self.child.wait()).await {
-                Ok(Ok(status)) => Err(format!("it ended with {status}")),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("it took the sockets, and does not go on".to_owned()),
-            },
-            Ok(Err(panic)) => Err(panic.to_string()),
-            Err(_) => Err("it did not become ready in time".to_owned()),
+    /// Until it serves. `Err`: it does not, and why. Whoever waits may turn to something else and wait again.
+    pub async fn serves(&mut self) -> Result<(), String> {
+        if let Some(ready) = &mut self.ready {
+            let end = timeout_at(self.until, ready).await;
+            self.ready = None;
+            match end {
+                Ok(Ok(Ok(()))) => return Ok(()),
+                Ok(Ok(Err(_))) => {}
+                Ok(Err(panic)) => return Err(panic.to_string()),
+                Err(_) => return Err("it did not become ready in time".to_owned()),
+            }
+        }
+        match timeout_at(self.until, self.child.wait()).await {
+            Ok(Ok(status)) => Err(format!("it ended with {status}")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it took the sockets, and does not go on".to_owned()),
         }
     }
 
