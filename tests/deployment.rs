@@ -77,6 +77,9 @@ fn a_real_api_server_takes_it_and_makes_pods_of_it() {
             assert_eq!(object.pointer(labels), Some(selector), "{}", object["kind"]);
         }
     }
+    // Of the other clusters, as the README has it.
+    let file = format!("--from-file=tokyo={}", cluster.kubeconfig().display());
+    cluster.kubectl(&["--namespace", "signpost", "create", "secret", "generic", "signpost-kubeconfigs", &file]);
     let service = cluster.kubectl(&["-n", "signpost", "get", "service", "signpost-public", "-o", "json"]);
     let service: Value = serde_json::from_str(&service).expect("JSON");
     assert_eq!(service["spec"]["externalTrafficPolicy"], "Local");

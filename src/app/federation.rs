@@ -3,6 +3,8 @@
 mod backlog;
 mod checks;
 mod hostnames;
+mod inquiries;
+mod keeping;
 mod notes;
 mod reports;
 mod steering;
@@ -14,15 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::app::keeper::{Begun, Request, Unsaved};
+use crate::app::keeper::{Request, Unsaved};
 use crate::app::prober::{self, Heard};
-use crate::config::{Cluster, Config, Export, Listener, Quorum, Schema, Source, Zone};
-use crate::dump::Directory;
-use crate::explain::{Directed, Inquire, Known, Restored};
+use crate::config::{Cluster, Config, Export, Quorum, Source};
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
@@ -31,10 +31,9 @@ use crate::metrics::{
     WritesSample,
 };
 use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
-use crate::snapshot::{self, Head, Rules as SnapshotRules, Snapshot};
+use crate::snapshot::Rules as SnapshotRules;
 use crate::source::status::{self, ErrorReason, Reason};
 use crate::source::{self, Message};
-use crate::status::{self as shown, Status};
 use crate::table::{Atlas, Cartographer, Note, Outlook, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
@@ -42,6 +41,7 @@ use backlog::Backlog;
 use checks::Checks;
 use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
+pub use inquiries::{Inquiry, directory, inquire, status};
 use notes::Notes;
 use reports::{Reports, Taken};
 use steering::{Moved, Sight, Steered, Steering};
@@ -101,22 +101,6 @@ pub struct Federation {
     unsaved: Arc<Unsaved>,
     /// Clusters as their snapshots have them: which kinds they did not say themselves yet, and when they were written.
     restored: BTreeMap<ClusterId, (Vec<Kind>, Timestamp)>,
-}
-
-/// What people want to know.
-pub enum Inquiry {
-    /// What is known of it beside what its answers are made from?
-    Known {
-        service: ServiceKey,
-        reply: oneshot::Sender<Known>,
-    },
-    /// Which services are there?
-    List(oneshot::Sender<Vec<ServiceKey>>),
-    Status(oneshot::Sender<Status>),
-    Fetch {
-        keys: Vec<ServiceKey>,
-        reply: oneshot::Sender<Vec<Federated>>,
-    },
 }
 
 /// What /metrics and /readyz see of the federation. Written after each batch where that changed it, never by a query.
@@ -325,188 +309,6 @@ impl Federation {
     /// Answers these, too, and tells what there is to be kept.
     pub fn with_requests(self, requests: mpsc::Receiver<Request>, unsaved: Arc<Unsaved>) -> Federation {
         Federation { requests: Some(requests), unsaved, ..self }
-    }
-
-    fn kept(&self, request: Request) {
-        // Whoever asked may not wait any more.
-        match request {
-            Request::Begin { cluster, reply } => drop(reply.send(self.begin_snapshot(cluster))),
-            Request::Services { cluster, keys, reply } => {
-                let mut lines = Vec::new();
-                let kept = keys.iter().filter_map(|key| self.index.kept(cluster, key));
-                kept.for_each(|kept| snapshot::put_service(&mut lines, kept));
-                drop(reply.send(lines));
-            }
-        }
-    }
-
-    fn begin_snapshot(&self, cluster: ClusterId) -> Option<Begun> {
-        let config = self.publisher.config();
-        if !config.has(cluster) || !self.index.is_synced(cluster) {
-            return None;
-        }
-        let past = self.members[cluster.index()].status.past();
-        let head = Head::new(config.cluster(cluster), Timestamp::now(), past);
-        let mut lines = Vec::new();
-        self.index.exports(cluster).for_each(|export| snapshot::put_export(&mut lines, export));
-        self.index.imports(cluster).for_each(|import| snapshot::put_import(&mut lines, import));
-        for (key, directive) in self.steering.directives(cluster) {
-            snapshot::put_directive(&mut lines, key.clone(), directive.clone());
-        }
-        Some(Begun { head, lines, services: self.index.names(cluster) })
-    }
-
-    /// Begins with what an earlier process heard of a cluster. Whether it was used: it may say no more than it may say now.
-    pub fn restore(&mut self, cluster: ClusterId, snapshot: Snapshot) -> bool {
-        let Snapshot { head, objects, overdue } = snapshot;
-        let config = self.publisher.config().clone();
-        let member = config.cluster(cluster);
-        if !head.rules.fit(&SnapshotRules::of(member)) || member.export == Export::Nothing {
-            return false;
-        }
-        self.members[cluster.index()].status.set_earlier(head.past());
-        self.unsaved.found(&head);
-        let waits = source::kinds(member).into_iter().filter(|kind| !kind.is_load() && !kind.is_vote()).collect();
-        self.restored.insert(cluster, (waits, head.written));
-        let (directives, objects) = objects.into_iter().partition(|object| object.kind() == Kind::Directive);
-        let now = self.now();
-        let update = Update::Reset { kind: Kind::Directive, objects: directives, keep: Vec::new() };
-        let directed = self.take_directive(cluster, update, now);
-        let listed = self.index.restore(cluster, objects, &overdue, now);
-        for change in listed.into_iter().chain([directed]) {
-            self.publisher.reserve(change.services.len());
-            self.compile(&change.services);
-            if let Some((cluster, what)) = change.refused {
-                self.refused(cluster, what);
-            }
-        }
-        if self.index.is_synced(cluster) {
-            self.publisher.set_synced(cluster);
-        }
-        let (services, slices) = self.index.counts(cluster);
-        info!(cluster = %member.name, services, slices, written = %head.written, "restored from its snapshot, until it is heard");
-        self.show_clusters();
-        true
-    }
-
-    /// The cluster said all of that kind itself.
-    fn listed(&mut self, cluster: ClusterId, kind: Kind) {
-        let Some((waits, _)) = self.restored.get_mut(&cluster) else { return };
-        waits.retain(|waiting| *waiting != kind);
-        if waits.is_empty() {
-            self.restored.remove(&cluster);
-            info!(cluster = %self.publisher.config().cluster(cluster).name, "heard: its snapshot is not needed any more");
-        }
-    }
-
-    fn answer(&self, inquiry: Inquiry) {
-        // Whoever asked may not wait any more.
-        match inquiry {
-            Inquiry::Known { service, reply } => drop(reply.send(self.known(&service))),
-            Inquiry::Status(reply) => drop(reply.send(self.status())),
-            Inquiry::List(reply) => drop(reply.send(self.index.keys())),
-            Inquiry::Fetch { keys, reply } => {
-                let mut found = Vec::with_capacity(keys.len());
-                self.index.services(&keys, |_, service| found.extend(service.cloned()));
-                drop(reply.send(found));
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let (config, now) = (self.publisher.config(), self.now());
-        let votes = self.checks.as_ref().and_then(Checks::votes);
-        let voter = |name: &str| {
-            let (voters, _) = votes.as_ref()?;
-            let VoterSample { counting, heard, silent, .. } = voters.iter().find(|voter| voter.cluster == name)?;
-            Some(shown::Voter {
-                counting: *counting,
-                silent: silent.iter().map(|(_, count)| count).sum(),
-                heard_seconds: heard.map(|at| (now - Moment(at)).as_secs_f64()),
-            })
-        };
-        let held = self.index.held();
-        let cluster = |(id, cluster): (ClusterId, &Cluster)| {
-            let told = &self.members[id.index()].status;
-            let (services, slices) = self.index.counts(id);
-            let restored = self.restored.get(&id);
-            shown::Cluster {
-                name: cluster.name.to_string(),
-                state: match (restored, self.index.is_synced(id)) {
-                    (Some(_), _) => shown::State::Stale,
-                    (None, true) => shown::State::Synced,
-                    (None, false) => shown::State::NotSynced,
-                },
-                snapshot: restored.map(|(_, written)| written.to_string()),
-                heard_seconds: told.last_heard().map(|at| (now - at).as_secs_f64()),
-                region: cluster.region.as_ref().map(|region| region.0.to_string()),
-                availability_zones: cluster.availability_zones.iter().map(|zone| zone.0.to_string()).collect(),
-                services: services as u64,
-                endpoint_slices: slices as u64,
-                errors: ErrorReason::ALL.iter().map(|&reason| told.errors(reason)).sum(),
-                objects_skipped: Reason::ALL.iter().map(|&reason| told.skips(reason)).sum(),
-                held_deletions: held.iter().filter(|held| held.cluster == id).map(|held| held.count as u64).sum(),
-                missing_kinds: Kind::ALL
-                    .iter()
-                    .filter(|kind| told.is_missing(**kind))
-                    .map(|kind| kind.label().to_owned())
-                    .collect(),
-                voter: voter(cluster.name.as_str()),
-            }
-        };
-        let health = self.checks.as_ref().map(|checks| {
-            let HealthSample { up, unknown, suspect, down, isolated, frozen, .. } = checks.sample();
-            let quorum = if votes.is_some() { "majority" } else { "local" }.to_owned();
-            let own_vote = votes.as_ref().map(|(_, writes)| writes.counts);
-            shown::Health { quorum, up, unknown, suspect, down, isolated, frozen, own_vote }
-        });
-        let schema = |schema| match schema {
-            Schema::Federation => "federation",
-            Schema::Mcs => "mcs",
-            Schema::Static => "static",
-        };
-        let zone = |zone: &Zone| shown::Zone { name: zone.name.to_string(), schema: schema(zone.schema).to_owned() };
-        let listening = |listener: &Listener| shown::Listening {
-            address: listener.address.to_string(),
-            view: super::view_text(listener.audience.view, config),
-        };
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: now.0.as_secs(),
-            not_ready: Vec::new(),
-            zones: config.zones.iter().map(zone).collect(),
-            listeners: config.listeners.iter().map(listening).collect(),
-            names: self.publisher.name_count() as u64,
-            clusters: config.numbered().map(cluster).collect(),
-            health,
-            directives: self.steering.sights(now).iter().map(|sight| self.directed(sight)).collect(),
-        }
-    }
-
-    fn known(&self, service: &ServiceKey) -> Known {
-        let now = self.now();
-        let health = self.checks.as_ref().map(|checks| checks.judged(service, now)).unwrap_or_default();
-        let concerns = |sight: &Sight<'_>| sight.directive.service.as_ref().is_none_or(|key| key == service);
-        let directives = self.steering.sights(now).into_iter().filter(concerns).map(|sight| self.directed(&sight));
-        let restored = self.restored.iter().map(|(cluster, (_, written))| Restored {
-            cluster: self.publisher.config().cluster(*cluster).name.to_string(),
-            written: written.to_string(),
-        });
-        Known { health, directives: directives.collect(), restored: restored.collect() }
-    }
-
-    /// For people.
-    fn directed(&self, sight: &Sight<'_>) -> Directed {
-        let directive = sight.directive;
-        Directed {
-            cluster: self.publisher.config().cluster(sight.cluster).name.to_string(),
-            service: directive.service.as_ref().map(ToString::to_string),
-            action: directive.action.word().to_owned(),
-            phase: sight.phase.word().to_owned(),
-            from: directive.from.as_ref().map(ToString::to_string),
-            until: directive.until.as_ref().map(ToString::to_string),
-            reason: directive.reason.to_string(),
-        }
     }
 
     /// What each cluster's source is started with.
@@ -992,47 +794,6 @@ impl Federation {
 fn shedding(loads: &Loads, steering: &Steering, cluster: ClusterId) -> Shedding {
     let subject = Subject::Cluster(cluster);
     loads.of(&subject).most(steering.effect(&subject).shedding())
-}
-
-/// For whoever explains answers.
-pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
-    Box::new(move |service| {
-        let inquiries = inquiries.clone();
-        Box::pin(async move { asked(&inquiries, |reply| Inquiry::Known { service, reply }).await })
-    })
-}
-
-/// For whoever wants to know how all of it is doing.
-pub fn status(inquiries: mpsc::Sender<Inquiry>) -> shown::Ask {
-    Box::new(move || {
-        let inquiries = inquiries.clone();
-        Box::pin(async move { asked(&inquiries, Inquiry::Status).await })
-    })
-}
-
-/// For whoever dumps zones.
-pub fn directory(inquiries: mpsc::Sender<Inquiry>) -> Directory {
-    let (to_list, to_fetch) = (inquiries.clone(), inquiries);
-    Directory {
-        list: Box::new(move || {
-            let inquiries = to_list.clone();
-            Box::pin(async move { asked(&inquiries, Inquiry::List).await })
-        }),
-        fetch: Box::new(move |keys| {
-            let inquiries = to_fetch.clone();
-            Box::pin(async move { asked(&inquiries, |reply| Inquiry::Fetch { keys, reply }).await })
-        }),
-    }
-}
-
-/// Without whoever answers, the process is about to end.
-async fn asked<T: Default>(
-    inquiries: &mpsc::Sender<Inquiry>,
-    inquiry: impl FnOnce(oneshot::Sender<T>) -> Inquiry,
-) -> T {
-    let (reply, answer) = oneshot::channel();
-    let _ = inquiries.send(inquiry(reply)).await;
-    answer.await.unwrap_or_default()
 }
 
 /// Nothing is probed where nobody asked for it.
