@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::dump::{Dumper, Wanted};
 use crate::explain::{Asked, Explainer};
 use crate::metrics::Metrics;
-use crate::status::{Status, Teller};
+use crate::status::{Ask, Status};
 
 /// Whether this instance should get queries, and why not.
 pub struct Readiness(Mutex<ReadinessState>);
@@ -114,7 +114,7 @@ pub struct Shows {
     pub readiness: Arc<Readiness>,
     pub explainer: Arc<Explainer>,
     pub dumper: Arc<Dumper>,
-    pub teller: Arc<Teller>,
+    pub status: Arc<Ask>,
 }
 
 fn router(shows: Shows) -> Router {
@@ -169,7 +169,7 @@ async fn show_explanation(State(shared): State<Shows>, asked: Result<Query<Asked
 
 /// How the server is doing, in JSON.
 async fn show_status(State(shared): State<Shows>) -> Response {
-    let status = Status { not_ready: shared.readiness.reasons(), ..shared.teller.tell().await };
+    let status = Status { not_ready: shared.readiness.reasons(), ..(shared.status)().await };
     match serde_json::to_string_pretty(&status) {
         Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("status: {error}\n")),
@@ -308,6 +308,8 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::dump::Directory;
+    use crate::explain::Known;
     use crate::table::Publisher;
 
     /// Far above what any of this takes, also on a loaded machine.
@@ -325,14 +327,21 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (readiness, stop) = (Readiness::new(), CancellationToken::new());
         let config = Arc::new(Config::of(Vec::new()));
-        let explainer = Explainer::new(config.clone(), Publisher::new(config, &[], 0).1);
-        let dumper = Dumper::new(explainer.clone(), Arc::default());
+        let reader = Publisher::new(config.clone(), &[], 0).1;
+        let nobody = Directory {
+            list: Box::new(|| Box::pin(async { vec![] })),
+            fetch: Box::new(|_| Box::pin(async { vec![] })),
+        };
         let shows = Shows {
             metrics: Metrics::new(),
             readiness: Arc::clone(&readiness),
-            explainer,
-            dumper,
-            teller: Arc::default(),
+            explainer: Explainer::new(
+                config.clone(),
+                reader.clone(),
+                Box::new(|_| Box::pin(async { Known::default() })),
+            ),
+            dumper: Dumper::new(config, Arc::default(), reader, nobody),
+            status: Arc::new(Box::new(|| Box::pin(async { Status::default() }))),
         };
         let serving = serve(listener, shows, limits, stop.clone());
         let task = tokio::spawn(serving);

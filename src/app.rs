@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminLimits, Readiness, Shows};
 use crate::answer::Transport;
-use crate::config::{Config, ConfigErrors, Export, Limits, Listener, Source};
+use crate::config::{Config, ConfigErrors, Limits, Listener, Source};
 use crate::dump::Dumper;
 use crate::explain::Explainer;
 use crate::metrics::{Metrics, Reload};
@@ -31,16 +31,15 @@ use crate::model::{ClusterId, Label, View, ViewRule};
 use crate::net::connections::Connections;
 use crate::net::hand_over::{Inherited, Role};
 use crate::net::{self, BindError, Bound, Ended, Serving};
-use crate::snapshot;
 use crate::source::manifests::Memory;
 use crate::source::places::Discovered;
 use crate::source::{self, Feed, Message};
-use crate::status::Teller;
 use crate::table::{Atlas, Publisher, Reader};
 use crate::zonefile::{self, ZoneData, ZoneFileError};
 
 use federation::{Ask, Gauges};
 pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index, resolver};
+use keeper::{Keeping, restore};
 pub use places::{PlacesProblem, Reading as PlacesReading, read as read_places};
 use successor::{Predecessor, Program, Successor};
 
@@ -132,6 +131,9 @@ pub fn serve(path: PathBuf, take_over: bool) -> Result<(), AppError> {
             () = signals.end.received() => return Ok(()),
         };
         let ended = daemon.run(&mut signals).await;
+        if ended.is_ok() {
+            daemon.say_farewell(&mut signals).await;
+        }
         daemon.stop().await;
         ended
     });
@@ -173,8 +175,6 @@ struct Daemon {
     started: Instant,
     config: Arc<Config>,
     reader: Reader,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
     seen: Arc<Seen>,
     sources: Sources,
     publishing: Publishing,
@@ -185,9 +185,7 @@ struct Daemon {
     place_at: Option<Instant>,
     /// In the order of `config.zones`.
     zones: Arc<Vec<ZoneData>>,
-    explainer: Arc<Explainer>,
-    dumper: Arc<Dumper>,
-    teller: Arc<Teller>,
+    shows: Shows,
     connections: Connections,
     serving: HashMap<Listener, Working>,
     admin: Option<Admin>,
@@ -199,8 +197,8 @@ struct Daemon {
     /// `None`: it is not known, and nothing can take over.
     program: Option<Program>,
     successor: Option<Successor>,
-    /// The successor serves.
-    handed_over: bool,
+    /// The process that serves now instead of this one.
+    heir: Option<u32>,
     /// Until when clusters are waited for before sockets are bound; `None` once they are.
     waiting: Option<Instant>,
 }
@@ -273,14 +271,18 @@ impl Daemon {
             drop(net::bind(listener, &config.limits, LISTENERS).map_err(AppError::Bind)?);
         }
         let metrics = Metrics::new();
-        let readiness = Readiness::new();
         let seen = Arc::new(Seen::default());
         metrics.set_federation(Box::new(Gauges(seen.clone())));
         let connections = Connections::new(config.limits.tcp_connections, config.limits.tcp_connections_per_client);
         let seed = getrandom::u64().map_err(AppError::Random)?;
         let (mut publisher, reader) = Publisher::new(config.clone(), &zones, seed);
         publisher.set_atlas(atlas);
-        let explainer = Explainer::new(config.clone(), reader.clone());
+        let (inquiries, inquired) = mpsc::channel(INQUIRIES);
+        let explainer = Explainer::new(config.clone(), reader.clone(), federation::inquire(inquiries.clone()));
+        let directory = federation::directory(inquiries.clone());
+        let dumper = Dumper::new(config.clone(), zones.clone(), reader.clone(), directory);
+        let status = Arc::new(federation::status(inquiries.clone()));
+        let shows = Shows { metrics: metrics.clone(), readiness: Readiness::new(), explainer, dumper, status };
         let failed = |address| {
             move |source| {
                 let (transport, key) = (Transport::Tcp, "admin.address".to_owned());
@@ -300,17 +302,10 @@ impl Daemon {
         let follower = places::Follower::new(config.clone(), places, publisher.cartographer(), metrics.clone());
         let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
         let ask = federation::resolver(&config);
-        let (inquiries, inquired) = mpsc::channel(INQUIRIES);
-        explainer.set_inquire(federation::inquire(inquiries.clone()));
-        let dumper = Dumper::new(explainer.clone(), zones.clone());
-        dumper.set_directory(federation::directory(inquiries.clone()));
-        let teller = Arc::<Teller>::default();
-        teller.set(federation::status(inquiries));
-        let (requests, requested) = mpsc::channel(keeper::REQUESTS);
-        let mut keeping = Keeping::new(requests);
+        let mut keeping = Keeping::new(inquiries);
         let mut federation = Federation::new(started, publisher, members, seen.clone(), ask, seed)
             .with_inquiries(inquired)
-            .with_requests(requested, keeping.unsaved.clone());
+            .with_unsaved(keeping.unsaved.clone());
         restore(&config, &mut federation).await;
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
         let discovered = Arc::<Discovered>::default();
@@ -323,8 +318,6 @@ impl Daemon {
             started,
             config,
             reader,
-            metrics,
-            readiness,
             seen,
             sources,
             publishing: Publishing::start(federation, queue),
@@ -333,9 +326,7 @@ impl Daemon {
             discovered,
             place_at: None,
             zones,
-            explainer,
-            dumper,
-            teller,
+            shows,
             connections,
             serving: HashMap::new(),
             admin: None,
@@ -344,7 +335,7 @@ impl Daemon {
             predecessor,
             program,
             successor: None,
-            handed_over: false,
+            heir: None,
             waiting,
         };
         if let Some(listener) = admin {
@@ -359,14 +350,7 @@ impl Daemon {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         info!(%address, "admin");
         let (stop, limits) = (CancellationToken::new(), AdminLimits::default());
-        let shows = Shows {
-            metrics: self.metrics.clone(),
-            readiness: self.readiness.clone(),
-            explainer: self.explainer.clone(),
-            dumper: self.dumper.clone(),
-            teller: self.teller.clone(),
-        };
-        let task = tokio::spawn(admin::serve(listener, shows, limits, stop.clone()));
+        let task = tokio::spawn(admin::serve(listener, self.shows.clone(), limits, stop.clone()));
         self.admin = Some(Admin { stop, task, address, socket });
         Ok(())
     }
@@ -382,7 +366,7 @@ impl Daemon {
                 if missing.is_empty() || self.waiting.is_some_and(|until| until <= Instant::now()) {
                     self.open()?;
                 } else {
-                    self.readiness.set(missing.iter().map(|name| format!("{name}: not synced")).collect());
+                    self.shows.readiness.set(missing.iter().map(|name| format!("{name}: not synced")).collect());
                 }
             }
             let waiting = self.waiting;
@@ -394,14 +378,11 @@ impl Daemon {
                 }
             };
             tokio::select! {
-                () = signals.end.received() => {
-                    self.say_farewell(signals).await;
-                    return Ok(());
-                }
+                () = signals.end.received() => return Ok(()),
                 _ = signals.replace.recv() => self.replace(),
                 serves = successor => match serves {
                     Ok(()) => {
-                        self.handed_over = true;
+                        self.heir = self.successor.take().and_then(|successor| successor.id());
                         return Ok(());
                     }
                     Err(problem) => {
@@ -470,10 +451,10 @@ impl Daemon {
             successor.stop();
         }
         let patience = self.config.limits.lame_duck;
-        if self.waiting.is_some() || patience.is_zero() {
+        if self.heir.is_some() || self.waiting.is_some() || patience.is_zero() {
             return;
         }
-        self.readiness.stop();
+        self.shows.readiness.stop();
         info!(seconds = patience.as_secs(), "not ready any more; queries are answered until the end");
         tokio::select! {
             () = tokio::time::sleep(patience) => {}
@@ -502,7 +483,7 @@ impl Daemon {
             self.serve(listener, bound);
         }
         self.waiting = None;
-        self.readiness.set(Vec::new());
+        self.shows.readiness.set(Vec::new());
         info!(after_ms = self.started.elapsed().as_millis() as u64, "ready");
         match self.predecessor.take() {
             // It tells the supervisor, which listens to the main process alone.
@@ -519,7 +500,8 @@ impl Daemon {
     fn serve(&mut self, listener: Listener, bound: Bound) {
         info!(address = %bound.address(), view = %view_text(listener.audience.view, &self.config), "serving");
         let stop = CancellationToken::new();
-        let serving = bound.serve(self.reader.clone(), self.connections.clone(), self.metrics.clone(), stop.clone());
+        let serving =
+            bound.serve(self.reader.clone(), self.connections.clone(), self.shows.metrics.clone(), stop.clone());
         self.serving.insert(listener, Working { stop, serving });
     }
 
@@ -533,11 +515,11 @@ impl Daemon {
             Ok(reloading) => {
                 reloading.loaded.warn();
                 self.apply(reloading).await?;
-                self.metrics.reloaded(Reload::Applied);
+                self.shows.metrics.reloaded(Reload::Applied);
                 info!("configuration reloaded");
             }
             Err(problem) => {
-                self.metrics.reloaded(Reload::Rejected);
+                self.shows.metrics.reloaded(Reload::Rejected);
                 error!("the configuration stays as it was: {problem}");
             }
         }
@@ -628,9 +610,9 @@ impl Daemon {
         // An atlas is for one configuration's clusters.
         self.places.stop().await;
         let cartographer = federation.reconfigure(config.clone(), &zones, atlas, ask);
-        self.explainer.set_config(config.clone());
-        self.dumper.set_zones(zones.clone());
-        let follower = places::Follower::new(config.clone(), places, cartographer, self.metrics.clone());
+        self.shows.explainer.set_config(config.clone());
+        self.shows.dumper.set_config(config.clone(), zones.clone());
+        let follower = places::Follower::new(config.clone(), places, cartographer, self.shows.metrics.clone());
         self.places = Following::start(follower);
         self.sources.start(sources, &config, federation.members());
         self.publishing = Publishing::start(federation, queue);
@@ -652,17 +634,15 @@ impl Daemon {
 
     /// Not ready first, so that nobody new is sent here; then the sockets, with what they hold answered; then the rest.
     async fn stop(mut self) {
-        // Of two on one admin address, both are ready until the end.
-        if !self.handed_over {
-            self.readiness.stop();
-        }
-        match self.successor.as_ref().filter(|_| self.handed_over).and_then(Successor::id) {
+        match self.heir {
+            // Of two on one admin address, both are ready until the end.
             Some(process) => {
                 self.serving.values().for_each(|working| working.serving.hand_over());
                 tell_supervisor(&[NotifyState::MainPid(process)]);
                 info!(process, "another process has taken over; stopping");
             }
             None => {
+                self.shows.readiness.stop();
                 tell_supervisor(&[NotifyState::Stopping]);
                 info!("stopping");
             }
@@ -672,7 +652,7 @@ impl Daemon {
         if tokio::time::timeout(STOP_PATIENCE, self.sources.stop(&all)).await.is_err() {
             warn!("a source did not end in time");
         }
-        if self.handed_over {
+        if self.heir.is_some() {
             // What the other one writes is newer.
             self.keeping.abandon().await;
         } else if tokio::time::timeout(STOP_PATIENCE, self.keeping.finish()).await.is_err() {
@@ -771,75 +751,6 @@ fn view_text(rule: ViewRule, config: &Config) -> String {
         ViewRule::Fixed(View::External) => "external".to_owned(),
         ViewRule::Fixed(View::Internal(id)) => format!("internal to {}", config.cluster(id).name),
         ViewRule::BySource => "by source address".to_owned(),
-    }
-}
-
-/// Begins with what an earlier process kept. What is in the way of it is said, and the clusters are waited for as if it were not there.
-async fn restore(config: &Config, federation: &mut Federation) {
-    let Some(directory) = config.state.clone() else { return };
-    snapshot::clean(&directory, SystemTime::now());
-    for (id, cluster) in config.numbered().filter(|(_, cluster)| cluster.export != Export::Nothing) {
-        let (place, name) = (directory.clone(), cluster.name.clone());
-        let read = tokio::task::spawn_blocking(move || snapshot::read(&place, &name)).await;
-        let problem = match read {
-            Ok(Ok(None)) => continue,
-            Ok(Ok(Some(snapshot))) => match federation.restore(id, snapshot) {
-                true => continue,
-                false => "holds what the cluster may not say any more (export, namespaces, source)".to_owned(),
-            },
-            Ok(Err(unusable)) => unusable.to_string(),
-            Err(panic) => panic.to_string(),
-        };
-        let aside = match snapshot::put_aside(&directory, &cluster.name) {
-            Ok(path) => format!("it is {} now", path.display()),
-            Err(error) => format!("it stays where it is ({error})"),
-        };
-        let file = snapshot::file(&directory, &cluster.name);
-        warn!(cluster = %cluster.name, "{}: {problem}; it is not used, and {aside}", file.display());
-    }
-}
-
-/// The task that keeps what was heard.
-struct Keeping {
-    requests: mpsc::Sender<keeper::Request>,
-    unsaved: Arc<keeper::Unsaved>,
-    running: Option<(CancellationToken, JoinHandle<()>)>,
-}
-
-impl Keeping {
-    fn new(requests: mpsc::Sender<keeper::Request>) -> Keeping {
-        Keeping { requests, unsaved: Arc::default(), running: None }
-    }
-
-    fn start(&mut self, config: &Config) {
-        let Some(directory) = config.state.clone() else { return };
-        let keeper = keeper::Keeper { directory, unsaved: self.unsaved.clone(), ask: self.requests.clone() };
-        let stop = CancellationToken::new();
-        self.running = Some((stop.clone(), tokio::spawn(keeper.run(stop))));
-    }
-
-    async fn ended(&mut self) {
-        match &mut self.running {
-            Some((_, task)) => drop(task.await),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// What it is at is not finished.
-    async fn abandon(&mut self) {
-        if let Some((_, task)) = self.running.take() {
-            task.abort();
-            let _ = task.await;
-        }
-    }
-
-    /// What is not on disk yet is written.
-    async fn finish(&mut self) {
-        if let Some((stop, task)) = &mut self.running {
-            stop.cancel();
-            let _ = task.await;
-        }
-        self.running = None;
     }
 }
 

@@ -5,19 +5,19 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures::stream::{self, Stream, StreamExt};
-
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Schema};
-use crate::explain::{self, Answered, Asker, ExplainError, Explainer};
+use crate::explain::{self, Answered, Asker, ExplainError};
 use crate::model::{Federated, Label, ServiceKey};
 use crate::names::Name;
 use crate::table::Reader;
+use crate::wire::rtype;
 use crate::zonefile::{RrSet, ZoneData};
 
 /// Holds a name in being that has no records: a private type (RFC 6895 section 3.1) without data.
@@ -26,9 +26,6 @@ const PLACEHOLDER: &str = "TYPE65280 \\# 0";
 const PLACEHOLDER_TTL: u32 = 60;
 /// How the last line begins: without it, something is missing.
 pub const END: &str = "; end: ";
-
-const SOA: u16 = 6;
-const TXT: u16 = 16;
 
 /// What is to be dumped, and as who sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,45 +63,41 @@ const PIECE: usize = 256;
 
 /// Dumps the zones of a running server.
 pub struct Dumper {
-    explainer: Arc<Explainer>,
-    zones: ArcSwap<Vec<ZoneData>>,
-    directory: OnceLock<Directory>,
+    /// With its zones: one is understood by the other.
+    config: ArcSwap<(Arc<Config>, Arc<Vec<ZoneData>>)>,
+    reader: Reader,
+    directory: Directory,
 }
 
 impl Dumper {
-    pub fn new(explainer: Arc<Explainer>, zones: Arc<Vec<ZoneData>>) -> Arc<Dumper> {
-        Arc::new(Dumper { explainer, zones: ArcSwap::from(zones), directory: OnceLock::new() })
-    }
-
-    /// Only the first one is asked.
-    pub fn set_directory(&self, directory: Directory) {
-        let _ = self.directory.set(directory);
+    pub fn new(config: Arc<Config>, zones: Arc<Vec<ZoneData>>, reader: Reader, directory: Directory) -> Arc<Dumper> {
+        Arc::new(Dumper { config: ArcSwap::from_pointee((config, zones)), reader, directory })
     }
 
     /// To be called when the table is that of another configuration.
-    pub fn set_zones(&self, zones: Arc<Vec<ZoneData>>) {
-        self.zones.store(zones);
+    pub fn set_config(&self, config: Arc<Config>, zones: Arc<Vec<ZoneData>>) {
+        self.config.store(Arc::new((config, zones)));
     }
 
     /// The zone file, piece by piece: services are looked at as it is read.
     pub fn dump(self: Arc<Dumper>, wanted: &Wanted) -> Result<impl Stream<Item = String> + use<>, DumpError> {
-        let config = self.explainer.config();
-        let (dump, head) = Dump::begin(&config, self.explainer.reader(), &self.zones.load(), wanted)?;
+        let (config, zones) = &**self.config.load();
+        let (dump, head) = Dump::begin(config, self.reader.clone(), zones, wanted)?;
         let rest = stream::unfold((Some(dump), None), move |(dump, keys)| {
             let dumper = self.clone();
             async move {
                 let mut dump: Dump = dump?;
-                let directory = dumper.directory.get().filter(|_| dump.has_services());
-                let mut keys = match (keys, directory) {
-                    (Some(keys), _) => keys,
-                    (None, Some(directory)) => (directory.list)().await.into_iter(),
-                    (None, None) => Vec::new().into_iter(),
+                let Directory { list, fetch } = &dumper.directory;
+                let mut keys = match keys {
+                    Some(keys) => keys,
+                    None if dump.has_services() => list().await.into_iter(),
+                    None => Vec::new().into_iter(),
                 };
                 let piece: Vec<ServiceKey> = keys.by_ref().take(PIECE).collect();
-                let Some(directory) = directory.filter(|_| !piece.is_empty()) else {
+                if piece.is_empty() {
                     return Some((dump.end(), (None, None)));
-                };
-                let text = dump.services(&(directory.fetch)(piece).await);
+                }
+                let text = dump.services(&fetch(piece).await);
                 Some((text, (Some(dump), Some(keys))))
             }
         });
@@ -155,7 +148,7 @@ impl Dump {
         let mut owners: Vec<(&Name, &RrSet)> =
             data.sets.iter().flat_map(|(owner, sets)| sets.iter().map(move |set| (owner, set))).collect();
         // Some servers want it to be the first one.
-        owners.sort_by_key(|(owner, set)| (**owner != data.apex, set.rtype != SOA));
+        owners.sort_by_key(|(owner, set)| (**owner != data.apex, set.rtype != rtype::SOA));
         for (owner, set) in owners {
             put_set(&mut out, owner, set);
         }
@@ -285,7 +278,7 @@ impl Answered {
 fn put_set(out: &mut String, owner: &Name, set: &RrSet) {
     for rdata in &set.rdatas {
         let data = match set.rtype {
-            TXT => strings(rdata),
+            rtype::TXT => strings(rdata),
             rtype => explain::rdata(rtype, rdata).unwrap_or_else(|| generic(rtype, rdata)),
         };
         let _ = writeln!(out, "{owner} {} IN {data}", set.ttl);

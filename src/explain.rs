@@ -8,7 +8,7 @@ pub use text::columns;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -220,17 +220,13 @@ pub struct Answer {
 pub struct Explainer {
     config: ArcSwap<Config>,
     reader: Reader,
-    inquire: OnceLock<Inquire>,
+    /// Who knows how external addresses are judged.
+    inquire: Inquire,
 }
 
 impl Explainer {
-    pub fn new(config: Arc<Config>, reader: Reader) -> Arc<Explainer> {
-        Arc::new(Explainer { config: ArcSwap::from(config), reader, inquire: OnceLock::new() })
-    }
-
-    /// Who knows how external addresses are judged. Only the first one is asked.
-    pub fn set_inquire(&self, inquire: Inquire) {
-        let _ = self.inquire.set(inquire);
+    pub fn new(config: Arc<Config>, reader: Reader, inquire: Inquire) -> Arc<Explainer> {
+        Arc::new(Explainer { config: ArcSwap::from(config), reader, inquire })
     }
 
     /// To be called when the table is that of another configuration.
@@ -238,22 +234,14 @@ impl Explainer {
         self.config.store(config);
     }
 
-    pub fn config(&self) -> Arc<Config> {
-        self.config.load_full()
-    }
-
-    pub fn reader(&self) -> Reader {
-        self.reader.clone()
-    }
-
     pub async fn explain(&self, asked: Asked) -> Result<Explanation, ExplainError> {
         let seed = getrandom::u64().map_err(|error| ExplainError::Answer(error.to_string()))?;
         let mut explanation = explain(&self.config.load(), &self.reader, asked, seed)?;
-        if let (Some(service), Some(inquire)) = (&mut explanation.service, self.inquire.get())
+        if let Some(service) = &mut explanation.service
             && let Some((name, namespace)) = service.name.split_once('.')
             && let (Ok(name), Ok(namespace)) = (Label::parse(name), Label::parse(namespace))
         {
-            let inquiry = inquire(ServiceKey { namespace, name });
+            let inquiry = (self.inquire)(ServiceKey { namespace, name });
             let known = tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default();
             let Known { health, directives, mut restored } = known;
             restored.retain(|of| service.candidates.iter().any(|share| share.cluster == of.cluster));

@@ -255,7 +255,7 @@ impl Draft {
     /// From here on it is the cluster's snapshot, also after a loss of power.
     pub fn finish(mut self) -> io::Result<()> {
         let mut last = Vec::new();
-        let end = End { lines: self.lines, sha256: hex(&self.digest.clone()) };
+        let end = End { lines: self.lines, sha256: hex(&self.digest) };
         line(&mut last, &Line { end: Some(end), ..Line::default() });
         self.file.write_all(&last)?;
         self.file.flush()?;

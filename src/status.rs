@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -104,24 +103,6 @@ pub struct Health {
 
 /// Who knows.
 pub type Ask = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Status> + Send>> + Send + Sync>;
-
-/// Tells how the server is doing, once somebody knows.
-#[derive(Default)]
-pub struct Teller(OnceLock<Ask>);
-
-impl Teller {
-    /// Only the first one is asked.
-    pub fn set(&self, ask: Ask) {
-        let _ = self.0.set(ask);
-    }
-
-    pub async fn tell(&self) -> Status {
-        match self.0.get() {
-            Some(ask) => ask().await,
-            None => Status::default(),
-        }
-    }
-}
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

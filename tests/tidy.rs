@@ -23,14 +23,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ("net", &["answer", "table", "wire", "config", "model", "metrics"]),
     ("metrics", &["answer"]),
     ("explain", &["answer", "config", "location", "model", "ranking", "table", "wire"]),
-    ("dump", &["config", "explain", "model", "names", "table", "zonefile"]),
+    ("dump", &["config", "explain", "model", "names", "table", "wire", "zonefile"]),
     ("status", &["explain"]),
     ("admin", &["dump", "explain", "metrics", "status"]),
     (
         "cli",
         &[
             "app", "config", "dump", "explain", "index", "model", "names", "ranking", "source", "status", "table",
-            "zonefile",
+            "wire", "zonefile",
         ],
     ),
     (

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::app::keeper::{Request, Unsaved};
+use crate::app::keeper::Unsaved;
 use crate::app::prober::{self, Heard};
 use crate::config::{Cluster, Config, Export, Quorum, Source};
 use crate::health::Health;
@@ -41,7 +41,7 @@ use backlog::Backlog;
 use checks::Checks;
 use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
-pub use inquiries::{Inquiry, directory, inquire, status};
+pub use inquiries::{Inquiry, asked, directory, inquire, status};
 use notes::Notes;
 use reports::{Reports, Taken};
 use steering::{Moved, Sight, Steered, Steering};
@@ -94,10 +94,8 @@ pub struct Federation {
     /// The held deletions that `seen` shows.
     shown: Vec<Held>,
     seen: Arc<Seen>,
-    /// Of whoever explains answers.
     inquiries: Option<mpsc::Receiver<Inquiry>>,
-    /// Of whoever keeps snapshots, and what is to be told there.
-    requests: Option<mpsc::Receiver<Request>>,
+    /// For whoever keeps snapshots.
     unsaved: Arc<Unsaved>,
     /// Clusters as their snapshots have them: which kinds they did not say themselves yet, and when they were written.
     restored: BTreeMap<ClusterId, (Vec<Kind>, Timestamp)>,
@@ -283,7 +281,6 @@ impl Federation {
             shown: Vec::new(),
             seen,
             inquiries: None,
-            requests: None,
             unsaved: Arc::default(),
             restored: BTreeMap::new(),
         };
@@ -306,9 +303,9 @@ impl Federation {
         Federation { inquiries: Some(inquiries), ..self }
     }
 
-    /// Answers these, too, and tells what there is to be kept.
-    pub fn with_requests(self, requests: mpsc::Receiver<Request>, unsaved: Arc<Unsaved>) -> Federation {
-        Federation { requests: Some(requests), unsaved, ..self }
+    /// Tells what there is to be kept.
+    pub fn with_unsaved(self, unsaved: Arc<Unsaved>) -> Federation {
+        Federation { unsaved, ..self }
     }
 
     /// What each cluster's source is started with.
@@ -422,12 +419,8 @@ impl Federation {
                     let services = self.hostnames.take(&name, answer, self.now());
                     vec![Changes { services, ..Changes::default() }]
                 }
-                Some(inquiry) = next_of(&mut self.inquiries) => {
+                Some(inquiry) = next_inquiry(&mut self.inquiries) => {
                     self.answer(inquiry);
-                    continue;
-                }
-                Some(request) = next_of(&mut self.requests) => {
-                    self.kept(request);
                     continue;
                 }
                 () = wait => {
@@ -771,9 +764,6 @@ impl Federation {
         for cluster in synced {
             state.clusters[cluster.index()].synced = true;
         }
-        for (id, cluster) in (0..).map(ClusterId).zip(&mut state.clusters) {
-            cluster.restored = self.restored.contains_key(&id);
-        }
         if held != self.shown {
             for old in &self.shown {
                 state.clusters[old.cluster.index()].held.clear();
@@ -807,9 +797,9 @@ fn fresh(seed: u64) -> u64 {
     getrandom::u64().unwrap_or(seed)
 }
 
-async fn next_of<T>(questions: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
-    match questions {
-        Some(questions) => questions.recv().await,
+async fn next_inquiry(inquiries: &mut Option<mpsc::Receiver<Inquiry>>) -> Option<Inquiry> {
+    match inquiries {
+        Some(inquiries) => inquiries.recv().await,
         None => std::future::pending().await,
     }
 }

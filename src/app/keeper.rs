@@ -5,16 +5,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::app::federation::{Federation, Inquiry, asked};
+use crate::config::{Config, Export};
 use crate::model::{ClusterId, Label, ServiceKey};
-use crate::snapshot::{Draft, Head};
+use crate::snapshot::{self, Draft, Head};
 
 /// From one snapshot of a cluster to the next.
 const PACE: Duration = Duration::from_secs(10);
@@ -61,14 +63,7 @@ impl Unsaved {
     }
 }
 
-/// What is asked of whoever has the index.
-pub enum Request {
-    /// Nothing, if the cluster is not synced.
-    Begin { cluster: ClusterId, reply: oneshot::Sender<Option<Begun>> },
-    /// The lines of these services.
-    Services { cluster: ClusterId, keys: Vec<ServiceKey>, reply: oneshot::Sender<Vec<u8>> },
-}
-
+/// With what a snapshot begins.
 pub struct Begun {
     pub head: Head,
     /// All lines but those of services.
@@ -76,14 +71,11 @@ pub struct Begun {
     pub services: Vec<ServiceKey>,
 }
 
-/// Requests that wait; there is one at a time.
-pub const REQUESTS: usize = 1;
-
 /// The task.
-pub struct Keeper {
-    pub directory: PathBuf,
-    pub unsaved: Arc<Unsaved>,
-    pub ask: mpsc::Sender<Request>,
+struct Keeper {
+    directory: PathBuf,
+    unsaved: Arc<Unsaved>,
+    inquiries: mpsc::Sender<Inquiry>,
 }
 
 /// When which cluster is next.
@@ -101,7 +93,7 @@ impl Pace {
 
 impl Keeper {
     /// Until `stop`; what is not on disk by then is written first.
-    pub async fn run(self, stop: CancellationToken) {
+    async fn run(self, stop: CancellationToken) {
         let mut pace = Pace { due: BTreeMap::new(), rest: Instant::now() };
         // An outage of the disk is one line, and not one for each try.
         let mut failing = BTreeSet::new();
@@ -138,7 +130,9 @@ impl Keeper {
     async fn save(&self, cluster: ClusterId, failing: &mut BTreeSet<ClusterId>) -> bool {
         // What is heard from here on is not in this one, or may not be.
         locked(&self.unsaved.clusters).remove(&cluster);
-        let Some(begun) = self.asked(|reply| Request::Begin { cluster, reply }).await.flatten() else { return true };
+        let Some(begun) = asked(&self.inquiries, |reply| Inquiry::Begin { cluster, reply }).await.flatten() else {
+            return true;
+        };
         let (name, written) = (begun.head.cluster.clone(), begun.head.written);
         match self.write(cluster, begun).await {
             Ok(()) => {
@@ -175,22 +169,85 @@ impl Keeper {
         .await?;
         for keys in services.chunks(PIECE) {
             let keys = keys.to_vec();
-            let lines = self.asked(|reply| Request::Services { cluster, keys, reply }).await;
+            let lines = asked(&self.inquiries, |reply| Inquiry::Lines { cluster, keys, reply }).await;
             // Whoever has the index is about to end, and so is all of this.
             let lines = lines.ok_or(io::ErrorKind::Interrupted)?;
             draft = aside(move || draft.append(&lines).map(|()| draft)).await?;
         }
         aside(move || draft.finish()).await
     }
-
-    async fn asked<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.ask.send(request(reply)).await.ok()?;
-        answer.await.ok()
-    }
 }
 
 /// The disk may be slow.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+}
+
+/// Begins with what an earlier process kept. What is in the way of it is said, and the clusters are waited for as if it were not there.
+pub async fn restore(config: &Config, federation: &mut Federation) {
+    let Some(directory) = config.state.clone() else { return };
+    snapshot::clean(&directory, SystemTime::now());
+    for (id, cluster) in config.numbered().filter(|(_, cluster)| cluster.export != Export::Nothing) {
+        let (place, name) = (directory.clone(), cluster.name.clone());
+        let read = spawn_blocking(move || snapshot::read(&place, &name)).await;
+        let problem = match read {
+            Ok(Ok(None)) => continue,
+            Ok(Ok(Some(snapshot))) => match federation.restore(id, snapshot) {
+                true => continue,
+                false => "holds what the cluster may not say any more (export, namespaces, source)".to_owned(),
+            },
+            Ok(Err(unusable)) => unusable.to_string(),
+            Err(panic) => panic.to_string(),
+        };
+        let aside = match snapshot::put_aside(&directory, &cluster.name) {
+            Ok(path) => format!("it is {} now", path.display()),
+            Err(error) => format!("it stays where it is ({error})"),
+        };
+        let file = snapshot::file(&directory, &cluster.name);
+        warn!(cluster = %cluster.name, "{}: {problem}; it is not used, and {aside}", file.display());
+    }
+}
+
+/// The task that keeps what was heard.
+pub struct Keeping {
+    inquiries: mpsc::Sender<Inquiry>,
+    pub unsaved: Arc<Unsaved>,
+    running: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Keeping {
+    pub fn new(inquiries: mpsc::Sender<Inquiry>) -> Keeping {
+        Keeping { inquiries, unsaved: Arc::default(), running: None }
+    }
+
+    pub fn start(&mut self, config: &Config) {
+        let Some(directory) = config.state.clone() else { return };
+        let keeper = Keeper { directory, unsaved: self.unsaved.clone(), inquiries: self.inquiries.clone() };
+        let stop = CancellationToken::new();
+        self.running = Some((stop.clone(), tokio::spawn(keeper.run(stop))));
+    }
+
+    pub async fn ended(&mut self) {
+        match &mut self.running {
+            Some((_, task)) => drop(task.await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What it is at is not finished.
+    pub async fn abandon(&mut self) {
+        if let Some((_, task)) = self.running.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// What is not on disk yet is written.
+    pub async fn finish(&mut self) {
+        if let Some((stop, task)) = &mut self.running {
+            stop.cancel();
+            let _ = task.await;
+        }
+        self.running = None;
+    }
 }

@@ -18,6 +18,7 @@ use crate::model::{View, ViewRule};
 use crate::source::kube::examine::{Finding, Verdict, examine};
 use crate::source::manifests;
 use crate::status::{State, Status};
+use crate::wire::rtype;
 use crate::zonefile::ZoneData;
 
 /// Octets of a status.
@@ -25,10 +26,6 @@ const MOST: u64 = 16 << 20;
 /// For one question over one transport.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PORT: u16 = 53;
-/// The numbers of types.
-const NS: u16 = 2;
-const A: u16 = 1;
-const AAAA: u16 = 28;
 
 /// Prints as it goes: some of it takes its time.
 struct Report {
@@ -58,7 +55,7 @@ pub fn run(path: &Path) -> ExitCode {
             if let Some(problem) = loaded.places.broken() {
                 report.put("location", &Finding::warned(problem.to_string()));
             }
-            look(&loaded, path, &mut report);
+            look(&loaded, &mut report);
         }
     }
     let [passed, warned, failed] = report.counts;
@@ -66,7 +63,7 @@ pub fn run(path: &Path) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PROBLEM) }
 }
 
-fn look(loaded: &Loaded, path: &Path, report: &mut Report) {
+fn look(loaded: &Loaded, report: &mut Report) {
     let Loaded { config, zones, .. } = loaded;
     for warning in zones.iter().flat_map(|zone| &zone.warnings) {
         report.put("zone file", &Finding::warned(warning.to_string()));
@@ -77,7 +74,8 @@ fn look(loaded: &Loaded, path: &Path, report: &mut Report) {
             .iter()
             .for_each(|finding| report.put(&format!("cluster {}", cluster.name), finding));
     }
-    let status = ask(path, "/status", MOST, "").and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
+    let status =
+        ask(config, "/status", MOST, "").and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
     match status {
         Ok(status) => {
             of_server(&status).iter().for_each(|finding| report.put("server", finding));
@@ -169,30 +167,19 @@ fn listeners(config: &Config, report: &mut Report) {
             if zone.schema == Schema::Mcs && !internal {
                 continue;
             }
-            let subject = format!("listener {}", listener.address);
-            for (transport, asked) in [
-                ("UDP", over_udp(address, &zone.name.to_string(), RecordType::SOA)),
-                ("TCP", over_tcp(address, &zone.name.to_string(), RecordType::SOA)),
-            ] {
-                report.put(
-                    &subject,
-                    &match asked {
-                        Ok(message)
-                            if message.metadata.response_code == ResponseCode::NoError
-                                && message.metadata.authoritative =>
-                        {
-                            Finding::passed(format!("answers for {} over {transport}", zone.name))
-                        }
-                        Ok(message) => Finding::failed(format!(
-                            "says {} for {} over {transport}",
-                            message.metadata.response_code, zone.name
-                        )),
-                        Err(error) => Finding::failed(format!(
-                            "does not answer over {transport} ({error}): a firewall, or another process"
-                        )),
-                    },
-                );
-            }
+            let (subject, name) = (format!("listener {}", listener.address), zone.name.to_string());
+            report.put(&subject, &serves(&name, "UDP", over_udp(address, &name, RecordType::SOA)));
+            report.put(&subject, &serves(&name, "TCP", over_tcp(address, &name, RecordType::SOA)));
+        }
+    }
+}
+
+fn serves(zone: &str, transport: &str, asked: io::Result<Message>) -> Finding {
+    match asked.map(|message| (message.metadata.response_code, message.metadata.authoritative)) {
+        Ok((ResponseCode::NoError, true)) => Finding::passed(format!("answers for {zone} over {transport}")),
+        Ok((code, _)) => Finding::failed(format!("says {code} for {zone} over {transport}")),
+        Err(error) => {
+            Finding::failed(format!("does not answer over {transport} ({error}): a firewall, or another process"))
         }
     }
 }
@@ -210,16 +197,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// Every name server of the zone with an address in it has the same SOA record.
 fn name_servers(zone: &ZoneData) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let Some(servers) = zone.set(&zone.apex, NS) else { return findings };
+    let Some(servers) = zone.set(&zone.apex, rtype::NS) else { return findings };
     for host in servers.rdatas.iter().filter_map(|rdata| crate::names::Name::from_wire(rdata).ok()) {
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for (rtype, set) in [A, AAAA].iter().filter_map(|rtype| Some((*rtype, zone.set(&host, *rtype)?))) {
-            addresses.extend(set.rdatas.iter().filter_map(|rdata| match rtype {
-                A => <[u8; 4]>::try_from(&rdata[..]).ok().map(IpAddr::from),
-                _ => <[u8; 16]>::try_from(&rdata[..]).ok().map(IpAddr::from),
-            }));
-        }
-        for address in addresses {
+        let rdatas = |rtype| zone.set(&host, rtype).into_iter().flat_map(|set| &set.rdatas);
+        let v4 = rdatas(rtype::A).filter_map(|rdata| Some(IpAddr::from(<[u8; 4]>::try_from(&rdata[..]).ok()?)));
+        let v6 = rdatas(rtype::AAAA).filter_map(|rdata| Some(IpAddr::from(<[u8; 16]>::try_from(&rdata[..]).ok()?)));
+        for address in v4.chain(v6) {
             let at = SocketAddr::new(address, PORT);
             findings.push(match over_udp(at, &zone.apex.to_string(), RecordType::SOA).map(|message| serial(&message)) {
                 Ok(Some(serial)) if serial == zone.soa.serial => Finding::passed(format!("{host} at {address} has the serial {serial}")),
@@ -248,7 +231,7 @@ fn delegation(config: &Config, zone: &ZoneData) -> Finding {
         return Finding::warned("the system has no resolver, which could be asked for the delegation");
     };
     let own: BTreeSet<String> = zone
-        .set(&zone.apex, NS)
+        .set(&zone.apex, rtype::NS)
         .into_iter()
         .flat_map(|set| &set.rdatas)
         .filter_map(|rdata| Some(crate::names::Name::from_wire(rdata).ok()?.to_string()))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::explain::{Filled, OFFLINE, ask, encoded, fill_from_disk, who};
+use super::explain::{Filled, OFFLINE, ask, encoded, fill_from_disk, load, who};
 use crate::dump::{Dump, END, Wanted};
 use crate::model::Federated;
 
@@ -16,7 +16,7 @@ pub fn run(path: &Path, wanted: &Wanted, offline: bool) -> Result<String, String
     }
     let Wanted { zone, cluster, client, subnet } = wanted;
     let target = format!("/dump?zone={}{}", encoded(zone), who(*client, cluster.as_ref(), *subnet));
-    let text = ask(path, &target, MAX_ZONE, OFFLINE)?;
+    let text = ask(&load(path)?, &target, MAX_ZONE, OFFLINE)?;
     let last = text.lines().next_back().unwrap_or_default();
     if last.starts_with(END) { Ok(text) } else { Err("the server did not give all of the zone in time".to_owned()) }
 }

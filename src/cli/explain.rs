@@ -29,16 +29,19 @@ pub fn run(path: &Path, asked: Asked, offline: bool) -> Result<Explanation, Stri
     if offline {
         return from_disk(path, asked);
     }
-    let body = ask(path, &request_path(&asked), MAX_ANSWER, OFFLINE)?;
+    let body = ask(&load(path)?, &request_path(&asked), MAX_ANSWER, OFFLINE)?;
     serde_json::from_str(&body).map_err(|error| format!("the server gives no explanation: {error}"))
 }
 
 /// What can be done without a server.
 pub(super) const OFFLINE: &str = ", or use --offline";
 
-/// Of the server that runs with the configuration of `path`, over its admin address. `or_else`: what else can be done than to start it.
-pub(super) fn ask(path: &Path, target: &str, most: u64, or_else: &str) -> Result<String, String> {
-    let config = Config::load(path).map_err(|errors| errors.to_string())?;
+pub(super) fn load(path: &Path) -> Result<Config, String> {
+    Config::load(path).map_err(|errors| errors.to_string())
+}
+
+/// Of the server that runs with that configuration, over its admin address. `or_else`: what else can be done than to start it.
+pub(super) fn ask(config: &Config, target: &str, most: u64, or_else: &str) -> Result<String, String> {
     let off = || format!("the configuration switches the admin address off: switch it on{or_else}");
     let address = config.admin.ok_or_else(off)?;
     let answer = get(address, target, most).map_err(|error| {
@@ -53,9 +56,7 @@ pub(super) fn ask(path: &Path, target: &str, most: u64, or_else: &str) -> Result
 
 fn request_path(asked: &Asked) -> String {
     let Asked { name, rtype, client, cluster, subnet } = asked;
-    let mut path = format!("/explain?name={}&type={}", encoded(name), encoded(rtype));
-    path += &who(*client, cluster.as_ref(), *subnet);
-    path
+    format!("/explain?name={}&type={}{}", encoded(name), encoded(rtype), who(*client, cluster.as_ref(), *subnet))
 }
 
 /// Who asks, as the rest of a request's target.

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::explain::ask;
+use super::explain::{ask, load};
 use super::{Output, shown};
+use crate::config::Config;
 use crate::status::Status;
 
 /// Octets: a thousand clusters have some 500 each, and a thousand directives.
@@ -15,8 +16,12 @@ const MOST: u64 = 16 << 20;
 const PAUSE: Duration = Duration::from_secs(2);
 
 pub fn run(path: &Path, output: Output, watch: bool) -> ExitCode {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(problem) => return shown(Err(problem)),
+    };
     loop {
-        let told = tell(path, output);
+        let told = tell(&config, output);
         let failed = told.is_err();
         if watch && !failed && std::io::stdout().is_terminal() {
             // To the beginning of an empty screen.
@@ -34,8 +39,8 @@ pub fn run(path: &Path, output: Output, watch: bool) -> ExitCode {
     }
 }
 
-fn tell(path: &Path, output: Output) -> Result<String, String> {
-    let text = ask(path, "/status", MOST, "")?;
+fn tell(config: &Config, output: Output) -> Result<String, String> {
+    let text = ask(config, "/status", MOST, "")?;
     match output {
         Output::Json => Ok(text),
         Output::Table => {

@@ -1,10 +1,11 @@
-//! What people want to know of the federation.
+//! What is asked of the federation: by people, and by whoever keeps it on disk.
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Federation;
 use super::checks::Checks;
 use super::steering::Sight;
+use crate::app::keeper::Begun;
 use crate::app::view_text;
 use crate::config::{Cluster, Listener, Schema, Zone};
 use crate::dump::Directory;
@@ -15,7 +16,7 @@ use crate::model::{ClusterId, Federated, Moment, ServiceKey};
 use crate::source::status::{ErrorReason, Reason};
 use crate::status::{self as shown, Status};
 
-/// What people want to know.
+/// A question, and where the answer goes.
 pub enum Inquiry {
     /// What is known of it beside what its answers are made from?
     Known {
@@ -28,6 +29,17 @@ pub enum Inquiry {
     Fetch {
         keys: Vec<ServiceKey>,
         reply: oneshot::Sender<Vec<Federated>>,
+    },
+    /// With what does the cluster's snapshot begin? Nothing, if it is not synced.
+    Begin {
+        cluster: ClusterId,
+        reply: oneshot::Sender<Option<Begun>>,
+    },
+    /// The lines of these services in the cluster's snapshot.
+    Lines {
+        cluster: ClusterId,
+        keys: Vec<ServiceKey>,
+        reply: oneshot::Sender<Vec<u8>>,
     },
 }
 
@@ -43,6 +55,8 @@ impl Federation {
                 self.index.services(&keys, |_, service| found.extend(service.cloned()));
                 drop(reply.send(found));
             }
+            Inquiry::Begin { cluster, reply } => drop(reply.send(self.begin_snapshot(cluster))),
+            Inquiry::Lines { cluster, keys, reply } => drop(reply.send(self.lines(cluster, &keys))),
         }
     }
 
@@ -147,7 +161,7 @@ impl Federation {
 pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
     Box::new(move |service| {
         let inquiries = inquiries.clone();
-        Box::pin(async move { asked(&inquiries, |reply| Inquiry::Known { service, reply }).await })
+        Box::pin(async move { asked(&inquiries, |reply| Inquiry::Known { service, reply }).await.unwrap_or_default() })
     })
 }
 
@@ -155,7 +169,7 @@ pub fn inquire(inquiries: mpsc::Sender<Inquiry>) -> Inquire {
 pub fn status(inquiries: mpsc::Sender<Inquiry>) -> shown::Ask {
     Box::new(move || {
         let inquiries = inquiries.clone();
-        Box::pin(async move { asked(&inquiries, Inquiry::Status).await })
+        Box::pin(async move { asked(&inquiries, Inquiry::Status).await.unwrap_or_default() })
     })
 }
 
@@ -165,21 +179,21 @@ pub fn directory(inquiries: mpsc::Sender<Inquiry>) -> Directory {
     Directory {
         list: Box::new(move || {
             let inquiries = to_list.clone();
-            Box::pin(async move { asked(&inquiries, Inquiry::List).await })
+            Box::pin(async move { asked(&inquiries, Inquiry::List).await.unwrap_or_default() })
         }),
         fetch: Box::new(move |keys| {
             let inquiries = to_fetch.clone();
-            Box::pin(async move { asked(&inquiries, |reply| Inquiry::Fetch { keys, reply }).await })
+            Box::pin(async move { asked(&inquiries, |reply| Inquiry::Fetch { keys, reply }).await.unwrap_or_default() })
         }),
     }
 }
 
-/// Without whoever answers, the process is about to end.
-async fn asked<T: Default>(
+/// `None`: whoever answers has gone, and the process is about to end.
+pub async fn asked<T>(
     inquiries: &mpsc::Sender<Inquiry>,
     inquiry: impl FnOnce(oneshot::Sender<T>) -> Inquiry,
-) -> T {
+) -> Option<T> {
     let (reply, answer) = oneshot::channel();
-    let _ = inquiries.send(inquiry(reply)).await;
-    answer.await.unwrap_or_default()
+    inquiries.send(inquiry(reply)).await.ok()?;
+    answer.await.ok()
 }

@@ -4,28 +4,22 @@ use jiff::Timestamp;
 use tracing::info;
 
 use super::Federation;
-use crate::app::keeper::{Begun, Request};
+use crate::app::keeper::Begun;
 use crate::config::Export;
 use crate::index::{Kind, Update};
-use crate::model::ClusterId;
+use crate::model::{ClusterId, ServiceKey};
 use crate::snapshot::{self, Head, Rules, Snapshot};
 use crate::source;
 
 impl Federation {
-    pub(super) fn kept(&self, request: Request) {
-        // Whoever asked may not wait any more.
-        match request {
-            Request::Begin { cluster, reply } => drop(reply.send(self.begin_snapshot(cluster))),
-            Request::Services { cluster, keys, reply } => {
-                let mut lines = Vec::new();
-                let kept = keys.iter().filter_map(|key| self.index.kept(cluster, key));
-                kept.for_each(|kept| snapshot::put_service(&mut lines, kept));
-                drop(reply.send(lines));
-            }
-        }
+    pub(super) fn lines(&self, cluster: ClusterId, keys: &[ServiceKey]) -> Vec<u8> {
+        let mut lines = Vec::new();
+        let kept = keys.iter().filter_map(|key| self.index.kept(cluster, key));
+        kept.for_each(|kept| snapshot::put_service(&mut lines, kept));
+        lines
     }
 
-    fn begin_snapshot(&self, cluster: ClusterId) -> Option<Begun> {
+    pub(super) fn begin_snapshot(&self, cluster: ClusterId) -> Option<Begun> {
         let config = self.publisher.config();
         if !config.has(cluster) || !self.index.is_synced(cluster) {
             return None;
@@ -80,6 +74,7 @@ impl Federation {
         waits.retain(|waiting| *waiting != kind);
         if waits.is_empty() {
             self.restored.remove(&cluster);
+            self.seen.lock().clusters[cluster.index()].restored = false;
             info!(cluster = %self.publisher.config().cluster(cluster).name, "heard: its snapshot is not needed any more");
         }
     }
