@@ -1,4 +1,6 @@
-//! HTTP for operators and kubelets: `/metrics`, `/livez`, `/readyz`, `/explain`, `/dump`, `/status`.
+//! HTTP for operators and kubelets: `/` (a page), `/metrics`, `/livez`, `/readyz`, `/explain`, `/dump`, `/status`, `/services`, `/changes`.
+
+mod page;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,6 +27,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::dump::{Dumper, Wanted};
 use crate::explain::{Asked, Explainer};
 use crate::metrics::Metrics;
+use crate::overview::{self, Overview, Recent, Since};
 use crate::status::{Ask, Status};
 
 /// Whether this instance should get queries, and why not.
@@ -115,20 +118,27 @@ pub struct Shows {
     pub explainer: Arc<Explainer>,
     pub dumper: Arc<Dumper>,
     pub status: Arc<Ask>,
+    pub overview: Arc<Overview>,
+    pub recent: Arc<Recent>,
 }
 
 fn router(shows: Shows) -> Router {
     Router::new()
+        .route("/", get(page::show))
         .route("/metrics", get(show_metrics))
         .route("/livez", get(|| async { plain(StatusCode::OK, "ok\n".to_owned()) }))
         .route("/readyz", get(show_readiness))
         .route("/explain", get(show_explanation))
         .route("/dump", get(show_dump))
         .route("/status", get(show_status))
+        .route("/services", get(show_services))
+        .route("/changes", get(show_changes))
         .fallback(|| async {
             plain(
                 StatusCode::NOT_FOUND,
-                "not found: try /metrics, /livez, /readyz, /status, /explain?name=NAME or /dump?zone=ZONE\n".to_owned(),
+                "not found: try /, /metrics, /livez, /readyz, /status, /services, /changes, /explain?name=NAME or \
+                 /dump?zone=ZONE\n"
+                    .to_owned(),
             )
         })
         .layer(axum::middleware::map_response(|response: Response| async {
@@ -169,10 +179,36 @@ async fn show_explanation(State(shared): State<Shows>, asked: Result<Query<Asked
 
 /// How the server is doing, in JSON.
 async fn show_status(State(shared): State<Shows>) -> Response {
-    let status = Status { not_ready: shared.readiness.reasons(), ..(shared.status)().await };
-    match serde_json::to_string_pretty(&status) {
+    json(&Status { not_ready: shared.readiness.reasons(), ..(shared.status)().await })
+}
+
+/// Some of all services, in JSON: `search`, `only`, `cluster`, `offset` and `limit`.
+async fn show_services(
+    State(shared): State<Shows>,
+    wanted: Result<Query<overview::Wanted>, QueryRejection>,
+) -> Response {
+    let wanted = match wanted {
+        Ok(Query(wanted)) => wanted,
+        Err(rejection) => return plain(StatusCode::BAD_REQUEST, format!("{}\n", rejection.body_text())),
+    };
+    match shared.overview.find(&wanted).await {
+        Ok(services) => json(&services),
+        Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+/// What changed lately, in JSON: `after` a number.
+async fn show_changes(State(shared): State<Shows>, since: Result<Query<Since>, QueryRejection>) -> Response {
+    match since {
+        Ok(Query(since)) => json(&shared.recent.since(since)),
+        Err(rejection) => plain(StatusCode::BAD_REQUEST, format!("{}\n", rejection.body_text())),
+    }
+}
+
+fn json<T: serde::Serialize>(shown: &T) -> Response {
+    match serde_json::to_string_pretty(shown) {
         Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
-        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("status: {error}\n")),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("it cannot be written as JSON: {error}\n")),
     }
 }
 
@@ -332,6 +368,8 @@ mod tests {
             list: Box::new(|| Box::pin(async { vec![] })),
             fetch: Box::new(|_| Box::pin(async { vec![] })),
         };
+        let nothing =
+            Overview { list: Box::new(|| Box::pin(async { vec![] })), look: Box::new(|_| Box::pin(async { vec![] })) };
         let shows = Shows {
             metrics: Metrics::new(),
             readiness: Arc::clone(&readiness),
@@ -342,6 +380,8 @@ mod tests {
             ),
             dumper: Dumper::new(config, Arc::default(), reader, nobody),
             status: Arc::new(Box::new(|| Box::pin(async { Status::default() }))),
+            overview: Arc::new(nothing),
+            recent: Arc::default(),
         };
         let serving = serve(listener, shows, limits, stop.clone());
         let task = tokio::spawn(serving);

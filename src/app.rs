@@ -282,7 +282,15 @@ impl Daemon {
         let directory = federation::directory(inquiries.clone());
         let dumper = Dumper::new(config.clone(), zones.clone(), reader.clone(), directory);
         let status = Arc::new(federation::status(inquiries.clone()));
-        let shows = Shows { metrics: metrics.clone(), readiness: Readiness::new(), explainer, dumper, status };
+        let shows = Shows {
+            metrics: metrics.clone(),
+            readiness: Readiness::new(),
+            explainer,
+            dumper,
+            status,
+            overview: Arc::new(federation::overview(inquiries.clone())),
+            recent: Arc::default(),
+        };
         let failed = |address| {
             move |source| {
                 let (transport, key) = (Transport::Tcp, "admin.address".to_owned());
@@ -305,6 +313,7 @@ impl Daemon {
         let mut keeping = Keeping::new(inquiries);
         let mut federation = Federation::new(started, publisher, members, seen.clone(), ask, seed)
             .with_inquiries(inquired)
+            .with_recent(shows.recent.clone())
             .with_unsaved(keeping.unsaved.clone());
         restore(&config, &mut federation).await;
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);

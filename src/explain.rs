@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::{Client, Reply, Responder, Transport};
 use crate::config::{Config, Places};
-use crate::location::coordinates;
 use crate::model::{Audience, ClusterId, Label, ServiceKey, View, ViewRule};
 use crate::ranking::Tier;
 use crate::table::{Candidate, Reader, ServiceSight};
@@ -677,7 +676,7 @@ fn distance(config: &Config, here: &str, there: &str) -> Option<u32> {
     let location = &config.location;
     let region = |name: &str| crate::model::Region(name.into());
     let pair = if here < there { (region(here), region(there)) } else { (region(there), region(here)) };
-    let at = |name: &str| location.regions.get(&region(name)).copied().or_else(|| coordinates(name));
+    let at = |name: &str| location.coordinates(&region(name));
     let said = location.distances.get(&pair).copied();
     said.or_else(|| Some(at(here)?.kilometers_to(at(there)?)))
 }

@@ -53,6 +53,7 @@ pub mod metrics;
 pub mod model;
 pub mod names;
 pub mod net;
+pub mod overview;
 pub mod ranking;
 pub mod snapshot;
 pub mod source;

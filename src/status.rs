@@ -50,6 +50,11 @@ pub struct Cluster {
     pub heard_seconds: Option<f64>,
     pub region: Option<String>,
     pub availability_zones: Vec<String>,
+    /// Degrees north and east, where it is known where the region is.
+    pub latitude: Option<f64>,
+    pub longitude: Option<f64>,
+    /// All of it, by a directive.
+    pub drained: bool,
     pub services: u64,
     pub endpoint_slices: u64,
     /// Failed lists and watches, and unreadable files, since the start.
@@ -130,12 +135,15 @@ impl fmt::Display for Status {
 impl Cluster {
     fn row(&self) -> [String; 8] {
         let dash = || "-".to_owned();
-        let state = match (self.state, &self.snapshot) {
+        let mut state = match (self.state, &self.snapshot) {
             (State::Stale, Some(written)) => format!("stale, of {written}"),
             (State::Stale, None) => "stale".to_owned(),
             (State::Synced, _) => "synced".to_owned(),
             (State::NotSynced, _) => "not synced".to_owned(),
         };
+        if self.drained {
+            state += ", drained";
+        }
         let counts = [
             (self.errors, "errors"),
             (self.objects_skipped, "objects skipped"),
@@ -196,6 +204,9 @@ mod tests {
             heard_seconds: (state == State::Synced).then_some(2.0),
             region: Some("us-east".to_owned()),
             availability_zones: vec![],
+            latitude: Some(38.9),
+            longitude: Some(-77.4),
+            drained: state == State::Stale,
             services: 3,
             endpoint_slices: 40,
             errors: u64::from(state == State::Stale) * 7,
@@ -234,9 +245,9 @@ listeners  127.0.0.1:53 external
 health     majority: 1 endpoints up, 3 suspect, 4 down, 2 not known yet; the breaker holds, and nothing is removed; the own word is not \
                         read by others
 
-CLUSTER  STATE                           HEARD    PLACE    SERVICES  SLICES  VOTERS        TROUBLE
-a        synced                          2 s ago  us-east  3         40      2 (1 silent)  12 deletions held, no serviceexport
-bb       stale, of 2026-01-01T00:00:00Z  never    us-east  3         40      -             7 errors, 12 deletions held, no serviceexport
+CLUSTER  STATE                                    HEARD    PLACE    SERVICES  SLICES  VOTERS        TROUBLE
+a        synced                                   2 s ago  us-east  3         40      2 (1 silent)  12 deletions held, no serviceexport
+bb       stale, of 2026-01-01T00:00:00Z, drained  never    us-east  3         40      -             7 errors, 12 deletions held, no serviceexport
 ";
         assert_eq!(status.to_string(), expected);
         let json = serde_json::to_string(&status).unwrap();

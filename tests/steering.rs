@@ -74,6 +74,29 @@ fn drained_and_back() {
     let took = world.expect("web", &[1, 3]);
     println!("drained after {took:?}");
     assert_eq!(world.answered("shop"), Ok(BTreeSet::from([1, 2, 3])), "one service of it");
+    let show = |path: &str| -> serde_json::Value {
+        let text = http_get(world.signpost.ports.admin, path).expect("the admin server answers");
+        let body = text.split_once("\r\n\r\n").expect("a head").1;
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+    };
+    let drained = show("/services?only=drained");
+    assert_eq!((&drained["total"], &drained["matching"], &drained["complete"]), (&2.into(), &1.into(), &true.into()));
+    assert_eq!(drained["services"][0]["name"], "web");
+    let states = drained["services"][0]["clusters"].as_array().expect("its clusters").iter();
+    assert_eq!(states.map(|share| share["state"].clone()).collect::<Vec<_>>(), ["fine", "drained", "fine"]);
+    assert_eq!(drained["services"][0]["clusters"][1]["addresses"], serde_json::json!(["104.16.2.1"]));
+    let changes = show("/changes");
+    let told = changes["changes"].as_array().expect("a list").iter().rev().find(|change| change["kind"] == "directive");
+    let told = told.expect("the drain is told");
+    assert_eq!(
+        (&told["cluster"], &told["service"], &told["text"]),
+        (&"cluster-2".into(), &"n/web".into(), &"is drained".into())
+    );
+    assert_eq!(show(&format!("/changes?after={}", changes["last"]))["changes"], serde_json::json!([]));
+    for bad in ["/services?only=dwon", "/services?limit=0", "/services?limit=x", "/changes?after=x"] {
+        let refused = http_get(world.signpost.ports.admin, bad).expect("an answer");
+        assert!(refused.starts_with("HTTP/1.1 400 "), "{bad}: {refused}");
+    }
     let explained = world.explained("web").expect("an explanation");
     for part in
         ["\"action\": \"drain\"", "\"phase\": \"active\"", "\"reason\": \"a new rack\"", "\"service\": \"n/web\""]

@@ -25,7 +25,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("explain", &["answer", "config", "location", "model", "ranking", "table", "wire"]),
     ("dump", &["config", "explain", "model", "names", "table", "wire", "zonefile"]),
     ("status", &["explain"]),
-    ("admin", &["dump", "explain", "metrics", "status"]),
+    ("overview", &["model"]),
+    ("admin", &["dump", "explain", "metrics", "overview", "status"]),
     (
         "cli",
         &[
@@ -37,7 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "app",
         &[
             "config", "source", "index", "health", "load", "names", "model", "location", "ranking", "table",
-            "zonefile", "answer", "net", "metrics", "admin", "dump", "explain", "snapshot", "status",
+            "zonefile", "answer", "net", "metrics", "admin", "dump", "explain", "overview", "snapshot", "status",
         ],
     ),
 ];
@@ -73,7 +74,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("h2::", &["app/prober/"]),
     ("hyper::", &["app/prober/"]),
     ("tokio_rustls", &["app/prober/"]),
-    ("ring::", &["snapshot.rs"]),
+    ("ring::", &["admin/page.rs", "snapshot.rs"]),
+    ("base64", &["admin/page.rs"]),
     ("sd_notify", &["app.rs"]),
 ];
 

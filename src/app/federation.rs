@@ -24,13 +24,14 @@ use crate::app::keeper::Unsaved;
 use crate::app::prober::{self, Heard};
 use crate::config::{Cluster, Config, Export, Quorum, Source};
 use crate::health::Health;
-use crate::index::{Changes, Held, Index, Kind, Policy, Refused, SlicePolicy, Update};
+use crate::index::{Changes, Held, Index, Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
 use crate::metrics::{
     ClusterSample, DirectiveSample, FederationGauges, HealthSample, LoadSample, SnapshotSample, VoterSample,
     WritesSample,
 };
-use crate::model::{ClusterId, Federated, Moment, ServiceKey, Share};
+use crate::model::{ClusterId, Federated, Label, Moment, ServiceKey, Share};
+use crate::overview::{About, Recent};
 use crate::snapshot::Rules as SnapshotRules;
 use crate::source::status::{self, ErrorReason, Reason};
 use crate::source::{self, Message};
@@ -38,10 +39,10 @@ use crate::table::{Atlas, Cartographer, Note, Outlook, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
 use backlog::Backlog;
-use checks::Checks;
+use checks::{Checks, Happened};
 use hostnames::Hostnames;
 pub use hostnames::{Ask, resolver};
-pub use inquiries::{Inquiry, asked, directory, inquire, status};
+pub use inquiries::{Inquiry, asked, directory, inquire, overview, status};
 use notes::Notes;
 use reports::{Reports, Taken};
 use steering::{Moved, Sight, Steered, Steering};
@@ -94,6 +95,8 @@ pub struct Federation {
     /// The held deletions that `seen` shows.
     shown: Vec<Held>,
     seen: Arc<Seen>,
+    /// What people are told of it.
+    recent: Arc<Recent>,
     inquiries: Option<mpsc::Receiver<Inquiry>>,
     /// For whoever keeps snapshots.
     unsaved: Arc<Unsaved>,
@@ -280,6 +283,7 @@ impl Federation {
             asked: BTreeMap::new(),
             shown: Vec::new(),
             seen,
+            recent: Arc::default(),
             inquiries: None,
             unsaved: Arc::default(),
             restored: BTreeMap::new(),
@@ -301,6 +305,11 @@ impl Federation {
     /// Answers these, too.
     pub fn with_inquiries(self, inquiries: mpsc::Receiver<Inquiry>) -> Federation {
         Federation { inquiries: Some(inquiries), ..self }
+    }
+
+    /// Tells what happens.
+    pub fn with_recent(self, recent: Arc<Recent>) -> Federation {
+        Federation { recent, ..self }
     }
 
     /// Tells what there is to be kept.
@@ -381,6 +390,7 @@ impl Federation {
         changed.extend(self.release());
         self.compile(&changed);
         self.show_clusters();
+        self.recent.add(About::Configuration, None, None, "a new configuration is in use");
         self.publisher.cartographer()
     }
 
@@ -433,6 +443,7 @@ impl Federation {
                 () = tokio::task::yield_now(), if !self.backlog.is_empty() => Vec::new(),
             };
             self.publish(changes).await;
+            self.tell_health();
             self.hostnames.tick(self.now());
             self.ask_for_lists();
         }
@@ -531,8 +542,10 @@ impl Federation {
             (None, false, true) => "will be taken out: answers are kept for the shortest time".to_owned(),
             (None, false, false) => "is answered with as before: no directive is about it any more".to_owned(),
         };
+        let name = &self.publisher.config().cluster(cluster).name;
+        self.recent.add(About::Directive, Some(name.as_str()), service, &*what);
         let service = service.map_or_else(|| "all".to_owned(), ToString::to_string);
-        info!(cluster = %self.publisher.config().cluster(cluster).name, %service, "{what}");
+        info!(cluster = %name, %service, "{what}");
     }
 
     fn take_vote(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
@@ -590,6 +603,7 @@ impl Federation {
             if let Update::Reset { kind, .. } = &update {
                 self.listed(cluster, *kind);
             }
+            self.tell_service(cluster, &update);
             changes.push(match update.kind() {
                 kind if kind.is_load() => self.take_load(cluster, update, now),
                 kind if kind.is_vote() => self.take_vote(cluster, update, now),
@@ -657,9 +671,39 @@ impl Federation {
             self.publisher.set_synced(cluster);
             let name = &self.publisher.config().cluster(cluster).name;
             let (services, slices) = self.index.counts(cluster);
+            let text = format!("is heard in full: {services} services, {slices} EndpointSlices");
+            self.recent.add(About::Cluster, Some(name.as_str()), None, text);
             info!(cluster = %name, services, slices, "synced");
         }
         self.show(clusters);
+    }
+
+    /// What the prober and the votes came to.
+    fn tell_health(&mut self) {
+        let Some(checks) = &mut self.checks else { return };
+        for Happened { cluster, text } in checks.happened() {
+            self.recent.add(About::Health, cluster.as_ref().map(Label::as_str), None, text);
+        }
+    }
+
+    /// What a cluster that was heard in full says of its services.
+    fn tell_service(&self, cluster: ClusterId, update: &Update) {
+        if !self.index.is_synced(cluster) {
+            return;
+        }
+        let name = self.publisher.config().cluster(cluster).name.as_str();
+        let key = |key: &ObjectKey| {
+            Some(ServiceKey { namespace: Label::parse(&key.namespace).ok()?, name: Label::parse(&key.name).ok()? })
+        };
+        match update {
+            Update::Apply(Object::Service(service)) => {
+                self.recent.add(About::Service, Some(name), Some(&service.key), "is there, or is another one");
+            }
+            Update::Delete(Kind::Service, object) => {
+                self.recent.add(About::Service, Some(name), key(object).as_ref(), "is deleted");
+            }
+            _ => {}
+        }
     }
 
     fn refused(&mut self, cluster: ClusterId, what: Refused) {
@@ -699,6 +743,8 @@ impl Federation {
             let name = &self.publisher.config().cluster(held.cluster).name;
             if let Entry::Vacant(new) = self.asked.entry(key) {
                 new.insert(now);
+                let text = format!("{} deletions of {} at once are not believed yet", held.count, held.kind.name());
+                self.recent.add(About::Cluster, Some(name.as_str()), None, text);
                 warn!(
                     cluster = %name,
                     kind = held.kind.label(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::location::Coordinates;
+use crate::location::{self, Coordinates};
 use crate::model::{AvailabilityZone, Region};
 
 /// What is known of places besides the clusters' own.
@@ -19,6 +19,13 @@ pub struct Location {
     pub places: Vec<Places>,
     /// Asked where no place and no cluster holds the client, in their order.
     pub databases: Vec<Database>,
+}
+
+impl Location {
+    /// Where a region is: as it is configured, or as it is known.
+    pub fn coordinates(&self, region: &Region) -> Option<Coordinates> {
+        self.regions.get(region).copied().or_else(|| location::coordinates(&region.0))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::app::prober::{self, Counts, Heard, Order, Prober};
 use crate::config::{self, Cluster, Config, Health as Rules};
 use crate::explain::{Judged, Voted};
 use crate::health::{
-    Affected, Board, Council, Effects, Health, Probe, Silence, Sums, Vote, VoterSight, Way, may_be_probed,
+    Affected, Board, Condition, Council, Effects, Health, Probe, Silence, Sums, Vote, VoterSight, Way, may_be_probed,
 };
 use crate::index::{Object, Update};
 use crate::metrics::{HealthSample, VoterSample, WritesSample};
@@ -43,7 +43,20 @@ pub struct Checks {
     /// What was said of it last.
     isolated: bool,
     frozen: bool,
+    /// What happened, for people, until somebody takes it.
+    happened: Vec<Happened>,
 }
+
+/// Something that people want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// Of which cluster; `None`: of this instance.
+    pub cluster: Option<Label>,
+    pub text: String,
+}
+
+/// Endpoints of one step that are told by name.
+const MOST_TOLD: usize = 10;
 
 /// The way to the prober and back.
 pub struct Link {
@@ -127,6 +140,7 @@ impl Checks {
             unheard: 0,
             isolated: false,
             frozen: false,
+            happened: Vec::new(),
         }
     }
 
@@ -246,19 +260,53 @@ impl Checks {
                 voice.again();
             }
         }
+        self.tell(&changed);
         let (isolated, frozen) = (self.board.is_isolated(), self.board.is_frozen());
         match (std::mem::replace(&mut self.isolated, isolated), isolated) {
-            (false, true) => warn!("half of the endpoints of too many clusters fail at once: this instance abstains"),
-            (true, false) => info!("this instance votes again"),
+            (false, true) => {
+                self.happen("half of the endpoints of too many clusters fail at once: this instance abstains");
+                warn!("half of the endpoints of too many clusters fail at once: this instance abstains");
+            }
+            (true, false) => {
+                self.happen("this instance votes again");
+                info!("this instance votes again");
+            }
             (false, false) | (true, true) => {}
         }
         match (std::mem::replace(&mut self.frozen, frozen), frozen) {
-            (false, true) => warn!("so many endpoints are Down at once that none is removed for ten minutes"),
-            (true, false) => info!("endpoints may be removed again"),
+            (false, true) => {
+                self.happen("so many endpoints are Down at once that none is removed for ten minutes");
+                warn!("so many endpoints are Down at once that none is removed for ten minutes");
+            }
+            (true, false) => {
+                self.happen("endpoints may be removed again");
+                info!("endpoints may be removed again");
+            }
             (false, false) | (true, true) => {}
         }
         let services: BTreeSet<&ServiceKey> = changed.iter().filter_map(|e| self.users.get(e)).flatten().collect();
         services.into_iter().cloned().collect()
+    }
+
+    fn happen(&mut self, text: &str) {
+        self.happened.push(Happened { cluster: None, text: text.to_owned() });
+    }
+
+    fn tell(&mut self, changed: &BTreeSet<Endpoint>) {
+        for endpoint in changed.iter().take(MOST_TOLD) {
+            // What is gone was told with its service.
+            let Some(condition) = self.board.condition(endpoint) else { continue };
+            let text = format!("{} is {}", endpoint.way(), condition.word());
+            self.happened.push(Happened { cluster: Some(endpoint.cluster.clone()), text });
+        }
+        if let Some(more) = changed.len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
+            self.happened.push(Happened { cluster: None, text: format!("and {more} more endpoints at once") });
+        }
+    }
+
+    /// What happened since this was asked last.
+    pub fn happened(&mut self) -> Vec<Happened> {
+        std::mem::take(&mut self.happened)
     }
 
     /// However much is Down at once, it is removed, until that is taken back. Gives the services that change.
@@ -359,6 +407,21 @@ impl Checks {
             strangers: self.board.strangers(),
             ..HealthSample::default()
         }
+    }
+
+    /// How many of a service's endpoints are what, by cluster.
+    pub fn sums_of(&self, service: &ServiceKey) -> BTreeMap<Label, Sums> {
+        let mut sums = BTreeMap::<Label, Sums>::new();
+        for endpoint in self.services.get(service).into_iter().flatten() {
+            let sums = sums.entry(endpoint.cluster.clone()).or_default();
+            match self.board.condition(endpoint) {
+                Some(Condition::Up) => sums.up += 1,
+                Some(Condition::Suspect) => sums.suspect += 1,
+                Some(Condition::Down) => sums.down += 1,
+                Some(Condition::Unknown) | None => sums.unknown += 1,
+            }
+        }
+        sums
     }
 
     /// For people: how the endpoints of a service are judged, and by whom.

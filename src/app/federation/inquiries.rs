@@ -10,11 +10,18 @@ use crate::app::view_text;
 use crate::config::{Cluster, Listener, Schema, Zone};
 use crate::dump::Directory;
 use crate::explain::{Directed, Inquire, Known, Restored};
+use crate::health::Health;
 use crate::index::Kind;
+use crate::load::Subject;
 use crate::metrics::{HealthSample, VoterSample};
-use crate::model::{ClusterId, Federated, Moment, ServiceKey};
+use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, ServiceKey, Share};
+use crate::overview::{self, Overview};
+use crate::ranking::Ingress;
 use crate::source::status::{ErrorReason, Reason};
 use crate::status::{self as shown, Status};
+
+/// Addresses of pods that are shown of a share.
+const MOST_INSIDE: usize = 16;
 
 /// A question, and where the answer goes.
 pub enum Inquiry {
@@ -26,6 +33,11 @@ pub enum Inquiry {
     /// Which services are there?
     List(oneshot::Sender<Vec<ServiceKey>>),
     Status(oneshot::Sender<Status>),
+    /// How are these doing?
+    Look {
+        keys: Vec<ServiceKey>,
+        reply: oneshot::Sender<Vec<overview::Service>>,
+    },
     Fetch {
         keys: Vec<ServiceKey>,
         reply: oneshot::Sender<Vec<Federated>>,
@@ -50,6 +62,13 @@ impl Federation {
             Inquiry::Known { service, reply } => drop(reply.send(self.known(&service))),
             Inquiry::Status(reply) => drop(reply.send(self.status())),
             Inquiry::List(reply) => drop(reply.send(self.index.keys())),
+            Inquiry::Look { keys, reply } => {
+                let (mut found, now) = (Vec::with_capacity(keys.len()), self.now());
+                self.index.services(&keys, |_, service| {
+                    found.extend(service.filter(|service| !service.shares.is_empty()).map(|s| self.look(s, now)));
+                });
+                drop(reply.send(found));
+            }
             Inquiry::Fetch { keys, reply } => {
                 let mut found = Vec::with_capacity(keys.len());
                 self.index.services(&keys, |_, service| found.extend(service.cloned()));
@@ -77,6 +96,7 @@ impl Federation {
             let told = &self.members[id.index()].status;
             let (services, slices) = self.index.counts(id);
             let restored = self.restored.get(&id);
+            let place = cluster.region.as_ref().and_then(|region| config.location.coordinates(region));
             shown::Cluster {
                 name: cluster.name.to_string(),
                 state: match (restored, self.index.is_synced(id)) {
@@ -88,6 +108,9 @@ impl Federation {
                 heard_seconds: told.last_heard().map(|at| (now - at).as_secs_f64()),
                 region: cluster.region.as_ref().map(|region| region.0.to_string()),
                 availability_zones: cluster.availability_zones.iter().map(|zone| zone.0.to_string()).collect(),
+                latitude: place.map(|place| place.latitude()),
+                longitude: place.map(|place| place.longitude()),
+                drained: self.steering.effect(&Subject::Cluster(id)).drained,
                 services: services as u64,
                 endpoint_slices: slices as u64,
                 errors: ErrorReason::ALL.iter().map(|&reason| told.errors(reason)).sum(),
@@ -127,6 +150,72 @@ impl Federation {
             clusters: config.numbered().map(cluster).collect(),
             health,
             directives: self.steering.sights(now).iter().map(|sight| self.directed(sight)).collect(),
+        }
+    }
+
+    /// A service at a glance.
+    fn look(&self, service: &Federated, now: Moment) -> overview::Service {
+        let key = &service.key;
+        let health = self.checks.as_ref().map(|checks| checks.sums_of(key)).unwrap_or_default();
+        let mut shares = service.shares.clone();
+        self.hostnames.fill(&mut shares);
+        let look = |share: &Share| {
+            let config = self.publisher.config();
+            let cluster = config.cluster(share.cluster);
+            let (own, whole) = (Subject::Service(share.cluster, key.clone()), Subject::Cluster(share.cluster));
+            let steered = self.steering.of(share.cluster, key);
+            let by_load = self.loads.of(&own).most(self.loads.of(&whole));
+            let shed = by_load.most(steered.shedding()).most(self.steering.effect(&whole).shedding());
+            let sums = health.get(&cluster.name).copied().unwrap_or_default();
+            let addresses = match share.exposure {
+                Exposure::LoadBalancer => Ingress::of(share, cluster).published,
+                Exposure::ClusterOnly => Vec::new(),
+            };
+            let (pods, inside) = match &share.cluster_address {
+                ClusterAddress::Virtual(addresses) => (None, addresses.clone()),
+                ClusterAddress::Headless => {
+                    let addresses = share.pods.iter().flat_map(|pod| pod.addresses.iter().copied());
+                    (Some(share.pods.len()), addresses.take(MOST_INSIDE).collect())
+                }
+            };
+            let works = sums.up + sums.unknown + sums.suspect;
+            let state = match steered.forced {
+                _ if !share.exported && share.offered.is_none() => overview::State::NotExported,
+                Some(Health::Down) => overview::State::Down,
+                None if sums.down > 0 && works == 0 => overview::State::Down,
+                _ if !share.ready || (addresses.is_empty() && inside.is_empty()) => overview::State::Empty,
+                None if sums.down + sums.suspect > 0 => overview::State::Suspect,
+                _ if shed.overloaded => overview::State::Overloaded,
+                _ if steered.drained => overview::State::Drained,
+                _ if shed.share > 0 => overview::State::Shifting,
+                _ => overview::State::Fine,
+            };
+            overview::Share {
+                cluster: cluster.name.to_string(),
+                state,
+                exposure: match share.exposure {
+                    Exposure::LoadBalancer => "loadBalancer",
+                    Exposure::ClusterOnly => "clusterOnly",
+                }
+                .to_owned(),
+                pods,
+                ready: share.ready,
+                addresses,
+                inside,
+                up: sums.up,
+                suspect: sums.suspect,
+                down: sums.down,
+                unknown: sums.unknown,
+                load: self.loads.load(&own, now).or_else(|| self.loads.load(&whole, now)).map(|load| load.part()),
+                shifted: f64::from(shed.share) / 255.0,
+            }
+        };
+        let clusters: Vec<overview::Share> = shares.iter().map(look).collect();
+        overview::Service {
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            state: clusters.iter().map(|share| share.state).min().unwrap_or(overview::State::Empty),
+            clusters,
         }
     }
 
@@ -171,6 +260,21 @@ pub fn status(inquiries: mpsc::Sender<Inquiry>) -> shown::Ask {
         let inquiries = inquiries.clone();
         Box::pin(async move { asked(&inquiries, Inquiry::Status).await.unwrap_or_default() })
     })
+}
+
+/// For whoever looks at all services.
+pub fn overview(inquiries: mpsc::Sender<Inquiry>) -> Overview {
+    let (to_list, to_look) = (inquiries.clone(), inquiries);
+    Overview {
+        list: Box::new(move || {
+            let inquiries = to_list.clone();
+            Box::pin(async move { asked(&inquiries, Inquiry::List).await.unwrap_or_default() })
+        }),
+        look: Box::new(move |keys| {
+            let inquiries = to_look.clone();
+            Box::pin(async move { asked(&inquiries, |reply| Inquiry::Look { keys, reply }).await.unwrap_or_default() })
+        }),
+    }
 }
 
 /// For whoever dumps zones.
