@@ -110,11 +110,70 @@ impl Asking {
     }
 }
 
+/// The same from a generator that is not ours: 2,000 queries a second over eight sockets that stay.
+struct Witness {
+    process: std::process::Child,
+}
+
+impl Witness {
+    fn start(directory: &Path, server: std::net::SocketAddr) -> Witness {
+        let questions = directory.join("questions");
+        fs::write(&questions, format!("web.n.{ZONE} A\n")).expect("the folder is ours");
+        let said = fs::File::create(directory.join("dnsperf.log")).expect("the folder is ours");
+        let process = Command::new("dnsperf")
+            // Ten minutes at most: it is told to stop.
+            .args([
+                "-s",
+                &server.ip().to_string(),
+                "-p",
+                &server.port().to_string(),
+                "-Q",
+                "2000",
+                "-c",
+                "8",
+                "-l",
+                "600",
+                "-t",
+                "10",
+            ])
+            .arg("-d")
+            .arg(&questions)
+            .stdout(said.try_clone().expect("a descriptor"))
+            .stderr(said)
+            .spawn()
+            .expect("dnsperf can be run");
+        Witness { process }
+    }
+
+    /// Gives how many were sent and lost.
+    fn end(mut self, directory: &Path) -> (u64, u64) {
+        signal(self.process.id(), "INT");
+        let ended = self.process.wait().expect("it is ours");
+        let said = fs::read_to_string(directory.join("dnsperf.log")).expect("its log");
+        let number = |what: &str| -> u64 {
+            let line = said
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(what))
+                .unwrap_or_else(|| panic!("{ended}: {said}"));
+            line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{what}: {said}"))
+        };
+        (number("Queries sent:"), number("Queries lost:"))
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// Fifty restarts under load, and each answer comes.
 #[test]
 fn fifty_restarts_lose_nothing() {
     let directory = tempfile::tempdir().expect("a temporary folder");
     let signpost = Signpost::start(&setup(directory.path(), ""));
+    let witness = Witness::start(directory.path(), signpost.ports.external);
     let asking = Asking::new();
     let mut process = signpost.id();
     let mut processes = BTreeSet::from([process]);
@@ -137,6 +196,10 @@ fn fifty_restarts_lose_nothing() {
         println!("50 restarts in {:?}, {asked} queries", begun.elapsed());
     });
     let (asked, lost) = (asking.asked.load(Ordering::Relaxed), asking.lost.load(Ordering::Relaxed));
+    let (sent, lost_there) = witness.end(directory.path());
+    println!("dnsperf: {sent} queries, {lost_there} lost");
+    assert!(sent > 1_000, "{sent} queries say little");
+    assert_eq!(lost_there, 0, "of {sent}, says dnsperf");
     assert!(asked > 10_000, "{asked} queries say little");
     assert_eq!(lost, 0, "of {asked} queries:\n{}", signpost.log());
     signal(process, "TERM");
