@@ -8,7 +8,7 @@ mod status;
 mod steer;
 
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -93,6 +93,9 @@ enum Command {
         /// The configuration file.
         #[arg(long, short, value_name = "FILE", env = "SIGNPOST_CONFIG")]
         config: PathBuf,
+        /// The DNS inside a cluster, which is to forward the zones to an instance: it is asked for them. May be given several times.
+        #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = diagnose::parse_stub)]
+        stub: Vec<SocketAddr>,
     },
     /// Say how the running server is doing: its clusters, health, and what operators said.
     Status {
@@ -206,7 +209,7 @@ pub fn main() -> ExitCode {
                 Err(error) => problem(&error.to_string()),
             }
         }
-        Command::Diagnose { config } => diagnose::run(&config),
+        Command::Diagnose { config, stub } => diagnose::run(&config, &stub),
         Command::Status { config, output, watch } => status::run(&config, output, watch),
         Command::Dump { zone, config, who: Who { client, cluster, subnet }, offline } => {
             let wanted = Wanted { zone, cluster, client, subnet };

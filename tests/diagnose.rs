@@ -79,6 +79,28 @@ fn what_is_in_order_passes() {
         assert!(lines(&said, "passed").iter().any(|line| line.contains(part)), "{part}: {said}");
     }
     assert!(said.ends_with(" passed, 0 warned, 0 failed\n"), "{said}");
+
+    // The DNS of a cluster that forwards it, one that forwards it to nobody, one that knows nothing of it, and none at all.
+    let forwards = |zone: &str, server| Server::start(&Resolver::CoreDns { zone, server });
+    let good = forwards(ZONE, signpost.ports.internal);
+    let astray = forwards(ZONE, common::local(common::free_port()));
+    let without = forwards("elsewhere.example", signpost.ports.internal);
+    let nobody = common::local(common::free_port());
+    let stubs = [good.address, astray.address, without.address, nobody].map(|at| format!("--stub={at}"));
+    let (status, said) = signpost.run(&[&["diagnose"][..], &stubs.each_ref().map(String::as_str)].concat());
+    assert!(!status.success(), "{said}");
+    for (verdict, server, part) in [
+        ("passed", good.address, "forwards it: serial "),
+        ("FAILED", astray.address, "says SERVFAIL: it forwards it to something that does not answer"),
+        ("FAILED", without.address, "says Query Refused and has no SOA record of it: it is not forwarded"),
+        ("FAILED", nobody, "does not answer"),
+    ] {
+        let found =
+            lines(&said, verdict).into_iter().find(|line| line.contains(&format!("stub {server}, zone {ZONE}.: ")));
+        assert!(found.is_some_and(|line| line.contains(part)), "{verdict} {part}: {said}");
+    }
+    let refused = signpost.command(&["diagnose", "--stub", "kube-dns"]).expect_err("it is no address").to_string();
+    assert!(refused.contains("is not the address of a DNS server"), "{refused}");
 }
 
 #[test]

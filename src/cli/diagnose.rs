@@ -1,5 +1,7 @@
 //! `signpost diagnose`: is all that an instance needs there? Each line is something that was looked at, and what to do about it.
 
+mod stub;
+
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -45,7 +47,10 @@ impl Report {
     }
 }
 
-pub fn run(path: &Path) -> ExitCode {
+pub use stub::parse as parse_stub;
+
+/// `stubs`: the DNS of clusters, which is to forward the zones.
+pub fn run(path: &Path, stubs: &[SocketAddr]) -> ExitCode {
     let mut report = Report { counts: [0; 3] };
     let shown = path.display().to_string();
     match Loaded::load(path) {
@@ -56,6 +61,9 @@ pub fn run(path: &Path) -> ExitCode {
                 report.put("location", &Finding::warned(problem.to_string()));
             }
             look(&loaded, &mut report);
+            for (server, zone) in stubs.iter().flat_map(|server| loaded.zones.iter().map(move |zone| (server, zone))) {
+                report.put(&format!("stub {server}, zone {}", zone.apex), &stub::forwards(*server, zone));
+            }
         }
     }
     let [passed, warned, failed] = report.counts;
