@@ -52,6 +52,8 @@ pub use crate::wire::Drop as DropCause;
 pub struct Outcome {
     pub rcode: Rcode,
     pub view: ViewClass,
+    /// As the zone is labelled in the table; 0: the name is in none.
+    pub zone: u8,
     pub truncated: bool,
     /// It has addresses that are Down, for there are no others.
     pub fails_open: bool,
@@ -179,16 +181,17 @@ impl Responder {
         };
         let mut record = None;
         if let (true, Transport::Udp, Some(zone), Some(hash)) =
-            (*short && !self.long_way, client.transport, *zone, *hash)
+            (*short && !self.long_way && !table.remembers_any(), client.transport, *zone, *hash)
         {
             let short = Short { query, edns, zone: table.zone_at(zone), vantage };
+            let label = short.zone.label();
             // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
             let all_heard = !table.awaits_any();
             record = table.service(hash, short.zone, short.name());
             if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
                 return Reply::Send {
                     length,
-                    outcome: Outcome { rcode, view: class, truncated: false, fails_open: false },
+                    outcome: Outcome { rcode, view: class, zone: label, truncated: false, fails_open: false },
                 };
             }
         }
@@ -232,7 +235,8 @@ impl Responder {
         };
         let rcode = answering.reply(request, query);
         let (truncated, fails_open) = (answering.writer.is_truncated(), answering.fails_open);
-        let outcome = Outcome { rcode, view: class, truncated, fails_open };
+        let zone = answering.zone.map_or(0, |zone| table.zone_at(zone).label());
+        let outcome = Outcome { rcode, view: class, zone, truncated, fails_open };
         Reply::Send { length: answering.writer.finish(), outcome }
     }
 }
@@ -381,6 +385,9 @@ impl<'t> Answering<'_, 't> {
             match lookup.step(self.scratch) {
                 Step::Service { record, set, labels } => {
                     let sight = table.sight(record, zone, self.vantage);
+                    if table.remembers(record) {
+                        self.writer.set_extended_error(ExtendedError::StaleAnswer);
+                    }
                     if set.goes_by_place() {
                         self.writer.narrow_scope(self.vantage.scope());
                     }

@@ -31,6 +31,7 @@ use crate::model::{ClusterId, Label, View, ViewRule};
 use crate::net::connections::Connections;
 use crate::net::hand_over::{Inherited, Role};
 use crate::net::{self, BindError, Bound, Ended, Serving};
+use crate::query_log::QueryLog;
 use crate::source::manifests::Memory;
 use crate::source::places::Discovered;
 use crate::source::{self, Feed, Message};
@@ -71,6 +72,8 @@ pub enum AppError {
     Bind(BindError),
     #[error("no random numbers from the operating system: {0}")]
     Random(getrandom::Error),
+    #[error("cannot start a thread for the query log: {0}")]
+    QueryLog(std::io::Error),
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
     #[error("signals cannot be received: {0}")]
@@ -186,6 +189,7 @@ struct Daemon {
     /// In the order of `config.zones`.
     zones: Arc<Vec<ZoneData>>,
     shows: Shows,
+    query_log: Arc<QueryLog>,
     connections: Connections,
     serving: HashMap<Listener, Working>,
     admin: Option<Admin>,
@@ -271,12 +275,16 @@ impl Daemon {
             drop(net::bind(listener, &config.limits, LISTENERS).map_err(AppError::Bind)?);
         }
         let metrics = Metrics::new();
+        let query_log = QueryLog::new(metrics.clone());
+        query_log.set(config.query_log).map_err(AppError::QueryLog)?;
         let seen = Arc::new(Seen::default());
         metrics.set_federation(Box::new(Gauges(seen.clone())));
         let connections = Connections::new(config.limits.tcp_connections, config.limits.tcp_connections_per_client);
         let seed = getrandom::u64().map_err(AppError::Random)?;
         let (mut publisher, reader) = Publisher::new(config.clone(), &zones, seed);
         publisher.set_atlas(atlas);
+        let labels = metrics.clone();
+        publisher.label_zones(move |zone| labels.zone_label(zone));
         let (inquiries, inquired) = mpsc::channel(INQUIRIES);
         let explainer = Explainer::new(config.clone(), reader.clone(), federation::inquire(inquiries.clone()));
         let directory = federation::directory(inquiries.clone());
@@ -336,6 +344,7 @@ impl Daemon {
             place_at: None,
             zones,
             shows,
+            query_log,
             connections,
             serving: HashMap::new(),
             admin: None,
@@ -509,6 +518,7 @@ impl Daemon {
     fn serve(&mut self, listener: Listener, bound: Bound) {
         info!(address = %bound.address(), view = %view_text(listener.audience.view, &self.config), "serving");
         let stop = CancellationToken::new();
+        let bound = bound.with_query_log(self.query_log.clone());
         let serving =
             bound.serve(self.reader.clone(), self.connections.clone(), self.shows.metrics.clone(), stop.clone());
         self.serving.insert(listener, Working { stop, serving });
@@ -628,6 +638,9 @@ impl Daemon {
         self.keeping.start(&config);
         self.config = config.clone();
         self.zones = zones;
+        if let Err(error) = self.query_log.set(config.query_log) {
+            warn!(%error, "no thread can be started for the query log: it stays as it was");
+        }
         for (listener, socket) in bound {
             self.serve(listener, socket);
         }

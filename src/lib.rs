@@ -54,6 +54,7 @@ pub mod model;
 pub mod names;
 pub mod net;
 pub mod overview;
+pub mod query_log;
 pub mod ranking;
 pub mod snapshot;
 pub mod source;

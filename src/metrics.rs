@@ -3,6 +3,8 @@
 //! Nothing is registered while queries are answered: a UDP worker counts in memory that it alone writes, and
 //! [`Metrics::text`] sums. Received queries = `signpost_queries_total` + `signpost_queries_dropped_total`.
 
+mod histogram;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::answer::{DropCause, Outcome, Rcode, Transport, ViewClass};
+pub use histogram::Histogram;
 
 /// All that is counted in this process.
 pub struct Metrics {
@@ -19,6 +22,9 @@ pub struct Metrics {
     places: Mutex<PlacesSample>,
     places_reloads: Counts<RELOADS>,
     federation: Mutex<Option<Box<dyn FederationGauges>>>,
+    /// The names of the zones with labels, from 1 on.
+    zones: Mutex<Vec<String>>,
+    query_log: Counts<LOGGED>,
 }
 
 /// The writing side of one UDP worker: the only writer of its counters, hence neither `Clone` nor `Sync`-shared.
@@ -72,6 +78,14 @@ pub enum Closing {
     Stop,
 }
 
+/// What became of a query that was to be logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logged {
+    Written,
+    /// There were too many.
+    Lost,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
     Applied,
@@ -83,6 +97,10 @@ pub enum Reload {
 pub trait FederationGauges: Send + Sync {
     /// Names that the table can answer.
     fn names(&self) -> u64;
+    /// Updates of clusters that wait to be taken.
+    fn waiting(&self) -> u64;
+    /// How long updates took, from when they were taken to when all that they change is answered with.
+    fn changes(&self) -> Arc<Histogram>;
     /// Parts of services that are not answered with as they are, by reason.
     fn notes(&self) -> Vec<(&'static str, u64)>;
     fn loads(&self) -> LoadSample;
@@ -210,9 +228,13 @@ pub struct PlacesSample {
 }
 
 /// A closed set of label values, each with its place in an array of counters.
-trait LabelSet: Copy {
+pub trait LabelSet: Copy {
     const LABELS: &'static [&'static str];
     fn place(self) -> usize;
+
+    fn label(self) -> &'static str {
+        Self::LABELS[self.place()]
+    }
 }
 
 /// The `match` in here has no catch-all: a new variant does not compile until it has a label.
@@ -261,6 +283,7 @@ label_set!(Closing {
     Stop = "stop",
 });
 label_set!(Reload { Applied = "applied", Rejected = "rejected" });
+label_set!(Logged { Written = "written", Lost = "lost" });
 
 const RCODES: usize = Rcode::LABELS.len();
 const VIEWS: usize = ViewClass::LABELS.len();
@@ -268,6 +291,13 @@ const DROPS: usize = DropCause::LABELS.len();
 const DATAGRAM_DROPS: usize = DatagramDrop::LABELS.len();
 const CLOSINGS: usize = Closing::LABELS.len();
 const RELOADS: usize = Reload::LABELS.len();
+const LOGGED: usize = Logged::LABELS.len();
+
+/// Labels of zones, so that a counter has its place whatever zones come and go. 0 is no zone, the last one all that came too late for one
+/// of their own.
+const ZONES: usize = 16;
+const NO_ZONE: &str = "none";
+const OTHER_ZONES: &str = "other";
 
 /// One counter for each member of a label set.
 struct Counts<const N: usize>([AtomicU64; N]);
@@ -294,7 +324,8 @@ impl<const N: usize> Counts<N> {
 #[derive(Default)]
 #[repr(align(128))]
 struct Counters {
-    answered: [Counts<RCODES>; VIEWS],
+    answered: [[Counts<RCODES>; ZONES]; VIEWS],
+    latency: Histogram,
     truncated: Counts<VIEWS>,
     failed_open: Counts<VIEWS>,
     dropped: Counts<DROPS>,
@@ -305,9 +336,10 @@ struct Counters {
 
 impl Counters {
     fn add(&self, other: &Counters) {
-        for (sum, more) in self.answered.iter().zip(&other.answered) {
+        for (sum, more) in self.answered.iter().flatten().zip(other.answered.iter().flatten()) {
             sum.add(more);
         }
+        self.latency.add_all(&other.latency);
         self.truncated.add(&other.truncated);
         self.failed_open.add(&other.failed_open);
         self.dropped.add(&other.dropped);
@@ -331,13 +363,18 @@ fn bump(counter: &AtomicU64) {
 
 impl UdpCounters {
     pub fn answered(&mut self, outcome: Outcome) {
-        bump(self.own.answered[outcome.view.place()].at(outcome.rcode));
+        bump(self.own.answered[outcome.view.place()][usize::from(outcome.zone) % ZONES].at(outcome.rcode));
         if outcome.truncated {
             bump(self.own.truncated.at(outcome.view));
         }
         if outcome.fails_open {
             bump(self.own.failed_open.at(outcome.view));
         }
+    }
+
+    /// So many answers took so long, from when they were received to when they were sent.
+    pub fn took(&mut self, answers: u64, time: Duration) {
+        self.own.latency.add(answers, time);
     }
 
     pub fn dropped(&mut self, cause: DropCause) {
@@ -367,13 +404,19 @@ impl Drop for UdpCounters {
 
 impl StreamCounters {
     pub fn answered(&self, outcome: Outcome) {
-        self.shared.answered[outcome.view.place()].at(outcome.rcode).fetch_add(1, Relaxed);
+        let counts = &self.shared.answered[outcome.view.place()][usize::from(outcome.zone) % ZONES];
+        counts.at(outcome.rcode).fetch_add(1, Relaxed);
         if outcome.truncated {
             self.shared.truncated.at(outcome.view).fetch_add(1, Relaxed);
         }
         if outcome.fails_open {
             self.shared.failed_open.at(outcome.view).fetch_add(1, Relaxed);
         }
+    }
+
+    /// As [`UdpCounters::took`].
+    pub fn took(&self, answers: u64, time: Duration) {
+        self.shared.latency.add(answers, time);
     }
 
     pub fn dropped(&self, cause: DropCause) {
@@ -418,6 +461,8 @@ impl Metrics {
             places: Mutex::default(),
             places_reloads: Counts::default(),
             federation: Mutex::new(None),
+            zones: Mutex::default(),
+            query_log: Counts::default(),
         })
     }
 
@@ -430,6 +475,25 @@ impl Metrics {
 
     pub fn streams(&self) -> &StreamCounters {
         &self.streams
+    }
+
+    /// The label of a zone, the same one for as long as the process runs.
+    pub fn zone_label(&self, name: &str) -> u8 {
+        let mut zones = lock(&self.zones);
+        let found = zones.iter().position(|zone| zone == name);
+        let place = found.unwrap_or_else(|| {
+            if zones.len() + 2 < ZONES {
+                zones.push(name.to_owned());
+                zones.len() - 1
+            } else {
+                ZONES - 2
+            }
+        });
+        place as u8 + 1
+    }
+
+    pub fn query_logged(&self, result: Logged) {
+        self.query_log.at(result).fetch_add(1, Relaxed);
     }
 
     pub fn reloaded(&self, result: Reload) {
@@ -481,9 +545,10 @@ impl Metrics {
     }
 
     fn put_queries(&self, page: &Page, udp: &Counters) -> Result<(), prometheus::Error> {
+        let zones = lock(&self.zones).clone();
         let queries = IntCounterVec::new(
             Opts::new("signpost_queries_total", "Queries answered."),
-            &["transport", "view", "rcode"],
+            &["transport", "view", "zone", "rcode"],
         )?;
         let truncated = IntCounterVec::new(
             Opts::new("signpost_answers_truncated_total", "Answers with TC=1."),
@@ -498,8 +563,18 @@ impl Metrics {
         )?;
         for (transport, counters) in Transport::LABELS.iter().zip([udp, &self.streams.shared]) {
             for (place, view) in ViewClass::LABELS.iter().enumerate() {
-                for (rcode, count) in labelled::<Rcode, _>(&counters.answered[place]) {
-                    queries.with_label_values(&[transport, view, rcode]).inc_by(count);
+                for (label, counts) in counters.answered[place].iter().enumerate() {
+                    let zone = match label {
+                        0 => NO_ZONE,
+                        label if label == ZONES - 1 => OTHER_ZONES,
+                        label => zones.get(label - 1).map_or(OTHER_ZONES, String::as_str),
+                    };
+                    let is_used = label <= zones.len();
+                    for (rcode, count) in labelled::<Rcode, _>(counts) {
+                        if is_used || count > 0 {
+                            queries.with_label_values(&[transport, view, zone, rcode]).inc_by(count);
+                        }
+                    }
                 }
                 truncated.with_label_values(&[transport, view]).inc_by(counters.truncated.0[place].load(Relaxed));
                 let count = counters.failed_open.0[place].load(Relaxed);
@@ -509,6 +584,19 @@ impl Metrics {
         page.0.register(Box::new(queries))?;
         page.0.register(Box::new(truncated))?;
         page.0.register(Box::new(failed_open))?;
+        let latency = [("udp", &udp.latency), ("tcp", &self.streams.shared.latency)];
+        page.0.register(Box::new(histogram::Family::new(
+            "signpost_answer_seconds",
+            "From when a query was received to when its answer was sent; over UDP of one batch in 64.",
+            Some("transport"),
+            &latency,
+        )?))?;
+        page.counters(
+            "signpost_query_log_total",
+            "Queries that were to be logged.",
+            "result",
+            [labelled::<Logged, _>(&self.query_log)],
+        )?;
         page.counters(
             "signpost_queries_dropped_total",
             "Queries that got no answer.",
@@ -673,6 +761,13 @@ fn put_votes(page: &Page, voters: Vec<VoterSample>, writes: WritesSample) -> Res
 fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), prometheus::Error> {
     let names = IntGauge::new("signpost_names", "Names in the table.")?;
     names.set(i64::try_from(federation.names()).unwrap_or(i64::MAX));
+    page.gauge("signpost_updates_waiting", "Updates of clusters that wait to be taken.", federation.waiting())?;
+    page.0.register(Box::new(histogram::Family::new(
+        "signpost_change_seconds",
+        "From when an update of a cluster was taken to when all that it changes is answered with.",
+        None,
+        &[("", &federation.changes())],
+    )?))?;
     let notes = IntGaugeVec::new(
         Opts::new("signpost_names_left_out", "Names and addresses of services that are not answered with."),
         &["reason"],
@@ -819,7 +914,7 @@ mod tests {
     use super::*;
 
     fn outcome(rcode: Rcode, view: ViewClass, truncated: bool) -> Outcome {
-        Outcome { rcode, view, truncated, fails_open: truncated }
+        Outcome { rcode, view, zone: 0, truncated, fails_open: truncated }
     }
 
     #[track_caller]
@@ -840,10 +935,10 @@ mod tests {
         b.send_error();
         metrics.streams().answered(outcome(Rcode::Refused, ViewClass::External, false));
         let text = metrics.text().unwrap();
-        assert_line(&text, r#"signpost_queries_total{rcode="NOERROR",transport="udp",view="external"} 2"#);
-        assert_line(&text, r#"signpost_queries_total{rcode="NXDOMAIN",transport="udp",view="internal"} 1"#);
-        assert_line(&text, r#"signpost_queries_total{rcode="REFUSED",transport="tcp",view="external"} 1"#);
-        assert_line(&text, r#"signpost_queries_total{rcode="SERVFAIL",transport="tcp",view="internal"} 0"#);
+        assert_line(&text, r#"signpost_queries_total{rcode="NOERROR",transport="udp",view="external",zone="none"} 2"#);
+        assert_line(&text, r#"signpost_queries_total{rcode="NXDOMAIN",transport="udp",view="internal",zone="none"} 1"#);
+        assert_line(&text, r#"signpost_queries_total{rcode="REFUSED",transport="tcp",view="external",zone="none"} 1"#);
+        assert_line(&text, r#"signpost_queries_total{rcode="SERVFAIL",transport="tcp",view="internal",zone="none"} 0"#);
         assert_line(&text, r#"signpost_answers_truncated_total{transport="udp",view="external"} 1"#);
         assert_line(&text, r#"signpost_answers_failed_open_total{transport="udp",view="external"} 1"#);
         assert_line(&text, r#"signpost_queries_dropped_total{cause="response"} 2"#);
@@ -853,11 +948,40 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_counted_by_zone_whatever_zones_come_and_go() {
+        let metrics = Metrics::new();
+        let mut worker = metrics.udp_worker();
+        let labels: Vec<u8> = (0..20).map(|n| metrics.zone_label(&format!("z{n}."))).collect();
+        assert_eq!((labels[0], labels[13], labels[14], labels[19]), (1, 14, 15, 15));
+        assert_eq!(metrics.zone_label("z13."), 14, "it keeps its label");
+        for &zone in &labels {
+            worker.answered(Outcome { zone, ..outcome(Rcode::NoError, ViewClass::External, false) });
+        }
+        worker.took(3, Duration::from_micros(5));
+        metrics.streams().took(1, Duration::from_secs(9));
+        metrics.query_logged(Logged::Lost);
+        let text = metrics.text().unwrap();
+        let line = |zone: &str, count| {
+            format!(
+                r#"signpost_queries_total{{rcode="NOERROR",transport="udp",view="external",zone="{zone}"}} {count}"#
+            )
+        };
+        for (zone, count) in [("none", 0), ("z0.", 1), ("z13.", 1), ("other", 6)] {
+            assert_line(&text, &line(zone, count));
+        }
+        assert_line(&text, r#"signpost_answer_seconds_bucket{transport="udp",le="0.000004"} 0"#);
+        assert_line(&text, r#"signpost_answer_seconds_bucket{transport="udp",le="0.000008"} 3"#);
+        assert_line(&text, r#"signpost_answer_seconds_count{transport="tcp"} 1"#);
+        assert_line(&text, r#"signpost_answer_seconds_sum{transport="tcp"} 9"#);
+        assert_line(&text, r#"signpost_query_log_total{result="lost"} 1"#);
+    }
+
+    #[test]
     fn a_worker_that_ends_leaves_its_sums() {
         let metrics = Metrics::new();
         let mut worker = metrics.udp_worker();
         worker.answered(outcome(Rcode::NoData, ViewClass::External, false));
-        let line = r#"signpost_queries_total{rcode="NODATA",transport="udp",view="external"} 1"#;
+        let line = r#"signpost_queries_total{rcode="NODATA",transport="udp",view="external",zone="none"} 1"#;
         assert_line(&metrics.text().unwrap(), line);
         drop(worker);
         assert_line(&metrics.text().unwrap(), line);
@@ -925,6 +1049,16 @@ mod tests {
             7
         }
 
+        fn waiting(&self) -> u64 {
+            8
+        }
+
+        fn changes(&self) -> Arc<Histogram> {
+            let changes = Histogram::default();
+            changes.add(2, Duration::from_micros(3));
+            Arc::new(changes)
+        }
+
         fn clusters(&self) -> Vec<ClusterSample> {
             vec![
                 ClusterSample {
@@ -949,6 +1083,12 @@ mod tests {
         metrics.set_federation(Box::new(Two));
         let text = metrics.text().unwrap();
         assert_line(&text, "signpost_names 7");
+        assert_line(&text, "signpost_updates_waiting 8");
+        assert_line(&text, r#"signpost_change_seconds_bucket{le="0.000002"} 0"#);
+        assert_line(&text, r#"signpost_change_seconds_bucket{le="0.000004"} 2"#);
+        assert_line(&text, r#"signpost_change_seconds_bucket{le="+Inf"} 2"#);
+        assert_line(&text, "signpost_change_seconds_count 2");
+        assert_line(&text, "signpost_change_seconds_sum 0.000006");
         assert_line(&text, r#"signpost_health_endpoints{health="down"} 4"#);
         assert_line(&text, r#"signpost_probes_total{result="late"} 9"#);
         assert_line(&text, r#"signpost_directives{action="drain",cluster="cluster-1",phase="active"} 2"#);

@@ -319,7 +319,8 @@ listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
 "
         ))
     };
-    let (probing, unprobed) = (minimal("health: {quorum: majority}"), minimal(""));
+    let (probing, unprobed) = (minimal("health: {quorum: majority}\nqueryLog: {}"), minimal(""));
+    assert_eq!(unprobed.query_log, None);
     assert_eq!((unprobed.health.as_ref(), &reference.health), (None, &probing.health));
     assert_eq!(unprobed.voters(), []);
     let minimal = probing;
@@ -356,6 +357,7 @@ fn the_reference_shows_every_key() {
         ("/health", "health: {_: 1}\n"),
         ("/directives", "directives: {_: 1}\n"),
         ("/state", "state: {_: 1}\n"),
+        ("/queryLog", "queryLog: {_: 1}\n"),
         ("/location/regions/0", "location: {regions: [{_: 1}]}\n"),
         ("/location/distances/0", "location: {distances: [{_: 1}]}\n"),
         ("/location/databases/0", "location: {databases: [{_: 1}]}\n"),
@@ -370,7 +372,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 88, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 91, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

@@ -19,7 +19,10 @@ fn read(path: &str) -> String {
 fn metrics(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let found = text.split(|c| !is_name(c)).filter(|word| word.starts_with("signpost_") && word.len() > 9);
-    found.map(str::to_owned).collect()
+    // The parts of a histogram.
+    let whole =
+        |word: &str| ["_bucket", "_count", "_sum"].iter().find_map(|part| Some(word.strip_suffix(part)?.to_owned()));
+    found.map(|word| whole(word).unwrap_or_else(|| word.to_owned())).collect()
 }
 
 /// What the program can export: every metric is named once, as a word of its own.

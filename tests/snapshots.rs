@@ -160,6 +160,13 @@ fn starts(kept: &Kept) {
             }
             let stale = !up.contains(&cluster) && has_any;
             wait_for("what is stale", SHOWS, || same(is_stale(&signpost, cluster), Some(stale)));
+            let error = match (up.contains(&cluster), has_any) {
+                (true, _) => None,
+                (false, true) => Some(3),
+                (false, false) => Some(14),
+            };
+            let reply = Dig::at(signpost.ports.external).ask(&format!("{only}.n.{ZONE}"), "A").expect("an answer");
+            assert_eq!(reply.extended_errors, Vec::from_iter(error), "{only}");
         }
         let status = if all.is_empty() { "SERVFAIL" } else { "NOERROR" };
         expect(&signpost, "shop", status, &all);

@@ -12,6 +12,7 @@ mod votes;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
 use crate::metrics::{
-    ClusterSample, DirectiveSample, FederationGauges, HealthSample, LoadSample, SnapshotSample, VoterSample,
+    ClusterSample, DirectiveSample, FederationGauges, HealthSample, Histogram, LoadSample, SnapshotSample, VoterSample,
     WritesSample,
 };
 use crate::model::{ClusterId, Federated, Label, Moment, ServiceKey, Share};
@@ -110,6 +111,9 @@ pub struct Seen {
     state: Mutex<SeenState>,
     /// A cluster has synced.
     pub synced: Notify,
+    /// Updates in the queue.
+    waiting: AtomicU64,
+    changes: Arc<Histogram>,
 }
 
 #[derive(Default)]
@@ -151,6 +155,14 @@ pub struct Gauges(pub Arc<Seen>);
 impl FederationGauges for Gauges {
     fn names(&self) -> u64 {
         self.0.lock().names
+    }
+
+    fn waiting(&self) -> u64 {
+        self.0.waiting.load(Relaxed)
+    }
+
+    fn changes(&self) -> Arc<Histogram> {
+        self.0.changes.clone()
     }
 
     fn notes(&self) -> Vec<(&'static str, u64)> {
@@ -366,7 +378,7 @@ impl Federation {
             (_, None) => None,
             (None, Some(_)) => checks(&config, self.seed),
         };
-        let Federation { index, loads, steering, hostnames, checks, .. } = self;
+        let Federation { index, loads, steering, hostnames, checks, restored, .. } = self;
         let mut beside = Beside { loads, steering, hostnames, checks };
         let keys = index.keys();
         let before = std::mem::take(&mut self.notes);
@@ -374,6 +386,7 @@ impl Federation {
         let fill = |table: &mut Publisher| {
             table.set_atlas(atlas);
             table.reserve(keys.len());
+            restored.keys().for_each(|cluster| table.set_remembered(*cluster, true));
             for (cluster, _) in table.config().clone().numbered() {
                 table.set_shedding(cluster, shedding(beside.loads, beside.steering, cluster));
             }
@@ -408,6 +421,7 @@ impl Federation {
                     None => std::future::pending().await,
                 }
             };
+            let mut taken = None;
             let changes = tokio::select! {
                 biased;
                 () = stop.cancelled() => {
@@ -424,7 +438,10 @@ impl Federation {
                 }
                 // There is at most one for each change of what can be reached: clusters with much to say do not keep it waiting.
                 heard = next_heard(&mut self.checks) => vec![self.take_heard(heard)],
-                Some(message) = updates.recv() => self.take(message, &mut updates),
+                Some(message) = updates.recv() => {
+                    taken = Some(Instant::now());
+                    self.take(message, &mut updates)
+                }
                 (name, answer) = self.hostnames.next() => {
                     let services = self.hostnames.take(&name, answer, self.now());
                     vec![Changes { services, ..Changes::default() }]
@@ -442,7 +459,13 @@ impl Federation {
                 // A change of one service does not wait for a list of a million.
                 () = tokio::task::yield_now(), if !self.backlog.is_empty() => Vec::new(),
             };
+            let count = changes.len() as u64;
             self.publish(changes).await;
+            // What a long list changes is compiled in turns, of which this one may be no more than the first.
+            if let Some(taken) = taken.filter(|_| self.backlog.is_empty()) {
+                self.seen.changes.add(count, taken.elapsed());
+            }
+            self.seen.waiting.store(updates.len() as u64, Relaxed);
             self.tell_health();
             self.hostnames.tick(self.now());
             self.ask_for_lists();

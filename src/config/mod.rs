@@ -79,6 +79,17 @@ pub struct Config {
     pub health: Option<Health>,
     /// The directory of what was last heard of each cluster, for the next start; `None`: it is not kept.
     pub state: Option<PathBuf>,
+    /// `None`: no queries are logged.
+    pub query_log: Option<QueryLog>,
+}
+
+/// Which queries are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryLog {
+    /// One in so many; 1 is all.
+    pub one_in: u32,
+    /// Not more than so many.
+    pub per_second: u32,
 }
 
 /// How it is found out which external addresses work.
@@ -232,6 +243,7 @@ impl Config {
             explain_to: Vec::new(),
             health: None,
             state: None,
+            query_log: None,
             limits: Limits {
                 udp_workers: 1,
                 udp_receive_buffer: 0,

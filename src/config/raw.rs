@@ -28,6 +28,14 @@ pub(super) struct RawConfig {
     pub health: Option<RawHealth>,
     pub directives: Option<RawDirectives>,
     pub state: Option<RawState>,
+    pub query_log: Option<RawQueryLog>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawQueryLog {
+    pub one_in: Option<At<u64>>,
+    pub per_second: Option<At<u64>>,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -26,6 +26,7 @@ use crate::model::Audience;
 use crate::net::connections::Connections;
 use crate::net::hand_over::{Inherited, Role};
 use crate::net::tcp::{Desks, StreamTiming};
+use crate::query_log::QueryLog;
 use crate::table::Reader;
 
 /// Connections that the kernel has accepted and we have not: those that come within about 10 ms at 100,000 a second.
@@ -40,6 +41,7 @@ pub struct Bound {
     udp: Vec<udp::Socket>,
     tcp: std::net::TcpListener,
     timing: StreamTiming,
+    query_log: Option<Arc<QueryLog>>,
 }
 
 /// A listener at work.
@@ -127,7 +129,8 @@ pub fn bind_or_adopt(
     let Some(tcp) = tcp.filter(|_| !udp.is_empty()) else { return bind(listener, limits, key) };
     let failed = |source| BindError { address, transport: Transport::Udp, key: key.to_owned(), source };
     let (_, udp) = udp::adopt(udp, address, limits.udp_workers, limits.udp_receive_buffer).map_err(failed)?;
-    Ok(Bound { listener: *listener, udp, tcp: tcp.into(), timing: StreamTiming::new(listener.audience.view, limits) })
+    let timing = StreamTiming::new(listener.audience.view, limits);
+    Ok(Bound { listener: *listener, udp, tcp: tcp.into(), timing, query_log: None })
 }
 
 fn bind_once(listener: &Listener, limits: &Limits, key: &str) -> Result<Bound, BindError> {
@@ -136,7 +139,7 @@ fn bind_once(listener: &Listener, limits: &Limits, key: &str) -> Result<Bound, B
         .map_err(failed(listener.address, Transport::Udp))?;
     let tcp = bind_tcp(address).map_err(failed(address, Transport::Tcp))?;
     let timing = StreamTiming::new(listener.audience.view, limits);
-    Ok(Bound { listener: Listener { address, ..*listener }, udp, tcp, timing })
+    Ok(Bound { listener: Listener { address, ..*listener }, udp, tcp, timing, query_log: None })
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -165,6 +168,12 @@ impl Bound {
         self
     }
 
+    /// Logs some of its queries.
+    pub fn with_query_log(mut self, log: Arc<QueryLog>) -> Bound {
+        self.query_log = Some(log);
+        self
+    }
+
     /// Starts answering, until `stop`. Within a tokio runtime. What cannot be started has [`Ended`] at once.
     pub fn serve(
         self,
@@ -173,7 +182,7 @@ impl Bound {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Serving {
-        let Bound { listener, udp, tcp, timing } = self;
+        let Bound { listener, udp, tcp, timing, query_log } = self;
         let Listener { address, audience } = listener;
         let mut tasks = JoinSet::new();
         let mut sockets = Vec::with_capacity(udp.len());
@@ -188,6 +197,7 @@ impl Bound {
                 audience,
                 reader: reader.clone(),
                 metrics: Arc::clone(&metrics),
+                query_log: query_log.clone(),
                 core: cores.get(number).copied().filter(|_| pinned),
             };
             sockets.extend(start.spawn(&mut tasks, stop.clone(), handed_over.clone()));
@@ -195,7 +205,7 @@ impl Bound {
         let to_hand_over = tcp.try_clone().ok();
         let name = format!("tcp {address}");
         tasks.spawn(async move {
-            let error = serve_tcp(tcp, audience, timing, reader, connections, metrics, stop).await.err();
+            let error = serve_tcp(tcp, audience, timing, reader, connections, metrics, query_log, stop).await.err();
             Ended { name, error: error.map(|e| e.to_string()) }
         });
         Serving { address, tasks, udp: sockets, tcp: to_hand_over, handed_over }
@@ -209,10 +219,11 @@ async fn serve_tcp(
     reader: Reader,
     connections: Connections,
     metrics: Arc<Metrics>,
+    query_log: Option<Arc<QueryLog>>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let desks = Desks::new(reader, random_seed()?);
+    let desks = Desks::new(reader, random_seed()?, query_log);
     tcp::serve(listener, tcp::Service { audience, timing, connections, metrics, desks }, stop).await;
     Ok(())
 }
@@ -228,6 +239,7 @@ struct WorkerStart {
     audience: Audience,
     reader: Reader,
     metrics: Arc<Metrics>,
+    query_log: Option<Arc<QueryLog>>,
     core: Option<usize>,
 }
 
@@ -255,8 +267,11 @@ impl WorkerStart {
 
     fn start_thread(self) -> io::Result<(thread::JoinHandle<()>, oneshot::Receiver<io::Result<()>>, udp::Stopper)> {
         let seed = random_seed()?;
-        let (worker, stopper) =
+        let (mut worker, stopper) =
             udp::Worker::new(self.socket, self.audience, self.reader, seed, self.metrics.udp_worker());
+        if let Some(log) = self.query_log {
+            worker = worker.with_sampler(log.sampler(random_seed()?));
+        }
         let (sender, ended) = oneshot::channel();
         let core = self.core;
         let thread = thread::Builder::new().name("udp".into()).spawn(move || {

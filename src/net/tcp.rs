@@ -19,6 +19,7 @@ use crate::config::Limits;
 use crate::metrics::{Closing, Metrics};
 use crate::model::{Audience, View, ViewRule};
 use crate::net::connections::{ClientKey, Connections, Ticket};
+use crate::query_log::{QueryLog, Sampler};
 use crate::table::Reader;
 
 /// The time-outs of one listener's connections.
@@ -179,6 +180,9 @@ fn open(
             stop,
             input: Vec::new(),
             output: Vec::new(),
+            peer,
+            answered: 0,
+            began: Instant::now(),
         };
         counted.closing = connection.run().await;
     });
@@ -205,6 +209,10 @@ struct Connection {
     /// Begins at a frame's first octet. Grows with what has arrived, never by what a length field promises.
     input: Vec<u8>,
     output: Vec<u8>,
+    peer: SocketAddr,
+    /// Answers in `output`, and since when they are made.
+    answered: u64,
+    began: Instant,
 }
 
 /// What a connection waits for.
@@ -278,18 +286,26 @@ impl Connection {
         }
         let (input, output, client) = (&self.input, &mut self.output, self.client);
         let streams = self.service.metrics.streams();
-        let mut read = 0;
+        let peer = self.peer;
+        let (mut read, mut answered) = (0, 0);
+        self.began = Instant::now();
         let whole = self.service.desks.with(|desk| {
             while let Some(message) = first_message(&input[read..]) {
                 read += PREFIX + message.len();
                 desk.buffer[..message.len()].copy_from_slice(message);
-                let Desk { reader, responder, buffer } = &mut *desk;
+                let Desk { reader, responder, buffer, sampler } = &mut *desk;
                 match reader.with(|table| responder.answer(table, client, &mut buffer[..], message.len())) {
                     Reply::Send { length, outcome } => {
                         let prefix = u16::try_from(length).expect("an answer is not longer than its buffer, 65,535");
                         streams.answered(outcome);
+                        answered += 1;
+                        if let Some(sampler) = sampler.as_mut().filter(|sampler| sampler.is_on())
+                            && sampler.is_due()
+                        {
+                            sampler.take(peer, Transport::Tcp, outcome, &buffer[..length]);
+                        }
                         output.extend_from_slice(&prefix.to_be_bytes());
-                        output.extend_from_slice(&desk.buffer[..length]);
+                        output.extend_from_slice(&buffer[..length]);
                     }
                     Reply::Drop(cause) => {
                         streams.dropped(cause);
@@ -303,6 +319,7 @@ impl Connection {
             Answered::Some
         });
         self.input.drain(..read);
+        self.answered = answered;
         whole
     }
 
@@ -321,6 +338,10 @@ impl Connection {
             written = self.stream.write_all(&self.output) => written.map_err(|_| Closing::Broken)?,
             () = deadline => return Err(Closing::Unread),
             () = stopped => return Err(Closing::Stop),
+        }
+        let answered = std::mem::take(&mut self.answered);
+        if answered > 0 {
+            self.service.metrics.streams().took(answered, self.began.elapsed());
         }
         self.output.clear();
         self.output.shrink_to(SMALL_BUFFER);
@@ -420,6 +441,7 @@ pub struct Desks {
 struct DesksState {
     reader: Reader,
     seed: u64,
+    query_log: Option<Arc<QueryLog>>,
     free: Vec<Desk>,
 }
 
@@ -427,11 +449,13 @@ struct Desk {
     reader: Reader,
     responder: Responder,
     buffer: Box<[u8; MAX_MESSAGE]>,
+    sampler: Option<Sampler>,
 }
 
 impl Desks {
-    pub fn new(reader: Reader, seed: u64) -> Desks {
-        Desks { state: Mutex::new(DesksState { reader, seed, free: Vec::new() }) }
+    /// `query_log`: where some of the queries are logged.
+    pub fn new(reader: Reader, seed: u64, query_log: Option<Arc<QueryLog>>) -> Desks {
+        Desks { state: Mutex::new(DesksState { reader, seed, query_log, free: Vec::new() }) }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
@@ -452,6 +476,7 @@ impl Desks {
             reader: state.reader.clone(),
             responder: Responder::new(state.seed),
             buffer: vec![0; MAX_MESSAGE].try_into().expect("the vector has just this length"),
+            sampler: state.query_log.as_ref().map(|log| log.sampler(state.seed)),
         }
     }
 

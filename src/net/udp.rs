@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
 use socket2::{Domain, Protocol, Type};
@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, Type};
 use crate::answer::{Client, Reply, Responder, Transport};
 use crate::metrics::{DatagramDrop, UdpCounters};
 use crate::model::Audience;
+use crate::query_log::Sampler;
 use crate::table::Reader;
 
 /// Datagrams for each system call. Beyond 32 the calls' share of a query's cost no longer falls measurably.
@@ -35,6 +36,8 @@ const BUSY: usize = 4;
 const SPINS: usize = 8;
 /// At the stop, what is in the socket's buffer is answered, up to 8,192 datagrams.
 const BATCHES_AT_STOP: usize = 256;
+/// How long answers take is measured of one batch in so many: two looks at the clock cost as much as a query of a batch.
+const TIMED_ONE_IN: u32 = 64;
 /// A worker that waits looks up so often whether it is to go, if it can not be woken up: see [`Stopper::leave`].
 const LOOK_UP: Duration = Duration::from_millis(500);
 /// The kernel is short of memory; the pause keeps the worker from taking a whole core meanwhile.
@@ -185,6 +188,8 @@ pub struct Answers {
     reader: Reader,
     responder: Responder,
     counters: UdpCounters,
+    /// `None`: none of its queries is logged.
+    sampler: Option<Sampler>,
 }
 
 /// One thread's work: handles what one socket receives.
@@ -192,6 +197,8 @@ pub struct Worker<H = Answers> {
     socket: Arc<Socket>,
     stopping: Arc<AtomicBool>,
     handler: H,
+    /// Batches up to the next one that is timed.
+    untimed: u32,
 }
 
 impl Worker {
@@ -203,7 +210,13 @@ impl Worker {
         counters: UdpCounters,
     ) -> (Worker, Stopper) {
         let responder = Responder::for_batches(seed, BATCH);
-        Worker::with_handler(socket, Answers { audience, reader, responder, counters })
+        Worker::with_handler(socket, Answers { audience, reader, responder, counters, sampler: None })
+    }
+
+    /// Logs some of its queries.
+    pub fn with_sampler(mut self, sampler: Sampler) -> Worker {
+        self.handler.sampler = Some(sampler);
+        self
     }
 }
 
@@ -213,7 +226,7 @@ impl<H: Handler> Worker<H> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (left, to_stop) = (AtomicBool::new(false), Arc::clone(&stopping));
         let stopper = Stopper { socket: Arc::clone(&socket), stopping: to_stop, left };
-        (Worker { socket, stopping, handler }, stopper)
+        (Worker { socket, stopping, handler, untimed: 0 }, stopper)
     }
 
     /// Works until the [`Stopper`] says so; then answers what has arrived. An error is one that no later call can
@@ -264,14 +277,25 @@ impl<H: Handler> Worker<H> {
     }
 
     fn handle(&mut self, batch: &mut Batch) {
+        if let Some(untimed) = self.untimed.checked_sub(1) {
+            self.untimed = untimed;
+            self.handler.handle(batch);
+            batch.send(&self.socket, self.handler.counters());
+            return;
+        }
+        self.untimed = TIMED_ONE_IN - 1;
+        let began = Instant::now();
         self.handler.handle(batch);
+        let answers = batch.queued;
         batch.send(&self.socket, self.handler.counters());
+        self.handler.counters().took(answers as u64, began.elapsed());
     }
 }
 
 impl Handler for Answers {
     fn handle(&mut self, batch: &mut Batch) {
-        let Answers { audience, reader, responder, counters } = self;
+        let Answers { audience, reader, responder, counters, sampler } = self;
+        let is_logged = sampler.as_ref().is_some_and(Sampler::is_on);
         // Left before the send: a reader must not hold up the publisher while it waits for the kernel.
         reader.with(|table| {
             for place in 0..batch.received {
@@ -293,6 +317,12 @@ impl Handler for Answers {
                 match responder.answer_read(place, table, client, query.buffer) {
                     Reply::Send { length, outcome } => {
                         counters.answered(outcome);
+                        if is_logged
+                            && let Some(sampler) = sampler
+                            && sampler.is_due()
+                        {
+                            sampler.take(query.source, Transport::Udp, outcome, &query.buffer[..length]);
+                        }
                         batch.reply(place, length);
                     }
                     Reply::Drop(cause) => counters.dropped(cause),
@@ -646,11 +676,9 @@ pub fn pin_to(core: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-    use std::time::Instant;
-
     use super::*;
     use crate::metrics::Metrics;
+    use std::net::UdpSocket;
 
     const DEADLINE: Duration = Duration::from_secs(30);
     const ANY_PORT: &str = "127.0.0.1:0";

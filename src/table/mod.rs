@@ -86,6 +86,8 @@ pub struct Table {
     unsynced: AtomicUsize,
     /// Clusters of which some traffic is to go elsewhere.
     shedding: AtomicUsize,
+    /// Clusters that are answered for as they were remembered.
+    remembered: AtomicUsize,
     version: Option<Box<[u8]>>,
     server: Option<Box<[u8]>>,
 }
@@ -96,6 +98,7 @@ struct Member {
     /// The name in wire form, without the root.
     wire: Box<[u8]>,
     synced: AtomicBool,
+    remembered: AtomicBool,
     namespaces: Namespaces,
     /// A [`Shedding`] in one word.
     shedding: AtomicU16,
@@ -210,6 +213,7 @@ impl Table {
             name: cluster.name.clone(),
             wire: [&[cluster.name.as_bytes().len() as u8], cluster.name.as_bytes()].concat().into(),
             synced: AtomicBool::new(false),
+            remembered: AtomicBool::new(false),
             namespaces: cluster.namespaces.clone(),
             shedding: AtomicU16::new(0),
         });
@@ -234,6 +238,7 @@ impl Table {
             members: members.collect(),
             unsynced: AtomicUsize::new(config.clusters.len()),
             shedding: AtomicUsize::new(0),
+            remembered: AtomicUsize::new(0),
             version: config.identity.version.as_deref().map(|text| text.as_bytes().into()),
             server: config.identity.server.as_deref().map(|text| text.as_bytes().into()),
         };
@@ -250,7 +255,11 @@ pub struct Publisher {
     compiler: Compiler,
     /// The name that is being published, in wire form.
     name: Vec<u8>,
+    label: Option<Box<Labels>>,
 }
+
+/// See [`Publisher::label_zones`].
+type Labels = dyn Fn(&str) -> u8 + Send + Sync;
 
 impl Publisher {
     /// `zones`: the data of `config.zones`, in their order. `seed`: random, so that nobody can make names that collide.
@@ -265,7 +274,7 @@ impl Publisher {
     fn of(config: Arc<Config>, table: Arc<Table>, names: map::Writer, shared: Arc<ArcSwap<Table>>) -> Publisher {
         let namespaces = table.zones.iter().map(|_| HashMap::with_hasher(table.hash.clone())).collect();
         let entries = Entries { names, namespaces };
-        Publisher { config, table, entries, shared, compiler: Compiler::default(), name: Vec::new() }
+        Publisher { config, table, entries, shared, compiler: Compiler::default(), name: Vec::new(), label: None }
     }
 
     /// Replaces everything at once: a table for `config`, which `fill` publishes all services in, is swapped in when it is
@@ -279,6 +288,8 @@ impl Publisher {
     ) -> Retired {
         let (table, names) = Table::new(&config, zones, self.table.seed);
         let mut next = Publisher::of(config, Arc::new(table), names, self.shared.clone());
+        next.label = self.label.take();
+        next.put_labels();
         fill(&mut next);
         for i in 0..next.config.clusters.len() {
             let id = ClusterId(i as u16);
@@ -344,6 +355,16 @@ impl Publisher {
         }
     }
 
+    /// Whether the cluster is answered for as an earlier process heard it: its answers say so (RFC 8914, Stale Answer).
+    pub fn set_remembered(&mut self, cluster: ClusterId, remembered: bool) {
+        let before = self.table.members[cluster.index()].remembered.swap(remembered, Ordering::AcqRel);
+        match (before, remembered) {
+            (false, true) => self.table.remembered.fetch_add(1, Ordering::Release),
+            (true, false) => self.table.remembered.fetch_sub(1, Ordering::Release),
+            _ => 0,
+        };
+    }
+
     /// What is to be done about the load of a cluster as a whole. No record is made anew.
     pub fn set_shedding(&mut self, cluster: ClusterId, shedding: Shedding) {
         let packed = u16::from(shedding.share) | if shedding.overloaded { OVERLOADED } else { 0 };
@@ -359,6 +380,19 @@ impl Publisher {
     pub fn reserve(&mut self, services: usize) {
         let zones = self.table.zones.iter().filter(|zone| zone.is_federation()).count();
         self.entries.names.reserve(services * zones);
+    }
+
+    /// What counts a zone's answers, by its name in the configuration: from now on, and for the zones of later configurations.
+    pub fn label_zones(&mut self, label: impl Fn(&str) -> u8 + Send + Sync + 'static) {
+        self.label = Some(Box::new(label));
+        self.put_labels();
+    }
+
+    fn put_labels(&self) {
+        let Some(label) = &self.label else { return };
+        for zone in &self.table.zones {
+            zone.set_label(label(&self.config.zones[zone.place].name.to_string()));
+        }
     }
 
     /// Sets what is known of places, before anybody reads it. `atlas` is for the clusters of this publisher's configuration.
@@ -594,6 +628,18 @@ impl Snapshot<'_> {
     pub fn has_namespace(&self, zone: &Zone, name: &[u8], vantage: Vantage<'_>) -> bool {
         let entry = self.names.get(self.hash(zone, name).0, Key { zone: zone.number, name });
         entry.and_then(namespace_views).is_some_and(|views| views.contains(vantage.view.0))
+    }
+
+    /// Whether there is a cluster that is [`remembered`](Publisher::set_remembered).
+    #[inline]
+    pub fn remembers_any(&self) -> bool {
+        self.table.remembered.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether such a cluster has this service.
+    pub fn remembers(&self, record: Record<'_>) -> bool {
+        let is_remembered = |cluster: ClusterId| self.table.members[cluster.index()].remembered.load(Ordering::Relaxed);
+        self.remembers_any() && record.candidates().any(|candidate| is_remembered(candidate.cluster()))
     }
 
     /// Whether there is a cluster that was not heard yet; see [`awaits`](Snapshot::awaits).

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use foldhash::quality::FixedState;
 
@@ -29,6 +30,8 @@ pub struct Zone {
     pub(super) number: u8,
     /// Its position in the configuration's zones.
     pub(super) place: usize,
+    /// What counts its answers: see [`Publisher::label_zones`](super::Publisher::label_zones).
+    label: AtomicU8,
     pub(super) apex: Name,
     labels: usize,
     /// As the configuration names it; [`apex`](Zone::apex) may be below that.
@@ -151,6 +154,14 @@ impl Node {
 }
 
 impl Zone {
+    pub fn label(&self) -> u8 {
+        self.label.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_label(&self, label: u8) {
+        self.label.store(label, Ordering::Relaxed);
+    }
+
     /// What the table has of a zone, one or two of them. `place`: its position in the configuration.
     pub(super) fn all_of(place: usize, config: &config::Zone, data: &ZoneData, seed: u64) -> Vec<Zone> {
         let new = |names, apex: &Name| Zone::new(place, config, data, seed, names, apex);
@@ -194,6 +205,7 @@ impl Zone {
         let mut zone = Zone {
             number: 0,
             place,
+            label: AtomicU8::new(0),
             apex: apex.clone(),
             labels,
             name: config.name.clone(),

@@ -69,6 +69,8 @@ pub enum Rcode {
 /// Extended errors (RFC 8914) that this server gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExtendedError {
+    /// A cluster that has the service was not heard yet: it is answered for as an earlier process heard it.
+    StaleAnswer = 3,
     /// A cluster that could hold the name has not been heard yet.
     NotReady = 14,
     Prohibited = 18,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
 
-use super::server::{DEADLINE, Demo, SERVICE, Server, ZONE, ask, query};
+use super::server::{DEADLINE, Demo, SERVICE, Server, ZONE, addresses, ask, query};
 use crate::common::{local, same, wait_for};
+use rustix::process::Signal;
 
 /// Questions with the counter that each must go to.
 fn mix() -> [(String, RecordType, &'static str); 6] {
@@ -50,7 +51,9 @@ fn counters_are_what_was_sent() {
                 ask_tcp(&mut stream, name, *rtype);
             }
             for (transport, count) in [("udp", n + 1), ("tcp", n + 3)] {
-                let key = format!(r#"signpost_queries_total{{rcode="{rcode}",transport="{transport}",view="{view}"}}"#);
+                let zone = if *rcode == "REFUSED" { "none".to_owned() } else { format!("{ZONE}.") };
+                let labels = format!(r#"rcode="{rcode}",transport="{transport}",view="{view}",zone="{zone}""#);
+                let key = format!("signpost_queries_total{{{labels}}}");
                 *want.entry(key).or_insert(0.0) += count as f64;
             }
         }
@@ -101,4 +104,55 @@ fn json_logs_and_nothing_per_query() {
     };
     wait_for("all are counted", DEADLINE, || same(total(&server), 12.0));
     assert_eq!(server.log(), before);
+}
+
+/// What is logged is what was answered; what is too much is lost and counted, and answered all the same.
+#[test]
+fn some_queries_are_logged() {
+    let demo = Demo::new();
+    demo.write_config(&(demo.read_config() + "\nqueryLog: {oneIn: 1, perSecond: 20}\n"));
+    let server = Server::start(demo, &["--log-format", "json"]);
+    let logged = || -> Vec<serde_json::Value> {
+        let lines = server.log().into_iter().filter(|line| line.contains("signpost::query"));
+        lines.map(|line| serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    };
+    let answer = ask(local(server.ports.external), SERVICE, RecordType::A).expect("an answer");
+    let mut stream = TcpStream::connect(local(server.ports.internal)).expect("the server accepts");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("not zero");
+    ask_tcp(&mut stream, "nothing.example", RecordType::AAAA);
+    let seen = |entry: &serde_json::Value| {
+        ["transport", "view", "name", "type", "rcode"].map(|field| entry[field].as_str().unwrap_or("-").to_owned())
+    };
+    let service = format!("{SERVICE}.");
+    let expected = vec![
+        ["udp", "external", &*service, "A", "NOERROR"].map(str::to_owned),
+        ["tcp", "internal", "nothing.example.", "AAAA", "REFUSED"].map(str::to_owned),
+    ];
+    wait_for("both are logged", DEADLINE, || same(logged().iter().map(seen).collect::<Vec<_>>(), expected.clone()));
+    let entry = &logged()[0];
+    assert!(entry["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{entry}");
+    for address in addresses(&answer) {
+        assert!(entry["answers"].as_str().is_some_and(|text| text.contains(&address)), "{address}: {entry}");
+    }
+    for _ in 0..600 {
+        ask(local(server.ports.external), SERVICE, RecordType::A).expect("an answer, logged or not");
+    }
+    let count = |result: &str| server.metric(&format!("signpost_query_log_total{{result=\"{result}\"}}"));
+    wait_for("all are counted", DEADLINE, || same(count("written") + count("lost"), 602.0));
+    assert!(count("lost") > 0.0, "600 queries came within much less than 30 s");
+    wait_for("the log has as many", DEADLINE, || same(logged().len() as f64, count("written")));
+    // Without a restart, none.
+    server.demo.edit_config("queryLog: {oneIn: 1, perSecond: 20}", "");
+    server.process.signal(Signal::HUP);
+    wait_for("the reload", DEADLINE, || same(server.metric("signpost_reload_total{result=\"applied\"}"), 1.0));
+    let before = logged().len();
+    for _ in 0..10 {
+        ask(local(server.ports.external), SERVICE, RecordType::A).expect("an answer");
+    }
+    let answered = || -> f64 {
+        let counters = server.metrics().into_iter();
+        counters.filter(|(k, _)| k.starts_with("signpost_queries_total") && k.contains("udp")).map(|(_, v)| v).sum()
+    };
+    wait_for("they are answered", DEADLINE, || same(answered(), 611.0));
+    assert_eq!((logged().len(), count("written") + count("lost")), (before, 602.0));
 }

@@ -128,6 +128,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
         resolvers: vec![],
         health: None,
         state: None,
+        query_log: None,
         explain_to: vec![],
         limits: Limits {
             udp_workers: 1,

@@ -47,6 +47,7 @@ impl Federation {
         self.unsaved.found(&head);
         let waits = source::kinds(member).into_iter().filter(|kind| !kind.is_load() && !kind.is_vote()).collect();
         self.restored.insert(cluster, (waits, head.written));
+        self.publisher.set_remembered(cluster, true);
         let (directives, objects) = objects.into_iter().partition(|object| object.kind() == Kind::Directive);
         let now = self.now();
         let update = Update::Reset { kind: Kind::Directive, objects: directives, keep: Vec::new() };
@@ -74,6 +75,7 @@ impl Federation {
         waits.retain(|waiting| *waiting != kind);
         if waits.is_empty() {
             self.restored.remove(&cluster);
+            self.publisher.set_remembered(cluster, false);
             self.seen.lock().clusters[cluster.index()].restored = false;
             info!(cluster = %self.publisher.config().cluster(cluster).name, "heard: its snapshot is not needed any more");
         }

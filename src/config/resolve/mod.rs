@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, Place, Problem};
 use super::raw::{At, RawAdmin, RawConfig, RawIdentity, place};
-use super::{Config, Identity, MAX_CLUSTERS, MAX_VIEWS, Schema};
+use super::{Config, Identity, MAX_CLUSTERS, MAX_VIEWS, QueryLog, Schema};
 use crate::model::{Label, LabelError};
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8055);
@@ -39,6 +39,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         health,
         directives,
         state,
+        query_log,
     } = raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
@@ -63,6 +64,10 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let health = resolver.health(health, votes, &clusters);
     let state = state.and_then(|state| state.directory);
     let state = state.map(|directory| resolver.new_directory(&directory, "state.directory", "the state's directory"));
+    let query_log = query_log.map(|log| QueryLog {
+        one_in: resolver.number(log.one_in, "queryLog.oneIn", 1..=1_000_000_000, "queries", 1_000),
+        per_second: resolver.number(log.per_second, "queryLog.perSecond", 1..=10_000, "queries", 100),
+    });
     let config = Config {
         path: path.to_owned(),
         zones,
@@ -76,6 +81,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         explain_to,
         health,
         state,
+        query_log,
     };
 
     let views = config.views().len();
