@@ -14,6 +14,8 @@ const START: Duration = Duration::from_secs(20);
 
 pub struct Namespace {
     holder: Process,
+    /// Whether it has users of its own, too, so that it needs no privilege.
+    own_users: bool,
     _directory: TempDir,
 }
 
@@ -33,7 +35,12 @@ impl Namespace {
             log if log.contains("ready") => Ok(()),
             log => holder.check().and(Err(log)),
         });
-        Namespace { holder, _directory: directory }
+        Namespace { holder, own_users: true, _directory: directory }
+    }
+
+    /// That of root's process, which has no users of its own.
+    pub fn held_by(holder: Process, directory: TempDir) -> Namespace {
+        Namespace { holder, own_users: false, _directory: directory }
     }
 
     /// Another one, with a wire to this one: `10.0.N.1` is this end of it and `10.0.N.2` the other one's. All but loopback leads here.
@@ -51,7 +58,7 @@ impl Namespace {
             log if log.contains("ready") => Ok(()),
             log => holder.check().and(Err(log)),
         });
-        let leaf = Namespace { holder, _directory: directory };
+        let leaf = Namespace { holder, own_users: self.own_users, _directory: directory };
         let wire = format!("wire{n}");
         self.run(&format!("ip link add {wire} type veth peer name hub netns {}", leaf.holder.id()));
         self.run(&format!("ip address add 10.0.{n}.1/24 dev {wire}"));
@@ -71,8 +78,8 @@ impl Namespace {
 
     /// The words in front of a command that is to run in here.
     pub fn enter(&self) -> Vec<String> {
-        ["nsenter", "--target", &self.holder.id().to_string(), "--user", "--net", "--preserve-credentials", "--"]
-            .map(String::from)
-            .to_vec()
+        let users: &[&str] = if self.own_users { &["--user", "--preserve-credentials"] } else { &[] };
+        let id = self.holder.id().to_string();
+        [&["nsenter", "--target", &id, "--net"], users, &["--"]].concat().into_iter().map(String::from).collect()
     }
 }

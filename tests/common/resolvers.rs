@@ -139,7 +139,7 @@ impl Kind<'_> {
 }
 
 /// Both stub and root: in the foreground, as whoever runs the test, asking loopback, believing nothing about DNSSEC.
-fn unbound(address: SocketAddr, directory: &Path) -> String {
+pub fn unbound(address: SocketAddr, directory: &Path) -> String {
     let (ip, port, folder) = (address.ip(), address.port(), directory.display());
     format!(
         "server:\n  interface: {ip}@{port}\n  directory: {folder}\n  username: \"\"\n  chroot: \"\"\n  pidfile: \"\"\n  \
@@ -149,7 +149,7 @@ fn unbound(address: SocketAddr, directory: &Path) -> String {
 }
 
 /// Debian has the servers in /usr/sbin, which is not on an ordinary user's PATH.
-fn sbin(program: &str) -> PathBuf {
+pub fn sbin(program: &str) -> PathBuf {
     ["/usr/sbin", "/usr/local/sbin"]
         .map(|folder| Path::new(folder).join(program))
         .into_iter()
