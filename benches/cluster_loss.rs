@@ -34,7 +34,7 @@ use signpost::metrics::Metrics;
 use signpost::model::{ClusterId, Load, LoadReport, View, ViewRule};
 use signpost::net::connections::Connections;
 use signpost::net::{self, udp};
-use signpost::source::Message;
+use signpost::source::{Message, Number};
 use signpost::table::{Publisher, Random, Reader};
 use signpost::zonefile;
 use tokio::runtime::Runtime;
@@ -238,7 +238,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name(WRITERS).enable_all().build()?;
         let (started, stop) = (Instant::now(), CancellationToken::new());
         let (publisher, reader) = Publisher::new(config.clone(), &[zone], 1);
-        let members: Vec<Member> = (0..world.clusters).map(|_| Member::new(started)).collect();
+        let members: Vec<Member> = (0..world.clusters).map(|id| Member::new(ClusterId(id), started)).collect();
         let lost = members[usize::from(LOST)].clone();
         let ask = signpost::app::resolver(&config);
         let federation = Federation::new(started, publisher, members, Arc::new(Seen::default()), ask, 1);
@@ -257,7 +257,7 @@ impl Rig {
 
     fn tell(&self, cluster: u16, update: Update) -> Result<(), Box<dyn Error>> {
         self.runtime
-            .block_on(self.updates.send((ClusterId(cluster), update)))
+            .block_on(self.updates.send((Number::new(ClusterId(cluster)), update)))
             .map_err(|_| "the publisher has ended".into())
     }
 
@@ -323,7 +323,7 @@ impl Rig {
             self.runtime.spawn(async move {
                 for update in said {
                     // Whoever waits for the answers sees that they do not come.
-                    let _ = updates.send((ClusterId(LOST), update)).await;
+                    let _ = updates.send((Number::new(ClusterId(LOST)), update)).await;
                 }
             });
             let right = self.wait_until_right(start, is_there).map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@ mod federation;
 mod keeper;
 mod places;
 mod prober;
+mod registered;
 mod successor;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminLimits, Readiness, Shows};
 use crate::answer::Transport;
-use crate::config::{Config, ConfigErrors, Limits, Listener, Source};
+use crate::config::{Cluster, ClusterSecrets, Config, ConfigErrors, Limits, Listener, Source};
 use crate::dump::Dumper;
 use crate::explain::Explainer;
 use crate::metrics::{Metrics, Reload};
@@ -32,8 +33,11 @@ use crate::net::connections::Connections;
 use crate::net::hand_over::{Inherited, Role};
 use crate::net::{self, BindError, Bound, Ended, Serving};
 use crate::query_log::QueryLog;
+use crate::source::kube::secrets;
 use crate::source::manifests::Memory;
 use crate::source::places::Discovered;
+use crate::source::registration::Unfit;
+use crate::source::registrations::Registrations;
 use crate::source::{self, Feed, Message};
 use crate::table::{Atlas, Publisher, Reader};
 use crate::zonefile::{self, ZoneData, ZoneFileError};
@@ -46,14 +50,16 @@ use successor::{Predecessor, Program, Successor};
 
 /// Where the addresses stand in the configuration.
 const LISTENERS: &str = "listeners";
+/// A change of that kind is followed by a rest of so many times as long: a table of a million services takes its time.
+const AMEND_REST: u32 = 10;
 /// How long sources, connections and workers may take to end once told to. Docker and Kubernetes kill after 10 and 30 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Explanations that wait for what is known of addresses; more wait for their turn.
 const INQUIRIES: usize = 16;
-/// From the first place of a cluster that is found to the use of all that were found meanwhile.
-const PLACES_QUIET: Duration = Duration::from_secs(1);
-/// From a try that a broken file with places was in the way of to the next.
-const PLACES_AGAIN: Duration = Duration::from_secs(60);
+/// From the first thing that is found of clusters, or registered, to the use of all that came meanwhile.
+const QUIET: Duration = Duration::from_secs(1);
+/// From a try that a broken file with places was in the way of, or credentials, to the next.
+const AMEND_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why the process cannot start, or had to stop. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -96,13 +102,13 @@ pub struct Loaded {
 
 impl Loaded {
     pub fn load(path: &Path) -> Result<Loaded, AppError> {
-        Loaded::load_with(path, &Discovered::default())
+        Loaded::load_with(path, |_| {})
     }
 
-    /// With what is known of where clusters are.
-    fn load_with(path: &Path, discovered: &Discovered) -> Result<Loaded, AppError> {
+    /// `amend`: with what is known beside the file.
+    fn load_with(path: &Path, amend: impl FnOnce(&mut Config)) -> Result<Loaded, AppError> {
         let mut config = Config::load(path).map_err(AppError::Config)?;
-        discovered.fill(&mut config.clusters);
+        amend(&mut config);
         let zones: Result<Vec<ZoneData>, ZoneFileError> =
             config.zones.iter().map(|zone| zonefile::load(&zone.file, &zone.name)).collect();
         let zones = zones.map_err(AppError::ZoneFile)?;
@@ -183,9 +189,15 @@ struct Daemon {
     publishing: Publishing,
     keeping: Keeping,
     places: Following,
-    /// By the clusters' nodes, and when to put the clusters there: what is found soon after one another is one change.
+    /// Where clusters are by their nodes, which ones are registered, and when to use that: what is found soon after one another is
+    /// one change.
     discovered: Arc<Discovered>,
-    place_at: Option<Instant>,
+    registrations: Arc<Registrations>,
+    amend_at: Option<Instant>,
+    /// Not before that: whoever writes such Secrets all the time must not keep this busy.
+    amend_from: Instant,
+    /// Whoever follows the Secrets by which clusters are registered.
+    registering: Option<Following>,
     /// In the order of `config.zones`.
     zones: Arc<Vec<ZoneData>>,
     shows: Shows,
@@ -238,16 +250,16 @@ struct Admin {
     socket: Option<OwnedFd>,
 }
 
-/// Whoever looks after the files with places.
+/// Whoever looks after the files with places, or after the Secrets by which clusters are registered.
 struct Following {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Following {
-    fn start(follower: places::Follower) -> Following {
+    fn start<F: Future<Output = ()> + Send + 'static>(follow: impl FnOnce(CancellationToken) -> F) -> Following {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(follower.run(stop.clone()));
+        let task = tokio::spawn(follow(stop.clone()));
         Following { stop, task }
     }
 
@@ -266,10 +278,12 @@ impl Daemon {
     ) -> Result<Daemon, AppError> {
         let (predecessor, mut inherited) = before.map(|(one, sockets)| (Some(one), sockets)).unwrap_or_default();
         let started = Instant::now();
-        let loaded = Loaded::load(&path)?;
+        let registrations = Arc::new(Registrations::new(started));
+        let loaded = Loaded::load_with(&path, |config| registered::begin(config, &registrations))?;
         loaded.warn();
         let Loaded { config, zones, atlas, places } = loaded;
         let prepared = prepare(&config, |_| true).await?;
+        let secrets = prepare_secrets(&config, None).await?;
         // A port that is taken is said at once, not after the clusters were waited for.
         for listener in config.listeners.iter().filter(|listener| !inherited.has(Role::Udp, listener.address)) {
             drop(net::bind(listener, &config.limits, LISTENERS).map_err(AppError::Bind)?);
@@ -278,7 +292,7 @@ impl Daemon {
         let query_log = QueryLog::new(metrics.clone());
         query_log.set(config.query_log).map_err(AppError::QueryLog)?;
         let seen = Arc::new(Seen::default());
-        metrics.set_federation(Box::new(Gauges(seen.clone())));
+        metrics.set_federation(Box::new(Gauges(seen.clone(), registrations.clone())));
         let connections = Connections::new(config.limits.tcp_connections, config.limits.tcp_connections_per_client);
         let seed = getrandom::u64().map_err(AppError::Random)?;
         let (mut publisher, reader) = Publisher::new(config.clone(), &zones, seed);
@@ -316,20 +330,21 @@ impl Daemon {
             (None, _) => (None, None),
         };
         let follower = places::Follower::new(config.clone(), places, publisher.cartographer(), metrics.clone());
-        let members = (0..config.clusters.len()).map(|_| Member::new(started)).collect();
+        let members = config.numbered().map(|(id, _)| Member::new(id, started)).collect();
         let ask = federation::resolver(&config);
         let mut keeping = Keeping::new(inquiries);
         let mut federation = Federation::new(started, publisher, members, seen.clone(), ask, seed)
             .with_inquiries(inquired)
             .with_recent(shows.recent.clone())
             .with_unsaved(keeping.unsaved.clone());
-        restore(&config, &mut federation).await;
+        restore(&config, &mut federation, |_| true).await;
         let (updates, queue) = mpsc::channel(UPDATE_QUEUE);
         let discovered = Arc::<Discovered>::default();
         let mut sources = Sources::new(updates, discovered.clone());
         sources.start(prepared, &config, federation.members());
         let waiting = Some(Instant::now() + config.limits.sync_wait);
         keeping.start(&config);
+        let registering = secrets.map(|secrets| register(secrets, &registrations));
         let mut daemon = Daemon {
             path,
             started,
@@ -339,9 +354,12 @@ impl Daemon {
             sources,
             publishing: Publishing::start(federation, queue),
             keeping,
-            places: Following::start(follower),
+            places: Following::start(|stop| follower.run(stop)),
             discovered,
-            place_at: None,
+            registrations,
+            amend_at: None,
+            amend_from: started,
+            registering,
             zones,
             shows,
             query_log,
@@ -380,7 +398,7 @@ impl Daemon {
             let seen = self.seen.clone();
             let synced = seen.synced.notified();
             if self.waiting.is_some() {
-                let missing = self.seen.missing();
+                let missing = self.missing();
                 if missing.is_empty() || self.waiting.is_some_and(|until| until <= Instant::now()) {
                     self.open()?;
                 } else {
@@ -420,14 +438,22 @@ impl Daemon {
                 }
                 () = reached(waiting) => {}
                 () = self.discovered.changed.notified() => {
-                    self.place_at.get_or_insert(Instant::now() + PLACES_QUIET);
+                    self.amend_at.get_or_insert(Instant::now() + QUIET);
                 }
-                () = reached(self.place_at) => {
-                    self.place_at = None;
-                    self.place().await?;
+                () = self.registrations.changed.notified() => {
+                    // Before anybody is answered, there is nobody to be spared.
+                    let quiet = if waiting.is_some() { Duration::ZERO } else { QUIET };
+                    let at = Instant::now() + quiet;
+                    self.amend_at = Some(self.amend_at.map_or(at, |earlier| earlier.min(at)));
+                }
+                () = reached(self.amend_at.map(|at| at.max(self.amend_from))) => {
+                    self.amend_at = None;
+                    let begun = Instant::now();
+                    self.amend().await?;
+                    self.amend_from = Instant::now() + begun.elapsed() * AMEND_REST;
                 }
                 () = synced, if waiting.is_some() => {}
-                task = ended(&mut self.sources, &mut self.publishing, &mut self.places, &mut self.serving, &mut self.admin) => {
+                task = ended(&mut self.sources, &mut self.publishing, [Some(&mut self.places), self.registering.as_mut()], &mut self.serving, &mut self.admin) => {
                     return Err(AppError::TaskEnded { task });
                 }
                 () = self.keeping.ended() => {
@@ -482,7 +508,7 @@ impl Daemon {
 
     /// Binds and serves: from here on the answers are worth having.
     fn open(&mut self) -> Result<(), AppError> {
-        let missing = self.seen.missing();
+        let missing = self.missing();
         if !missing.is_empty() {
             warn!(clusters = missing.join(", "), "not synced in time: what only they could hold is SERVFAIL");
         }
@@ -546,12 +572,27 @@ impl Daemon {
         Ok(())
     }
 
-    /// Puts the clusters where their nodes are: another order of answers, and nothing else.
-    async fn place(&mut self) -> Result<(), AppError> {
+    /// Of what not everything was heard yet that answers depend on.
+    fn missing(&self) -> Vec<String> {
+        let unlisted = self.config.cluster_secrets.as_ref().is_some_and(|secrets| !secrets.listed);
+        self.seen.missing().into_iter().chain(unlisted.then(|| "clusterSecrets".to_owned())).collect()
+    }
+
+    /// Puts the registered clusters in, and all where their nodes are. No other cluster notices it, and no listener.
+    async fn amend(&mut self) -> Result<(), AppError> {
         let mut config = (*self.config).clone();
-        if !self.discovered.fill(&mut config.clusters) {
+        amend(&mut config, &self.discovered, &self.registrations);
+        if config == *self.config {
             return Ok(());
         }
+        let sources = match prepare(&config, |name| !self.keeps_source(&config, name)).await {
+            Ok(sources) => sources,
+            Err(problem) => {
+                warn!("what is registered changes later: {problem}");
+                self.amend_at = Some(Instant::now() + AMEND_AGAIN);
+                return Ok(());
+            }
+        };
         let config = Arc::new(config);
         let (atlas, mut places) = {
             let config = config.clone();
@@ -559,23 +600,25 @@ impl Daemon {
             read.await.map_err(|_| AppError::TaskEnded { task: "reading places".to_owned() })?
         };
         // What the files said before is worth more than the places of the clusters.
-        if places.broken().is_some() {
-            self.place_at = Some(Instant::now() + PLACES_AGAIN);
+        if let Some(problem) = places.broken() {
+            warn!("what is known of clusters is used later: {problem}");
+            self.amend_at = Some(Instant::now() + AMEND_AGAIN);
             return Ok(());
         }
         let ask = federation::resolver(&config);
         let loaded = Loaded { config, zones: self.zones.clone(), atlas, places };
-        self.apply(Reloading { loaded, sources: Vec::new(), bound: Vec::new(), ask }).await
+        self.apply(Reloading { loaded, sources, secrets: None, bound: Vec::new(), ask }).await
     }
 
     /// Everything about a new configuration that can fail.
     async fn prepare_reload(&self) -> Result<Reloading, AppError> {
-        let mut loaded = Loaded::load_with(&self.path, &self.discovered)?;
+        let mut loaded = Loaded::load_with(&self.path, |config| amend(config, &self.discovered, &self.registrations))?;
         // What the files said before is worth more than nothing.
         if let Some(problem) = loaded.places.broken() {
             return Err(AppError::Places(problem));
         }
-        let sources = prepare(&loaded.config, |id| !self.keeps_source(&loaded.config, id)).await?;
+        let sources = prepare(&loaded.config, |name| !self.keeps_source(&loaded.config, name)).await?;
+        let secrets = prepare_secrets(&loaded.config, self.config.cluster_secrets.as_ref()).await?;
         // Ports of ours are free once their listeners have stopped; of others it is known only by trying.
         let ports: Vec<u16> = self.serving.keys().map(|listener| listener.address.port()).collect();
         let mut bound = Vec::new();
@@ -586,14 +629,14 @@ impl Daemon {
             }
         }
         let ask = federation::resolver(&loaded.config);
-        Ok(Reloading { loaded, sources, bound, ask })
+        Ok(Reloading { loaded, sources, secrets, bound, ask })
     }
 
-    /// Whether a source can go on as it is: the same position, name, place and rules.
-    fn keeps_source(&self, config: &Config, id: ClusterId) -> bool {
+    /// Whether the source of the cluster of that name can go on as it is: the same place and rules. Its number may be another one.
+    fn keeps_source(&self, config: &Config, name: &Label) -> bool {
         let same_limits = source_limits(&config.limits) == source_limits(&self.config.limits);
-        let old = self.config.clusters.get(id.index());
-        same_limits && old.is_some_and(|old| federation::same_source(old, config.cluster(id)))
+        let (old, new) = (self.config.named(name), config.named(name));
+        same_limits && old.zip(new).is_some_and(|((_, old), (_, new))| federation::same_source(old, new))
     }
 
     /// Whether a listener can go on as it is: the same address, and a view of the same cluster at the same position.
@@ -608,7 +651,7 @@ impl Daemon {
     }
 
     async fn apply(&mut self, reloading: Reloading) -> Result<(), AppError> {
-        let Reloading { loaded, sources, bound, ask } = reloading;
+        let Reloading { loaded, sources, secrets, bound, ask } = reloading;
         let Loaded { config, zones, atlas, places } = loaded;
         if config.admin != self.config.admin {
             warn!("a new admin address is used from the next start on");
@@ -621,21 +664,31 @@ impl Daemon {
         let stopping = gone.iter().filter_map(|listener| self.serving.remove(listener)).map(Working::stop);
         futures::future::join_all(stopping).await;
 
-        let changed: Vec<ClusterId> =
-            self.sources.ids().filter(|&id| !config.has(id) || !self.keeps_source(&config, id)).collect();
+        let changed: Vec<Label> =
+            self.sources.names().filter(|name| !self.keeps_source(&config, name)).cloned().collect();
         self.sources.stop(&changed).await?;
         self.keeping.abandon().await;
+        let gone = self.config.clusters.iter().filter(|old| old.is_registered() && config.named(&old.name).is_none());
+        self.keeping.forget(&config, gone.map(|old| &old.name));
+        registered::keep(&config, &self.registrations);
         let (mut federation, queue) = self.publishing.end().await?;
         // An atlas is for one configuration's clusters.
         self.places.stop().await;
         let cartographer = federation.reconfigure(config.clone(), &zones, atlas, ask);
+        let listed = |config: &Config| config.cluster_secrets.as_ref().is_some_and(|secrets| secrets.listed);
+        if listed(&config) && self.config.cluster_secrets.is_some() && !listed(&self.config) {
+            // Of the first list are those that an earlier process had heard, too.
+            let is_new = |cluster: &Cluster| self.config.named(&cluster.name).is_none();
+            restore(&config, &mut federation, is_new).await;
+        }
         self.shows.explainer.set_config(config.clone());
         self.shows.dumper.set_config(config.clone(), zones.clone());
         let follower = places::Follower::new(config.clone(), places, cartographer, self.shows.metrics.clone());
-        self.places = Following::start(follower);
+        self.places = Following::start(|stop| follower.run(stop));
         self.sources.start(sources, &config, federation.members());
         self.publishing = Publishing::start(federation, queue);
         self.keeping.start(&config);
+        self.register_by(secrets, &config).await;
         self.config = config.clone();
         self.zones = zones;
         if let Err(error) = self.query_log.set(config.query_log) {
@@ -654,6 +707,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// Follows other Secrets than before, or none, if `config` says so.
+    async fn register_by(&mut self, secrets: Option<secrets::Prepared>, config: &Config) {
+        if secrets.is_none() && config.cluster_secrets.is_some() {
+            return;
+        }
+        if let Some(mut before) = self.registering.take() {
+            before.stop().await;
+        }
+        match secrets {
+            Some(secrets) => self.registering = Some(register(secrets, &self.registrations)),
+            None => self.registrations.clear(),
+        }
+    }
+
     /// Not ready first, so that nobody new is sent here; then the sockets, with what they hold answered; then the rest.
     async fn stop(mut self) {
         match self.heir {
@@ -670,7 +737,7 @@ impl Daemon {
             }
         }
         futures::future::join_all(self.serving.drain().map(|(_, working)| working.stop())).await;
-        let all: Vec<ClusterId> = self.sources.ids().collect();
+        let all: Vec<Label> = self.sources.names().cloned().collect();
         if tokio::time::timeout(STOP_PATIENCE, self.sources.stop(&all)).await.is_err() {
             warn!("a source did not end in time");
         }
@@ -684,6 +751,9 @@ impl Daemon {
             warn!("the publisher did not end in time");
         }
         self.places.stop().await;
+        if let Some(mut registering) = self.registering.take() {
+            registering.stop().await;
+        }
         if let Some(admin) = self.admin.take() {
             admin.stop.cancel();
             if tokio::time::timeout(STOP_PATIENCE, admin.task).await.is_err() {
@@ -705,6 +775,8 @@ fn tell_supervisor(state: &[NotifyState<'_>]) {
 struct Reloading {
     loaded: Loaded,
     sources: Vec<(ClusterId, Prepared)>,
+    /// If others are to be followed.
+    secrets: Option<secrets::Prepared>,
     bound: Vec<(Listener, Bound)>,
     ask: Ask,
 }
@@ -736,7 +808,7 @@ async fn reached(moment: Option<Instant>) {
 async fn ended(
     sources: &mut Sources,
     publishing: &mut Publishing,
-    places: &mut Following,
+    following: [Option<&mut Following>; 2],
     serving: &mut HashMap<Listener, Working>,
     admin: &mut Option<Admin>,
 ) -> String {
@@ -759,12 +831,26 @@ async fn ended(
             None => std::future::pending().await,
         }
     };
+    let [places, registering] = following;
+    let followers = async {
+        tokio::select! {
+            () = ended_following(places) => "places".to_owned(),
+            () = ended_following(registering) => "whoever follows the Secrets of clusterSecrets".to_owned(),
+        }
+    };
     tokio::select! {
         name = sources.ended() => name,
         _ = &mut publishing.task => "the publisher".to_owned(),
-        _ = &mut places.task => "places".to_owned(),
+        name = followers => name,
         name = sockets => name,
         name = admin => name,
+    }
+}
+
+async fn ended_following(following: Option<&mut Following>) {
+    match following {
+        Some(following) => drop((&mut following.task).await),
+        None => std::future::pending().await,
     }
 }
 
@@ -800,15 +886,43 @@ impl Publishing {
 enum Prepared {
     Manifests(PathBuf),
     Kube(Box<source::kube::Prepared>),
+    /// It is registered, and its Secret was not read yet.
+    Nothing,
+}
+
+/// `None`: the configuration has none, or the same ones as before.
+async fn prepare_secrets(
+    config: &Config,
+    before: Option<&ClusterSecrets>,
+) -> Result<Option<secrets::Prepared>, AppError> {
+    match &config.cluster_secrets {
+        Some(now) if before.is_none_or(|before| !before.same_place(now)) => {
+            secrets::prepare(now).await.map(Some).map_err(AppError::Source)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn register(secrets: secrets::Prepared, registrations: &Arc<Registrations>) -> Following {
+    Following::start(|stop| secrets::follow(secrets, registrations.clone(), stop))
+}
+
+/// What is known beside the configuration file.
+fn amend(config: &mut Config, discovered: &Discovered, registrations: &Registrations) {
+    for (name, why) in registrations.fill(config) {
+        warn!(secret = %name, reason = Unfit::from(why).reason(), "{}; it registers nothing", Unfit::from(why));
+    }
+    discovered.fill(&mut config.clusters);
 }
 
 /// Prepares the sources of those clusters that `wanted` picks.
-async fn prepare(config: &Config, wanted: impl Fn(ClusterId) -> bool) -> Result<Vec<(ClusterId, Prepared)>, AppError> {
+async fn prepare(config: &Config, wanted: impl Fn(&Label) -> bool) -> Result<Vec<(ClusterId, Prepared)>, AppError> {
     let mut prepared = Vec::new();
-    for (id, cluster) in config.numbered().filter(|&(id, _)| wanted(id)) {
+    for (id, cluster) in config.numbered().filter(|(_, cluster)| wanted(&cluster.name)) {
         let source = match &cluster.source {
             Source::Manifests { directory } => Prepared::Manifests(directory.clone()),
-            Source::Kubeconfig { .. } | Source::InCluster => {
+            Source::Registered(None) => Prepared::Nothing,
+            Source::Kubeconfig { .. } | Source::InCluster | Source::Registered(Some(_)) => {
                 Prepared::Kube(Box::new(source::kube::prepare(cluster).await.map_err(AppError::Source)?))
             }
         };
@@ -819,8 +933,8 @@ async fn prepare(config: &Config, wanted: impl Fn(ClusterId) -> bool) -> Result<
 
 /// The sources at work, one for each cluster. A reload leaves those alone that it does not concern.
 struct Sources {
-    tasks: JoinSet<ClusterId>,
-    stops: BTreeMap<ClusterId, (Label, CancellationToken)>,
+    tasks: JoinSet<Label>,
+    stops: BTreeMap<Label, CancellationToken>,
     updates: mpsc::Sender<Message>,
     identities: Arc<source::kube::Identities>,
     discovered: Arc<Discovered>,
@@ -840,8 +954,8 @@ impl Sources {
         }
     }
 
-    fn ids(&self) -> impl Iterator<Item = ClusterId> {
-        self.stops.keys().copied()
+    fn names(&self) -> impl Iterator<Item = &Label> {
+        self.stops.keys()
     }
 
     fn start(&mut self, prepared: Vec<(ClusterId, Prepared)>, config: &Arc<Config>, members: &[Member]) {
@@ -855,9 +969,10 @@ impl Sources {
         for (id, source) in prepared {
             let stop = CancellationToken::new();
             let cluster = config.cluster(id).clone();
-            self.stops.insert(id, (cluster.name.clone(), stop.clone()));
+            let name = cluster.name.clone();
+            self.stops.insert(name.clone(), stop.clone());
             let feed = Feed {
-                cluster: id,
+                cluster: members[id.index()].number.clone(),
                 config: Arc::new(cluster),
                 updates: self.updates.clone(),
                 status: members[id.index()].status.clone(),
@@ -872,14 +987,20 @@ impl Sources {
                     let memory = self.memories.entry(place).or_default().clone();
                     self.tasks.spawn(async move {
                         source::manifests::run(directory, feed, memory).await;
-                        id
+                        name
+                    });
+                }
+                Prepared::Nothing => {
+                    self.tasks.spawn(async move {
+                        feed.stop.cancelled().await;
+                        name
                     });
                 }
                 Prepared::Kube(prepared) => {
                     let identities = self.identities.clone();
                     self.tasks.spawn(async move {
                         source::kube::run(*prepared, feed, identities).await;
-                        id
+                        name
                     });
                 }
             }
@@ -887,16 +1008,16 @@ impl Sources {
     }
 
     /// Ends these sources and waits for them.
-    async fn stop(&mut self, ids: &[ClusterId]) -> Result<(), AppError> {
-        for id in ids {
-            if let Some((_, stop)) = self.stops.get(id) {
+    async fn stop(&mut self, names: &[Label]) -> Result<(), AppError> {
+        for name in names {
+            if let Some(stop) = self.stops.get(name) {
                 stop.cancel();
             }
         }
-        while ids.iter().any(|id| self.stops.contains_key(id)) {
+        while names.iter().any(|name| self.stops.contains_key(name)) {
             match self.tasks.join_next().await {
-                Some(Ok(id)) if ids.contains(&id) => drop(self.stops.remove(&id)),
-                Some(joined) => return Err(AppError::TaskEnded { task: self.name(joined) }),
+                Some(Ok(name)) if names.contains(&name) => drop(self.stops.remove(&name)),
+                Some(joined) => return Err(AppError::TaskEnded { task: source_name(joined) }),
                 None => break,
             }
         }
@@ -905,19 +1026,16 @@ impl Sources {
 
     async fn ended(&mut self) -> String {
         match self.tasks.join_next().await {
-            Some(joined) => self.name(joined),
+            Some(joined) => source_name(joined),
             // Only static zones.
             None => std::future::pending().await,
         }
     }
+}
 
-    fn name(&self, joined: Result<ClusterId, JoinError>) -> String {
-        match joined {
-            Ok(id) => match self.stops.get(&id) {
-                Some((name, _)) => format!("the source of {name}"),
-                None => "a source".to_owned(),
-            },
-            Err(panic) => format!("a source ({panic})"),
-        }
+fn source_name(joined: Result<Label, JoinError>) -> String {
+    match joined {
+        Ok(name) => format!("the source of {name}"),
+        Err(panic) => format!("a source ({panic})"),
     }
 }

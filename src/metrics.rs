@@ -108,6 +108,8 @@ pub trait FederationGauges: Send + Sync {
     fn directives(&self) -> Vec<DirectiveSample>;
     /// `None`: none are kept.
     fn snapshots(&self) -> Option<SnapshotSample>;
+    /// `None`: no clusters can be registered.
+    fn secrets(&self) -> Option<SecretsSample>;
     /// `None`: nothing is probed.
     fn health(&self) -> Option<HealthSample>;
     /// `None`: this instance decides alone, or nothing is probed.
@@ -139,6 +141,18 @@ pub struct WritesSample {
     pub failed: u64,
     /// Objects of voters of which no notice is taken.
     pub refused: u64,
+}
+
+/// The Secrets by which clusters are registered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecretsSample {
+    pub registered: u64,
+    /// By reason, all of them.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Deletions held back by the mass-loss rule.
+    pub held: u64,
+    pub last_heard: Option<Duration>,
+    pub errors: Vec<(&'static str, u64)>,
 }
 
 /// What is kept of clusters on disk.
@@ -758,6 +772,29 @@ fn put_votes(page: &Page, voters: Vec<VoterSample>, writes: WritesSample) -> Res
     )
 }
 
+fn put_secrets(page: &Page, secrets: SecretsSample) -> Result<(), prometheus::Error> {
+    let SecretsSample { registered, refused, held, last_heard, errors } = secrets;
+    page.gauge("signpost_registered_clusters", "Clusters that are registered by Secrets.", registered)?;
+    let gauge = IntGaugeVec::new(
+        Opts::new("signpost_cluster_secrets_refused", "Secrets that are to register a cluster and are not used."),
+        &["reason"],
+    )?;
+    for (reason, count) in refused {
+        gauge.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    page.0.register(Box::new(gauge))?;
+    let help = "Deletions of such Secrets that are not believed yet.";
+    page.gauge("signpost_cluster_secrets_held_deletions", help, held)?;
+    if let Some(heard) = last_heard {
+        let help = "Seconds since the API with these Secrets was heard.";
+        let gauge = prometheus::Gauge::new("signpost_cluster_secrets_last_heard_seconds", help)?;
+        gauge.set(heard.as_secs_f64());
+        page.0.register(Box::new(gauge))?;
+    }
+    let help = "Failed lists and watches of these Secrets.";
+    page.counters("signpost_cluster_secrets_errors_total", help, "reason", [errors])
+}
+
 fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), prometheus::Error> {
     let names = IntGauge::new("signpost_names", "Names in the table.")?;
     names.set(i64::try_from(federation.names()).unwrap_or(i64::MAX));
@@ -799,6 +836,9 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     page.0.register(Box::new(directives))?;
+    if let Some(secrets) = federation.secrets() {
+        put_secrets(page, secrets)?;
+    }
     if let Some(SnapshotSample { written, failed, last }) = federation.snapshots() {
         let snapshots =
             IntCounterVec::new(Opts::new("signpost_snapshots_total", "Snapshots of clusters on disk."), &["result"])?;
@@ -1019,6 +1059,16 @@ mod tests {
             Some(SnapshotSample { written: 5, failed: 1, last: vec![("cluster-1".into(), 1_700_000_000)] })
         }
 
+        fn secrets(&self) -> Option<SecretsSample> {
+            Some(SecretsSample {
+                registered: 2,
+                refused: vec![("forbidden", 1)],
+                held: 11,
+                last_heard: Some(Duration::from_millis(2500)),
+                errors: vec![("connect", 4)],
+            })
+        }
+
         fn directives(&self) -> Vec<DirectiveSample> {
             vec![DirectiveSample { cluster: "cluster-1".to_owned(), action: "drain", phase: "active", count: 2 }]
         }
@@ -1101,6 +1151,11 @@ mod tests {
         assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-2"} 0"#);
         assert_line(&text, r#"signpost_cluster_stale{cluster="cluster-1"} 1"#);
         assert_line(&text, r#"signpost_cluster_stale{cluster="cluster-2"} 0"#);
+        assert_line(&text, "signpost_registered_clusters 2");
+        assert_line(&text, r#"signpost_cluster_secrets_refused{reason="forbidden"} 1"#);
+        assert_line(&text, "signpost_cluster_secrets_held_deletions 11");
+        assert_line(&text, "signpost_cluster_secrets_last_heard_seconds 2.5");
+        assert_line(&text, r#"signpost_cluster_secrets_errors_total{reason="connect"} 4"#);
         assert_line(&text, r#"signpost_snapshots_total{result="failed"} 1"#);
         assert_line(&text, r#"signpost_snapshot_written_timestamp_seconds{cluster="cluster-1"} 1700000000"#);
         assert_line(&text, r#"signpost_cluster_last_heard_seconds{cluster="cluster-1"} 1.5"#);

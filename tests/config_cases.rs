@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use signpost::config::{
-    Config, Database, Export, Families, Identity, Limits, Location, Mode, Namespaces, Places, Schema, Service, Source,
-    Zone,
+    ClusterSecrets, Config, Database, Export, Families, Identity, Limits, Location, Mode, Namespaces, Places, Schema,
+    Service, Source, Zone,
 };
 use signpost::location::Coordinates;
 use signpost::model::{AvailabilityZone, ClusterId, Label, Region, ServiceKey, View, ViewRule};
@@ -182,6 +182,9 @@ clusters:
     weight: 7
   - {name: c2, kubeconfig: {file: kubeconfig, context: two}, export: all}
   - {name: c3, inCluster: true, clientCidrs: [10.3.0.0/16]}
+clusterSecrets: {namespace: regs, kubeconfig: {file: kubeconfig}, localServers: true, export: all, namespaces: [shop, app],
+  ingressCidrs: [10.9.0.0/16], weight: 9}
+directives: {namespace: ops}
 listeners:
   - {addresses: [\"0.0.0.0:53\", \"[::]:53\"], view: bySource}
   - {addresses: [\"127.0.0.1:5300\"], view: {internal: c2}}
@@ -234,6 +237,21 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
     assert_eq!([c1.export, c2.export, c3.export], [Export::Annotated, Export::All, Export::LoadBalancer]);
     assert_eq!(c3.namespaces, Namespaces::All);
     assert_eq!([c1.weight, c2.weight], [7, 100]);
+
+    let label = |text: &str| Label::parse(text).unwrap();
+    let expected = ClusterSecrets {
+        source: Source::Kubeconfig { file: dir.join("kubeconfig"), context: None },
+        namespace: label("regs"),
+        local_servers: true,
+        export: Export::All,
+        namespaces: Namespaces::Only(vec![label("app"), label("shop")]),
+        ingress_cidrs: vec!["10.9.0.0/16".parse().unwrap()],
+        weight: 9,
+        directives: Some(label("ops")),
+        mcs: false,
+        listed: false,
+    };
+    assert_eq!(config.cluster_secrets, Some(expected));
 
     let region = |name: &str| Region(name.into());
     let expected = Location {
@@ -321,11 +339,14 @@ listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
     };
     let (probing, unprobed) = (minimal("health: {quorum: majority}\nqueryLog: {}"), minimal(""));
     assert_eq!(unprobed.query_log, None);
+    let registering = minimal(&format!(
+        "health: {{quorum: majority}}\nclusterSecrets: {{namespace: signpost-clusters, kubeconfig: {{file: \"{config}/example.kubeconfig\"}}}}"
+    ));
     assert_eq!((unprobed.health.as_ref(), &reference.health), (None, &probing.health));
     assert_eq!(unprobed.voters(), []);
     let minimal = probing;
     // Nothing is known of places if nothing is said.
-    let Config { path, location, zones, health, .. } = reference.clone();
+    let Config { path, location, zones, health, cluster_secrets, .. } = reference.clone();
     assert_eq!(minimal.location, Location::default());
     let [(key, service)] = &zones[0].services.iter().collect::<Vec<_>>()[..] else { panic!("one service") };
     assert_eq!(key.to_string(), "my-namespace/my-service");
@@ -334,7 +355,8 @@ listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
     assert_eq!(**service, usual);
     let mut reference = reference;
     reference.zones[0].services.clear();
-    assert_eq!(reference, Config { path, location, health, ..minimal });
+    assert_eq!((minimal.cluster_secrets.as_ref(), &registering.cluster_secrets), (None, &cluster_secrets));
+    assert_eq!(reference, Config { path, location, health, cluster_secrets, ..minimal });
 }
 
 /// The parser itself tells which keys it knows: an unknown one is refused with the list of the others.
@@ -358,6 +380,7 @@ fn the_reference_shows_every_key() {
         ("/directives", "directives: {_: 1}\n"),
         ("/state", "state: {_: 1}\n"),
         ("/queryLog", "queryLog: {_: 1}\n"),
+        ("/clusterSecrets", "clusterSecrets: {_: 1}\n"),
         ("/location/regions/0", "location: {regions: [{_: 1}]}\n"),
         ("/location/distances/0", "location: {distances: [{_: 1}]}\n"),
         ("/location/databases/0", "location: {databases: [{_: 1}]}\n"),
@@ -372,7 +395,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 91, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 100, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

@@ -125,6 +125,14 @@ fn its_rights_are_what_it_needs_and_nothing_more() {
     };
     assert_eq!(sorted(rights(&cluster, "signpost", "signpost")), set(&[&reads, &own]));
     assert_eq!(sorted(rights(&cluster, "signpost-voter", "signpost")), set(&[&reads, &voter]));
+    // Of Secrets, only those that register clusters may be read, and only where somebody wants that.
+    cluster.kubectl(&["apply", "-k", root().join("config/rbac/registration").to_str().expect("UTF-8")]);
+    for account in ["signpost", "signpost-voter"] {
+        let registered = rights(&cluster, account, "signpost-clusters");
+        assert_eq!(registered, set(&[&reads, &["secrets [] [] [list watch]"]]), "{account}");
+        assert_eq!(rights(&cluster, account, "default"), set(&[&reads]), "{account}");
+    }
+    assert_eq!(sorted(rights(&cluster, "signpost", "signpost")), set(&[&reads, &own]));
 
     // With these, and with the configuration that is shipped, everything works.
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -28,14 +28,15 @@ use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
 use crate::metrics::{
-    ClusterSample, DirectiveSample, FederationGauges, HealthSample, Histogram, LoadSample, SnapshotSample, VoterSample,
-    WritesSample,
+    ClusterSample, DirectiveSample, FederationGauges, HealthSample, Histogram, LoadSample, SecretsSample,
+    SnapshotSample, VoterSample, WritesSample,
 };
 use crate::model::{ClusterId, Federated, Label, Moment, ServiceKey, Share};
 use crate::overview::{About, Recent};
 use crate::snapshot::Rules as SnapshotRules;
+use crate::source::registrations::{self, Registrations};
 use crate::source::status::{self, ErrorReason, Reason};
-use crate::source::{self, Message};
+use crate::source::{self, Message, Number};
 use crate::table::{Atlas, Cartographer, Note, Outlook, Publisher, Retired};
 use crate::zonefile::ZoneData;
 
@@ -63,13 +64,18 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// What one cluster's source and the publisher share.
 #[derive(Clone)]
 pub struct Member {
+    pub number: Number,
     pub status: Arc<status::Status>,
     pub relist: Arc<Notify>,
 }
 
 impl Member {
-    pub fn new(started: Instant) -> Member {
-        Member { status: Arc::new(status::Status::new(started)), relist: Arc::new(Notify::new()) }
+    pub fn new(id: ClusterId, started: Instant) -> Member {
+        Member {
+            number: Number::new(id),
+            status: Arc::new(status::Status::new(started)),
+            relist: Arc::new(Notify::new()),
+        }
     }
 }
 
@@ -101,6 +107,8 @@ pub struct Federation {
     inquiries: Option<mpsc::Receiver<Inquiry>>,
     /// For whoever keeps snapshots.
     unsaved: Arc<Unsaved>,
+    /// Registered while answers were given: that they were not heard yet spoils no answer.
+    not_awaited: BTreeSet<Label>,
     /// Clusters as their snapshots have them: which kinds they did not say themselves yet, and when they were written.
     restored: BTreeMap<ClusterId, (Vec<Kind>, Timestamp)>,
 }
@@ -150,7 +158,7 @@ impl Seen {
 }
 
 /// [`Seen`] as metrics ask for it.
-pub struct Gauges(pub Arc<Seen>);
+pub struct Gauges(pub Arc<Seen>, pub Arc<Registrations>);
 
 impl FederationGauges for Gauges {
     fn names(&self) -> u64 {
@@ -182,6 +190,19 @@ impl FederationGauges for Gauges {
         let (written, failed) = unsaved.counts();
         let last = unsaved.last().into_iter().map(|(cluster, at)| (cluster.to_string(), at)).collect();
         Some(SnapshotSample { written, failed, last })
+    }
+
+    fn secrets(&self) -> Option<SecretsSample> {
+        let registrations::Counts { registered, refused, held } = self.1.counts()?;
+        let status = &self.1.status;
+        let now = status.now();
+        Some(SecretsSample {
+            registered: registered as u64,
+            refused: refused.into_iter().map(|(reason, count)| (reason, count as u64)).collect(),
+            held: held as u64,
+            last_heard: status.last_heard().map(|at| now - at),
+            errors: ErrorReason::ALL.iter().map(|&reason| (reason.label(), status.errors(reason))).collect(),
+        })
     }
 
     fn health(&self) -> Option<HealthSample> {
@@ -223,7 +244,7 @@ impl FederationGauges for Gauges {
 fn slice_policy(source: &Source) -> SlicePolicy {
     match source {
         Source::Manifests { .. } => SlicePolicy::Optional,
-        Source::Kubeconfig { .. } | Source::InCluster => SlicePolicy::Expected,
+        Source::Kubeconfig { .. } | Source::InCluster | Source::Registered(_) => SlicePolicy::Expected,
     }
 }
 
@@ -298,6 +319,7 @@ impl Federation {
             recent: Arc::default(),
             inquiries: None,
             unsaved: Arc::default(),
+            not_awaited: BTreeSet::new(),
             restored: BTreeMap::new(),
         };
         // Of whoever only votes, nothing has to be known.
@@ -346,7 +368,7 @@ impl Federation {
             let before = old.numbered().find(|(_, old)| old.name == cluster.name);
             members.push(match before {
                 Some((before, _)) => self.members[before.index()].clone(),
-                None => Member::new(self.started),
+                None => Member::new(id, self.started),
             });
             if let Some((before, _)) = before.filter(|(_, old)| may_say_all_of(cluster, old)) {
                 index.adopt(id, &mut self.index, before);
@@ -354,8 +376,17 @@ impl Federation {
                 asked.extend(kinds.filter_map(|kind| Some(((id, kind), *self.asked.get(&(before, kind))?))));
             }
         }
+        // What nobody knew of a moment ago is not missing. Those of the first list are: they were answered for before this
+        // process began, perhaps.
+        if old.cluster_secrets.as_ref().is_some_and(|secrets| secrets.listed) {
+            let new = config.clusters.iter().filter(|cluster| cluster.is_registered());
+            let new = new.filter(|cluster| old.named(&cluster.name).is_none());
+            self.not_awaited.extend(new.map(|cluster| cluster.name.clone()));
+        }
+        self.not_awaited.retain(|name| config.named(name).is_some_and(|(_, cluster)| cluster.is_registered()));
         self.index = index;
         self.members = members;
+        self.members.iter().zip(config.numbered()).for_each(|(member, (id, _))| member.number.set(id));
         self.asked = asked;
         self.full.clear();
         let new_id = |old_id: ClusterId| {
@@ -398,7 +429,10 @@ impl Federation {
                 notes.set(key, said);
             });
         };
-        retire(self.publisher.replace(config, zones, fill, |id| index.is_synced(id)));
+        let named = config.clone();
+        let not_awaited = &self.not_awaited;
+        let is_synced = |id| index.is_synced(id) || not_awaited.contains(&named.cluster(id).name);
+        retire(self.publisher.replace(config, zones, fill, is_synced));
         let mut changed = self.checks.as_mut().map(|checks| checks.forget_unused(now)).unwrap_or_default();
         changed.extend(self.release());
         self.compile(&changed);
@@ -619,7 +653,8 @@ impl Federation {
         let mut changes = Vec::new();
         let mut unsaved = BTreeSet::new();
         let mut next = Some(first);
-        while let Some((cluster, update)) = next {
+        while let Some((number, update)) = next {
+            let cluster = number.get();
             if !update.kind().is_load() && !update.kind().is_vote() {
                 unsaved.insert(cluster);
             }

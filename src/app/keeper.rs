@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::federation::{Federation, Inquiry, asked};
-use crate::config::{Config, Export};
+use crate::config::{Cluster, Config, Export};
 use crate::model::{ClusterId, Label, ServiceKey};
 use crate::snapshot::{self, Draft, Head};
 
@@ -184,10 +184,11 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 
 }
 
 /// Begins with what an earlier process kept. What is in the way of it is said, and the clusters are waited for as if it were not there.
-pub async fn restore(config: &Config, federation: &mut Federation) {
+/// `wanted`: of which clusters.
+pub async fn restore(config: &Config, federation: &mut Federation, wanted: impl Fn(&Cluster) -> bool) {
     let Some(directory) = config.state.clone() else { return };
     snapshot::clean(&directory, SystemTime::now());
-    for (id, cluster) in config.numbered().filter(|(_, cluster)| cluster.export != Export::Nothing) {
+    for (id, cluster) in config.numbered().filter(|(_, cluster)| cluster.export != Export::Nothing && wanted(cluster)) {
         let (place, name) = (directory.clone(), cluster.name.clone());
         let read = spawn_blocking(move || snapshot::read(&place, &name)).await;
         let problem = match read {
@@ -225,6 +226,21 @@ impl Keeping {
         let keeper = Keeper { directory, unsaved: self.unsaved.clone(), inquiries: self.inquiries.clone() };
         let stop = CancellationToken::new();
         self.running = Some((stop.clone(), tokio::spawn(keeper.run(stop))));
+    }
+
+    /// They are not clusters any more: who gets their names later is somebody else. Only while nothing is kept.
+    pub fn forget<'n>(&self, config: &Config, names: impl Iterator<Item = &'n Label>) {
+        let Some(directory) = &config.state else { return };
+        for name in names {
+            locked(&self.unsaved.last).remove(name);
+            let file = snapshot::file(directory, name);
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!(cluster = %name, "{}: cannot be deleted ({error})", file.display());
+                }
+                _ => {}
+            }
+        }
     }
 
     pub async fn ended(&mut self) {

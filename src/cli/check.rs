@@ -57,13 +57,22 @@ pub fn check(path: &Path, out: &mut impl Write) -> io::Result<Verdict> {
                 }
                 fill(&mut index, id, reading);
             }
-            Source::Kubeconfig { .. } | Source::InCluster => match prepare(cluster) {
+            Source::Kubeconfig { .. } | Source::InCluster | Source::Registered(_) => match prepare(cluster) {
                 Ok(()) => writeln!(out, "{}: its services are known once its API server is asked", cluster.name)?,
                 Err(problem) => {
                     writeln!(out, "problem: {problem}")?;
                     problems += 1;
                 }
             },
+        }
+    }
+    if let Some(secrets) = &config.cluster_secrets {
+        match aside(source::kube::secrets::prepare(secrets)) {
+            Ok(()) => writeln!(out, "clusterSecrets: who is registered is known once the API server is asked")?,
+            Err(problem) => {
+                writeln!(out, "problem: {problem}")?;
+                problems += 1;
+            }
         }
     }
     let services: Vec<Federated> = index.keys().iter().filter_map(|key| index.service(key)).collect();
@@ -111,8 +120,12 @@ fn zones(config: &Config, problems: &mut usize, out: &mut impl Write) -> io::Res
 }
 
 fn prepare(cluster: &crate::config::Cluster) -> Result<(), String> {
+    aside(source::kube::prepare(cluster))
+}
+
+fn aside<T>(preparing: impl Future<Output = Result<T, source::kube::SourceError>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let prepared = runtime.block_on(source::kube::prepare(cluster));
+    let prepared = runtime.block_on(preparing);
     runtime.shutdown_background();
     prepared.map(drop).map_err(|problem| problem.to_string())
 }

@@ -2,7 +2,7 @@
 
 mod stub;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -18,7 +18,9 @@ use crate::app::Loaded;
 use crate::config::{Cluster, Config, Schema, Source};
 use crate::model::{View, ViewRule};
 use crate::source::kube::examine::{Finding, Verdict, examine};
+use crate::source::kube::secrets::look as look_at_secrets;
 use crate::source::manifests;
+use crate::source::registration::{LABEL, Unfit};
 use crate::status::{State, Status};
 use crate::wire::rtype;
 use crate::zonefile::ZoneData;
@@ -73,10 +75,13 @@ pub fn run(path: &Path, stubs: &[SocketAddr]) -> ExitCode {
 
 fn look(loaded: &Loaded, report: &mut Report) {
     let Loaded { config, zones, .. } = loaded;
+    let mut config = (**config).clone();
     for warning in zones.iter().flat_map(|zone| &zone.warnings) {
         report.put("zone file", &Finding::warned(warning.to_string()));
     }
-    report.put("state", &state(config));
+    report.put("state", &state(&config));
+    registered(&mut config, report);
+    let config = &config;
     for cluster in &config.clusters {
         of_cluster(cluster, config)
             .iter()
@@ -132,12 +137,47 @@ fn of_cluster(cluster: &Cluster, config: &Config) -> Vec<Finding> {
             }
             findings
         }
-        Source::Kubeconfig { .. } | Source::InCluster => {
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(examine(cluster)),
-                Err(error) => vec![Finding::failed(format!("no runtime: {error}"))],
-            }
+        Source::Kubeconfig { .. } | Source::InCluster | Source::Registered(_) => match runtime() {
+            Ok(runtime) => runtime.block_on(examine(cluster)),
+            Err(finding) => vec![finding],
+        },
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Finding> {
+    let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    made.map_err(|error| Finding::failed(format!("no runtime: {error}")))
+}
+
+/// Are the Secrets there, and of use? With them, their clusters are looked at like all others.
+fn registered(config: &mut Config, report: &mut Report) {
+    let Some(secrets) = config.cluster_secrets.clone() else { return };
+    let found = match runtime() {
+        Ok(runtime) => runtime.block_on(look_at_secrets(&secrets)),
+        Err(finding) => return report.put("clusterSecrets", &finding),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(failure) => {
+            let text = format!(
+                "the Secrets in {} cannot be listed ({failure}): who is registered stays as it was; the API server, its \
+                 credentials, and the rights in config/rbac/registration",
+                secrets.namespace
+            );
+            return report.put("clusterSecrets", &Finding::failed(text));
         }
+    };
+    let text = format!("{} Secrets with the label {LABEL} in {}", found.len(), secrets.namespace);
+    report.put("clusterSecrets", &Finding::passed(text));
+    let mut registered = BTreeMap::new();
+    for (name, read) in found {
+        match read {
+            Ok((name, registration)) => drop(registered.insert(name, registration)),
+            Err(problem) => report.put(&format!("Secret {name}"), &Finding::failed(problem.to_string())),
+        }
+    }
+    for (name, why) in config.register(&registered) {
+        report.put(&format!("Secret {name}"), &Finding::failed(Unfit::from(why).to_string()));
     }
 }
 

@@ -101,7 +101,10 @@ pub(super) struct Filled {
 }
 
 pub(super) fn fill_from_disk(path: &Path) -> Result<Filled, String> {
-    let Loaded { config, zones, atlas, .. } = Loaded::load(path).map_err(|error| error.to_string())?;
+    let Loaded { mut config, zones, atlas, .. } = Loaded::load(path).map_err(|error| error.to_string())?;
+    if let Some(secrets) = &mut Arc::make_mut(&mut config).cluster_secrets {
+        secrets.listed = true;
+    }
     let mut index = crate::app::new_index(&config);
     for (id, cluster) in config.numbered() {
         if let Source::Manifests { directory } = &cluster.source {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{Cluster, Config, Source};
-use crate::model::{ServiceKey, parse_duration};
+use crate::config::{Cluster, Config, Registration, Source};
+use crate::model::{Label, ServiceKey, parse_duration};
 use crate::source::directive::{self, Data};
 use crate::source::kube::client::Failure;
 use crate::source::kube::directive::{delete, put};
@@ -60,14 +60,8 @@ const RELEASE: &str = "10m";
 /// One sentence that says what was done, or what is wrong.
 pub fn run(target: Target, order: Order) -> Result<String, String> {
     let config = Config::load(&target.config).map_err(|errors| errors.to_string())?;
-    let (cluster, service) = find(&config, &target.target)?;
-    let cluster = match target.kubeconfig {
-        Some(file) => {
-            let source = Source::Kubeconfig { file, context: target.context };
-            Cluster { source, ..cluster.clone() }
-        }
-        None => cluster.clone(),
-    };
+    let source = target.kubeconfig.map(|file| Source::Kubeconfig { file, context: target.context });
+    let (cluster, service) = find(&config, &target.target, source)?;
     let name = object_name(&order, service.as_ref());
     let Some(data) = data(&order, service.as_ref(), Timestamp::now())? else {
         return match take_back(&cluster, &name)? {
@@ -88,7 +82,8 @@ pub fn run(target: Target, order: Order) -> Result<String, String> {
     Ok(said + &format!("; `signpost undrain {}{back}` takes it back", target.target))
 }
 
-fn find<'c>(config: &'c Config, target: &str) -> Result<(&'c Cluster, Option<ServiceKey>), String> {
+/// `source`: instead of the configuration's.
+fn find(config: &Config, target: &str, source: Option<Source>) -> Result<(Cluster, Option<ServiceKey>), String> {
     let (name, service) = match target.split_once('/') {
         None => (target, None),
         Some((name, service)) => {
@@ -96,12 +91,20 @@ fn find<'c>(config: &'c Config, target: &str) -> Result<(&'c Cluster, Option<Ser
             (name, Some(key))
         }
     };
-    let found = config.clusters.iter().find(|cluster| cluster.name.as_str() == name);
-    let cluster = found.ok_or_else(|| {
+    let found = config.clusters.iter().find(|cluster| cluster.name.as_str() == name).cloned();
+    // One that may be registered has what all of those have, but no credentials here.
+    let registered = || {
+        let (secrets, _) = config.cluster_secrets.as_ref().zip(source.as_ref())?;
+        let nothing = Registration { credentials: None, region: None };
+        Some(secrets.cluster(&Label::parse(name).ok()?, &nothing))
+    };
+    let cluster = found.or_else(registered).ok_or_else(|| {
         let known: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-        format!("{target}: there is no cluster {name:?} in {}, but {}", config.path.display(), known.join(", "))
+        let more = if config.cluster_secrets.is_some() { "; a registered one needs --kubeconfig" } else { "" };
+        format!("{target}: there is no cluster {name:?} in {}, but {}{more}", config.path.display(), known.join(", "))
     })?;
-    Ok((cluster, service))
+    let source = source.unwrap_or_else(|| cluster.source.clone());
+    Ok((Cluster { source, ..cluster }, service))
 }
 
 /// One for each target, so that a new directive takes the place of the one before.
@@ -191,7 +194,7 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
     done
 }
 
-fn namespace(cluster: &Cluster) -> Result<&crate::model::Label, String> {
+fn namespace(cluster: &Cluster) -> Result<&Label, String> {
     let missing = "the configuration does not say in which namespace directives are: set directives.namespace";
     cluster.directives.as_ref().ok_or_else(|| format!("{}: {missing}", cluster.name))
 }

@@ -123,7 +123,7 @@ pub enum Fault {
     ZoneLabels(String),
     #[error("the zone {name} is already zones[{first}]")]
     DuplicateZone { name: String, first: usize },
-    #[error("a zone whose schema is not `static` needs at least one cluster")]
+    #[error("a zone whose schema is not `static` needs at least one cluster, or clusterSecrets")]
     NoClusters,
     #[error("only the mode nearest has spare addresses, and neither externalMode nor internalMode is that")]
     SpareOfNone,
@@ -146,6 +146,10 @@ pub enum Fault {
     Sources(Vec<&'static str>),
     #[error("an empty list would export nothing; leave the key out to export all namespaces")]
     NoNamespaces,
+    #[error("exactly one of `kubeconfig` and `inCluster: true` is needed, found {}", found(.0))]
+    SecretsSources(Vec<&'static str>),
+    #[error("`none` is for witnesses, and a registered cluster does not vote")]
+    RegisteredWitness,
 
     // Health.
     #[error("there is no API server of this cluster in which it could vote: it is read from manifests")]

@@ -6,6 +6,7 @@
 mod error;
 mod location;
 mod raw;
+mod registered;
 mod resolve;
 mod special;
 
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::{ConfigErrors, Fault, Place, Problem, Words};
 pub use self::location::{Database, Location, Places};
+pub use self::registered::{ClusterSecrets, Credentials, LeftOut, Registration};
+pub use self::resolve::is_topology;
 pub use self::special::Never;
 use crate::health::Failures;
 use crate::model::{Audience, AvailabilityZone, ClusterId, Label, Network, Region, ServiceKey, View, ViewRule};
@@ -63,7 +66,7 @@ pub struct Config {
     /// The file it was read from; relative paths in it are relative to its directory.
     pub path: PathBuf,
     pub zones: Vec<Zone>,
-    /// A [`ClusterId`] is the position in here.
+    /// A [`ClusterId`] is the position in here: first those that are configured, then those that are registered.
     pub clusters: Vec<Cluster>,
     pub listeners: Vec<Listener>,
     /// Where /metrics, /livez and /readyz are; `None` when switched off.
@@ -81,6 +84,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// `None`: no queries are logged.
     pub query_log: Option<QueryLog>,
+    /// Whether more clusters can be registered at run time, and what they may do.
+    pub cluster_secrets: Option<ClusterSecrets>,
 }
 
 /// Which queries are logged.
@@ -244,6 +249,7 @@ impl Config {
             health: None,
             state: None,
             query_log: None,
+            cluster_secrets: None,
             limits: Limits {
                 udp_workers: 1,
                 udp_receive_buffer: 0,
@@ -296,6 +302,8 @@ pub enum Source {
     },
     /// The service account of the pod that this process runs in.
     InCluster,
+    /// By a Secret. `None`: that there was one is known from an earlier process.
+    Registered(Option<Credentials>),
 }
 
 /// Which of a cluster's Services are federated.
@@ -417,6 +425,10 @@ impl Config {
     /// The clusters with their ids.
     pub fn numbered(&self) -> impl Iterator<Item = (ClusterId, &Cluster)> {
         (0..).map(ClusterId).zip(&self.clusters)
+    }
+
+    pub fn named(&self, name: &Label) -> Option<(ClusterId, &Cluster)> {
+        self.numbered().find(|(_, cluster)| cluster.name == *name)
     }
 
     /// The clusters that vote, in their order.

@@ -29,6 +29,7 @@ pub(super) struct RawConfig {
     pub directives: Option<RawDirectives>,
     pub state: Option<RawState>,
     pub query_log: Option<RawQueryLog>,
+    pub cluster_secrets: Option<At<RawClusterSecrets>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -42,6 +43,19 @@ pub(super) struct RawQueryLog {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RawState {
     pub directory: Option<At<String>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawClusterSecrets {
+    pub namespace: At<String>,
+    pub kubeconfig: Option<At<RawKubeconfig>>,
+    pub in_cluster: Option<At<bool>>,
+    pub local_servers: Option<At<bool>>,
+    pub ingress_cidrs: Option<At<Vec<At<String>>>>,
+    pub export: Option<At<RawExport>>,
+    pub namespaces: Option<At<Vec<At<String>>>>,
+    pub weight: Option<At<u64>>,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -28,12 +28,18 @@ const LEAST: usize = 10;
 const CONFIRM: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(super) struct LossGuard<K> {
+pub struct LossGuard<K> {
     /// Losses of the last [`WINDOW`] that went through. At most half of the base, or [`LEAST`].
     recent: Log<K>,
     /// At most all objects.
     held: Log<K>,
     next: u64,
+}
+
+impl<K: Ord + Clone> Default for LossGuard<K> {
+    fn default() -> Self {
+        LossGuard::new()
+    }
 }
 
 impl<K: Ord + Clone> LossGuard<K> {

@@ -15,6 +15,8 @@ use crate::model::{
 
 mod beside;
 mod cluster;
+pub use losses::LossGuard;
+
 mod losses;
 mod packed;
 mod share;

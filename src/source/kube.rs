@@ -11,6 +11,7 @@
 //! | [`voice`] | what this instance says of endpoints, written for all to read |
 //! | [`directive`] | what an operator says, written |
 //! | [`examine`] | what it lets us do, for people |
+//! | [`secrets`] | clusters that are registered by Secrets |
 //! | [`identity`] | which cluster it is |
 //! | [`backoff`] | when to try again |
 //!
@@ -45,6 +46,7 @@ pub mod list;
 mod nodes;
 mod plugin;
 mod resource;
+pub mod secrets;
 mod session;
 mod voice;
 pub mod watch;

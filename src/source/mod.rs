@@ -11,9 +11,12 @@
 //! | [`places`] | where clusters are by their nodes |
 //! | [`report`] | what instances say of endpoints, as written |
 //! | [`directive`] | what operators say of clusters, as written |
+//! | [`registration`] | a Secret that registers a cluster |
+//! | [`registrations`] | the clusters that are registered |
 //! | [`status`] | how a source is doing, for metrics |
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,8 @@ pub mod kube;
 pub mod manifests;
 pub mod places;
 pub mod problem;
+pub mod registration;
+pub mod registrations;
 pub mod report;
 pub mod slim;
 pub mod status;
@@ -49,11 +54,31 @@ pub fn kinds(cluster: &config::Cluster) -> Vec<Kind> {
 }
 
 /// What a source sends to the app's publisher task. The cluster is the connection's, never the object's word.
-pub type Message = (ClusterId, Update);
+pub type Message = (Number, Update);
+
+/// Which cluster it is. Clusters that come and go before it move its position, and its source goes on: so a message is
+/// about the cluster that has the number when it is taken, and not when it is sent.
+#[derive(Debug, Clone)]
+pub struct Number(Arc<AtomicU16>);
+
+impl Number {
+    pub fn new(id: ClusterId) -> Number {
+        Number(Arc::new(AtomicU16::new(id.0)))
+    }
+
+    pub fn get(&self) -> ClusterId {
+        ClusterId(self.0.load(Ordering::Acquire))
+    }
+
+    /// Only while nobody takes messages.
+    pub fn set(&self, id: ClusterId) {
+        self.0.store(id.0, Ordering::Release);
+    }
+}
 
 /// What every source is started with.
 pub struct Feed {
-    pub cluster: ClusterId,
+    pub cluster: Number,
     /// Its name, and what it may export.
     pub config: Arc<config::Cluster>,
     pub updates: mpsc::Sender<Message>,

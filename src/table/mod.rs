@@ -84,6 +84,8 @@ pub struct Table {
     atlas: ArcSwap<Atlas>,
     members: Box<[Member]>,
     unsynced: AtomicUsize,
+    /// Which clusters are registered is not known yet, but what they may hold.
+    unlisted: Option<Namespaces>,
     /// Clusters of which some traffic is to go elsewhere.
     shedding: AtomicUsize,
     /// Clusters that are answered for as they were remembered.
@@ -224,6 +226,8 @@ impl Table {
             let state = state.clone();
             move |key| hash(&state, key)
         }));
+        let unlisted = config.cluster_secrets.as_ref().filter(|secrets| !secrets.listed);
+        let unlisted = unlisted.map(|secrets| secrets.namespaces.clone());
         let table = Table {
             zones: compiled.into(),
             names,
@@ -236,7 +240,8 @@ impl Table {
             clients: ClientTable::new(clients).expect("Config::load refuses overlapping client CIDRs"),
             explain_to: config.explain_to.as_slice().into(),
             members: members.collect(),
-            unsynced: AtomicUsize::new(config.clusters.len()),
+            unsynced: AtomicUsize::new(config.clusters.len() + usize::from(unlisted.is_some())),
+            unlisted,
             shedding: AtomicUsize::new(0),
             remembered: AtomicUsize::new(0),
             version: config.identity.version.as_deref().map(|text| text.as_bytes().into()),
@@ -656,7 +661,8 @@ impl Snapshot<'_> {
         }
         let Ok(namespace) = std::str::from_utf8(namespace) else { return false };
         let missing = |member: &&Member| !member.synced.load(Ordering::Acquire);
-        self.table.members.iter().filter(missing).any(|member| member.namespaces.allow(namespace))
+        let unlisted = self.table.unlisted.as_ref().is_some_and(|namespaces| namespaces.allow(namespace));
+        unlisted || self.table.members.iter().filter(missing).any(|member| member.namespaces.allow(namespace))
     }
 
     /// The view of a client. A query that speaks for others, by a client subnet, is external where the address decides.

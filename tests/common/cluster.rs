@@ -164,6 +164,23 @@ impl Cluster {
         kubeconfig_path(self.directory.path(), user)
     }
 
+    /// A kubeconfig that names no file: all is in it.
+    pub fn kubeconfig_text(&self, user: User) -> String {
+        let authority = fs::read(self.directory.path().join("certificates/apiserver.crt")).expect("it has started");
+        let authority = serde_json::to_value(k8s_openapi::ByteString(authority)).expect("base64");
+        let text = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {
+                "server": format!("https://{}", self.address), "certificate-authority-data": authority,
+            }}],
+            "users": [{"name": "u", "user": {"token": token(user)}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        });
+        text.to_string()
+    }
+
     /// The same, but to an address that is not the API server's own, such as a proxy's.
     pub fn kubeconfig_through(&self, address: SocketAddr) -> PathBuf {
         self.kubeconfig_through_as(address, User::Reader)

@@ -13,7 +13,7 @@ use signpost::source::convert::{self, Converted};
 use signpost::source::kube::{self, Identities, Timing};
 use signpost::source::places::Discovered;
 use signpost::source::status::{ErrorReason, Status};
-use signpost::source::{Feed, Message, slim};
+use signpost::source::{Feed, Message, Number, slim};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -185,7 +185,7 @@ impl World {
             (Arc::new(Status::new(Instant::now())), Arc::new(Notify::new()), CancellationToken::new());
         let discovered = Arc::<Discovered>::default();
         let feed = Feed {
-            cluster: ClusterId(id),
+            cluster: Number::new(ClusterId(id)),
             config: Arc::clone(&config),
             updates: sender,
             status: Arc::clone(&status),

@@ -129,6 +129,7 @@ pub fn config(clusters: Vec<Cluster>) -> Config {
         health: None,
         state: None,
         query_log: None,
+        cluster_secrets: None,
         explain_to: vec![],
         limits: Limits {
             udp_workers: 1,

@@ -16,7 +16,7 @@ fn config(clusters: &[&str]) -> Arc<Config> {
 fn federation(clusters: &[&str]) -> (Federation, Arc<Seen>) {
     let (started, seen) = (Instant::now(), Arc::new(Seen::default()));
     let (publisher, _) = Publisher::new(config(clusters), &[], 0);
-    let members = clusters.iter().map(|_| Member::new(started)).collect();
+    let members = (0..).zip(clusters).map(|(id, _)| Member::new(ClusterId(id), started)).collect();
     (Federation::new(started, publisher, members, seen.clone(), nobody(), 1), seen)
 }
 

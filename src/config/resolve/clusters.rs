@@ -7,10 +7,11 @@ use ipnet::IpNet;
 
 use super::{Resolver, shortened};
 use crate::config::error::{Fault, Place};
-use crate::config::raw::{At, RawCluster, RawExport, place};
+use crate::config::raw::{At, RawCluster, RawClusterSecrets, RawExport, RawKubeconfig, place};
 use crate::config::special::declarable;
 use crate::config::{
-    Cluster, DEFAULT_WEIGHT, Export, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES, Namespaces, Source,
+    Cluster, ClusterSecrets, DEFAULT_WEIGHT, Export, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES, Namespaces,
+    Source,
 };
 use crate::model::{AvailabilityZone, Label, Network, Region};
 
@@ -107,13 +108,7 @@ impl Resolver<'_> {
             ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
             export,
             namespaces: self.namespaces(raw.namespaces, &format!("{key}.namespaces")),
-            weight: self.number(
-                raw.weight,
-                &format!("{key}.weight"),
-                0..=65_535,
-                "(only ratios count)",
-                DEFAULT_WEIGHT,
-            ),
+            weight: self.weight(raw.weight, &format!("{key}.weight")),
             voter: votes.filter(|_| is_voter).cloned(),
             directives: None,
             mcs: false,
@@ -130,11 +125,7 @@ impl Resolver<'_> {
                 let directory = self.directory(manifests, &format!("{key}.manifests"), "the manifests' directory");
                 Some(Source::Manifests { directory })
             }
-            (None, Some(kubeconfig), false) => {
-                let file = self.file(&kubeconfig.value.file, &format!("{key}.kubeconfig.file"), "the kubeconfig");
-                let context = kubeconfig.value.context.as_ref().map(|context| context.value.clone());
-                Some(Source::Kubeconfig { file, context })
-            }
+            (None, Some(kubeconfig), false) => Some(self.kubeconfig(kubeconfig, key)),
             (None, None, true) => Some(Source::InCluster),
             (manifests, kubeconfig, in_cluster) => {
                 let given = [
@@ -147,6 +138,58 @@ impl Resolver<'_> {
                 None
             }
         }
+    }
+
+    fn kubeconfig(&mut self, raw: &At<RawKubeconfig>, key: &str) -> Source {
+        let file = self.file(&raw.value.file, &format!("{key}.kubeconfig.file"), "the kubeconfig");
+        Source::Kubeconfig { file, context: raw.value.context.as_ref().map(|context| context.value.clone()) }
+    }
+
+    fn weight(&mut self, raw: Option<At<u64>>, key: &str) -> u16 {
+        self.number(raw, key, 0..=65_535, "(only ratios count)", DEFAULT_WEIGHT)
+    }
+
+    /// Who may be registered at run time. `directives`, `mcs`: as for the clusters.
+    pub(super) fn cluster_secrets(
+        &mut self,
+        raw: At<RawClusterSecrets>,
+        directives: Option<Label>,
+        mcs: bool,
+    ) -> Option<ClusterSecrets> {
+        const KEY: &str = "clusterSecrets";
+        let at = |word: &str| format!("{KEY}.{word}");
+        let in_cluster = raw.value.in_cluster.as_ref().is_some_and(|given| given.value);
+        let source = match (&raw.value.kubeconfig, in_cluster) {
+            (Some(kubeconfig), false) => Some(self.kubeconfig(kubeconfig, KEY)),
+            (None, true) => Some(Source::InCluster),
+            (None, false) => {
+                self.fault(&raw, KEY, Fault::SecretsSources(Vec::new()));
+                None
+            }
+            (Some(_), true) => {
+                self.fault(&raw, KEY, Fault::SecretsSources(vec!["kubeconfig", "inCluster"]));
+                None
+            }
+        };
+        let RawClusterSecrets { namespace, local_servers, ingress_cidrs, export, namespaces, weight, .. } = raw.value;
+        let namespace = self.label(&namespace, &at("namespace"));
+        if let Some(export) = export.as_ref().filter(|export| matches!(export.value, RawExport::None)) {
+            self.fault(export, at("export"), Fault::RegisteredWitness);
+        }
+        let ingress = self.cidrs(ingress_cidrs, &at("ingressCidrs"), declarable);
+        let (namespaces, weight) = (self.namespaces(namespaces, &at("namespaces")), self.weight(weight, &at("weight")));
+        Some(ClusterSecrets {
+            source: source?,
+            namespace: namespace?,
+            local_servers: local_servers.is_some_and(|allowed| allowed.value),
+            export: export.map_or(Export::LoadBalancer, |export| export.value.into()),
+            namespaces,
+            ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
+            weight,
+            directives,
+            mcs,
+            listed: false,
+        })
     }
 
     fn namespaces(&mut self, raw: Option<At<Vec<At<String>>>>, key: &str) -> Namespaces {
@@ -164,10 +207,7 @@ impl Resolver<'_> {
     /// A region or the like: what a node's topology label can say, so that both can be compared.
     pub(super) fn topology(&mut self, raw: Option<At<String>>, key: &str) -> Option<Arc<str>> {
         let raw = raw?;
-        let bytes = raw.value.as_bytes();
-        let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-        if bytes.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inner) {
+        if is_topology(&raw.value) {
             return Some(raw.value.into());
         }
         self.fault(&raw, key, Fault::Topology(shortened(&raw.value)));
@@ -226,6 +266,14 @@ impl Resolver<'_> {
             }
         }
     }
+}
+
+/// Whether a node's topology label can say it.
+pub fn is_topology(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    bytes.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inner)
 }
 
 pub(super) fn cidr(text: &str) -> Result<IpNet, Fault> {

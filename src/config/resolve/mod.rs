@@ -7,6 +7,8 @@ mod listeners;
 mod location;
 mod zones;
 
+pub use clusters::is_topology;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -40,6 +42,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         directives,
         state,
         query_log,
+        cluster_secrets,
     } = raw;
 
     let raw_clusters = resolver.list(clusters, "clusters", "clusters", MAX_CLUSTERS);
@@ -47,12 +50,13 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
     let client_cidrs = raw_clusters.iter().any(|c| c.value.client_cidrs.as_ref().is_some_and(|l| !l.value.is_empty()));
     let listeners_place = listeners.as_ref().and_then(|list| place(list.referenced));
 
-    let zones = resolver.zones(zones, names.is_empty());
+    let zones = resolver.zones(zones, names.is_empty() && cluster_secrets.is_none());
     let votes = health.as_ref().and_then(|health| resolver.votes(health));
     let directives = resolver.directives(directives, votes.as_ref());
     let mut clusters = resolver.clusters(raw_clusters, votes.as_ref(), directives.as_ref());
     let mcs = zones.iter().any(|zone| zone.schema == Schema::Mcs);
     clusters.iter_mut().for_each(|cluster| cluster.mcs = mcs);
+    let cluster_secrets = cluster_secrets.and_then(|raw| resolver.cluster_secrets(raw, directives, mcs));
     let (listeners, bound) = resolver.listeners(listeners, &names, client_cidrs);
     let admin = resolver.admin(admin, &bound);
     let identity = resolver.identity(identity);
@@ -82,6 +86,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, cores: usize) -> Result<Confi
         health,
         state,
         query_log,
+        cluster_secrets,
     };
 
     let views = config.views().len();

@@ -47,6 +47,11 @@ pub enum SourceError {
     Context { cluster: String, file: PathBuf, context: String, problem: String },
     #[error("cluster {cluster}: not in a pod with a service account: {problem}")]
     InCluster { cluster: String, problem: String },
+    /// What is wrong with it is not told: its text is a secret.
+    #[error("cluster {cluster}: the kubeconfig in its Secret cannot be used")]
+    Registered { cluster: String },
+    #[error("cluster {cluster}: its Secret was not read yet")]
+    NotReadYet { cluster: String },
     #[error("cluster {cluster} is read from manifests and has no API")]
     NoApi { cluster: String },
 }
@@ -182,19 +187,24 @@ impl Api {
     /// Reads the credentials and makes a client; no request is made and no plugin is run, which could take its time.
     /// Everything that is in files has to be right.
     pub async fn prepare(cluster: &config::Cluster, timing: Timing) -> Result<Api, SourceError> {
-        let name = cluster.name.to_string();
+        Api::prepare_from(cluster.name.as_str(), &cluster.source, timing).await
+    }
+
+    /// The same for any API. `name`: as messages have it.
+    pub async fn prepare_from(name: &str, source: &config::Source, timing: Timing) -> Result<Api, SourceError> {
+        let name = name.to_owned();
         let building = Arc::new(AtomicBool::new(false));
-        let (config, _) = read(&name, &cluster.source).await?;
+        let (config, _) = read(&name, source).await?;
         let current = if has_plugin(&config) {
             let client = Err(Failure::Credentials(NOT_ASKED.to_owned()));
             Current { generation: 0, client, plugin: true, renew_at: None }
         } else {
-            connect(&name, &cluster.source, timing, &building).await?
+            connect(&name, source, timing, &building).await?
         };
         let current = Mutex::new(current);
         Ok(Api {
             cluster: name,
-            source: cluster.source.clone(),
+            source: source.clone(),
             timing,
             building,
             renewing: tokio::sync::Mutex::default(),
@@ -595,6 +605,8 @@ async fn read(cluster: &str, source: &config::Source) -> Result<Read, SourceErro
     match source {
         config::Source::Kubeconfig { file, context } => read_kubeconfig(cluster, file, context.as_deref()).await,
         config::Source::InCluster => in_cluster(cluster),
+        config::Source::Registered(Some(credentials)) => registered(cluster, credentials).await,
+        config::Source::Registered(None) => Err(SourceError::NotReadYet { cluster: cluster.to_owned() }),
         config::Source::Manifests { .. } => Err(SourceError::NoApi { cluster: cluster.to_owned() }),
     }
 }
@@ -658,6 +670,20 @@ async fn read_kubeconfig(cluster: &str, file: &Path, context: Option<&str>) -> R
         // Not the URL itself: there may be a password in it.
         Some(url) => Some(url.parse().map_err(|_| complain("proxy-url is no URL".to_owned()))?),
     };
+    Ok((config, Box::new(complain)))
+}
+
+/// Without files, plugins and a proxy: `registration` has left nothing of the kind in it.
+async fn registered(cluster: &str, credentials: &config::Credentials) -> Result<Read, SourceError> {
+    let cluster = cluster.to_owned();
+    let complain = move |_: String| SourceError::Registered { cluster: cluster.clone() };
+    let kubeconfig =
+        Kubeconfig::from_yaml(credentials.kubeconfig()).map_err(|error| complain(shorten(&error.to_string())))?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| complain(shorten(&error.to_string())))?;
+    // Not that of the environment, as above.
+    config.proxy_url = None;
     Ok((config, Box::new(complain)))
 }
 

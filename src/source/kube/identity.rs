@@ -4,28 +4,41 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::client::Failure;
-use crate::model::{ClusterId, Label};
+use crate::model::Label;
 
 /// Which cluster each UID belongs to, shared by all sources: two names for one cluster would count every endpoint
 /// of it twice. Holds at most one entry for each source that runs.
 #[derive(Debug, Default)]
 pub struct Identities {
-    owners: Mutex<HashMap<String, (ClusterId, Label)>>,
+    owners: Mutex<HashMap<String, Owner>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner {
+    name: Label,
+    /// By a Secret. Its API may say any UID, and must not keep out a cluster of the configuration by that.
+    is_registered: bool,
 }
 
 impl Identities {
-    fn claim(&self, uid: &str, cluster: ClusterId, name: &Label) -> Result<(), Failure> {
+    fn claim(&self, uid: &str, claimant: &Owner) -> Result<(), Failure> {
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        let (owner, other) = owners.entry(uid.to_owned()).or_insert_with(|| (cluster, name.clone()));
-        if *owner == cluster {
+        let owner = owners.entry(uid.to_owned()).or_insert_with(|| claimant.clone());
+        if owner.is_registered && !claimant.is_registered {
+            *owner = claimant.clone();
+        }
+        if owner == claimant {
             Ok(())
         } else {
-            Err(Failure::SameCluster { other: other.to_string(), uid: uid.to_owned() })
+            Err(Failure::SameCluster { other: owner.name.to_string(), uid: uid.to_owned() })
         }
     }
 
-    fn release(&self, uid: &str) {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    fn release(&self, uid: &str, owner: &Owner) {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.get(uid) == Some(owner) {
+            owners.remove(uid);
+        }
     }
 }
 
@@ -34,8 +47,7 @@ impl Identities {
 /// cluster).
 #[derive(Debug)]
 pub struct Identity {
-    cluster: ClusterId,
-    name: Label,
+    own: Owner,
     all: Arc<Identities>,
     uid: Mutex<Uid>,
 }
@@ -49,8 +61,8 @@ struct Uid {
 
 impl Identity {
     /// `known`: the UID that an earlier process knew.
-    pub fn new(cluster: ClusterId, name: Label, all: Arc<Identities>, known: Option<String>) -> Identity {
-        Identity { cluster, name, all, uid: Mutex::new(Uid { known, claimed: false }) }
+    pub fn new(name: Label, is_registered: bool, all: Arc<Identities>, known: Option<String>) -> Identity {
+        Identity { own: Owner { name, is_registered }, all, uid: Mutex::new(Uid { known, claimed: false }) }
     }
 
     /// The API said that it is `got`: is that the cluster whose data we have?
@@ -59,8 +71,9 @@ impl Identity {
         if let Some(known) = uid.known.as_deref().filter(|known| *known != got) {
             return Err(Failure::OtherCluster { known: known.to_owned(), got: got.to_owned() });
         }
+        // Each time: a cluster of the configuration may have come.
+        self.all.claim(got, &self.own)?;
         if !uid.claimed {
-            self.all.claim(got, self.cluster, &self.name)?;
             *uid = Uid { known: Some(got.to_owned()), claimed: true };
         }
         Ok(())
@@ -70,7 +83,7 @@ impl Identity {
 impl Drop for Identity {
     fn drop(&mut self) {
         if let Uid { known: Some(uid), claimed: true } = self.uid.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            self.all.release(uid);
+            self.all.release(uid, &self.own);
         }
     }
 }
@@ -82,8 +95,8 @@ mod tests {
     #[test]
     fn one_name_for_one_cluster() {
         let all = Arc::new(Identities::default());
-        let identity = |id, name| Identity::new(ClusterId(id), Label::parse(name).unwrap(), Arc::clone(&all), None);
-        let (a, b) = (identity(0, "a"), identity(1, "b"));
+        let identity = |name| Identity::new(Label::parse(name).unwrap(), false, Arc::clone(&all), None);
+        let (a, b) = (identity("a"), identity("b"));
         a.confirm("one").unwrap();
         a.confirm("one").unwrap();
         assert!(matches!(b.confirm("one"), Err(Failure::SameCluster { other, .. }) if other == "a"));
@@ -91,15 +104,31 @@ mod tests {
         assert!(matches!(b.confirm("one"), Err(Failure::OtherCluster { known, .. }) if known == "two"));
         assert!(matches!(a.confirm("three"), Err(Failure::OtherCluster { .. })));
         drop(a);
-        let again = identity(0, "a");
+        let again = identity("a");
         again.confirm("three").unwrap();
-        identity(2, "c").confirm("one").unwrap();
+        identity("c").confirm("one").unwrap();
         // What an earlier process knew binds, and is nobody's until it is confirmed.
         let named = Label::parse("d").unwrap();
-        let knowing = Identity::new(ClusterId(3), named, Arc::clone(&all), Some("four".to_owned()));
+        let knowing = Identity::new(named, false, Arc::clone(&all), Some("four".to_owned()));
         assert!(matches!(knowing.confirm("five"), Err(Failure::OtherCluster { known, .. }) if known == "four"));
-        identity(4, "e").confirm("four").unwrap();
+        identity("e").confirm("four").unwrap();
         knowing.confirm("four").unwrap();
-        assert!(matches!(identity(5, "f").confirm("four"), Err(Failure::SameCluster { other, .. }) if other == "d"));
+        assert!(matches!(identity("f").confirm("four"), Err(Failure::SameCluster { other, .. }) if other == "d"));
+    }
+
+    #[test]
+    fn a_registered_cluster_keeps_out_no_configured_one() {
+        let all = Arc::new(Identities::default());
+        let identity =
+            |name, is_registered| Identity::new(Label::parse(name).unwrap(), is_registered, Arc::clone(&all), None);
+        let (liar, other, configured) = (identity("liar", true), identity("other", true), identity("a", false));
+        liar.confirm("one").unwrap();
+        assert!(matches!(other.confirm("one"), Err(Failure::SameCluster { other, .. }) if other == "liar"));
+        configured.confirm("one").unwrap();
+        assert!(matches!(liar.confirm("one"), Err(Failure::SameCluster { other, .. }) if other == "a"));
+        drop(liar);
+        assert!(matches!(other.confirm("one"), Err(Failure::SameCluster { other, .. }) if other == "a"));
+        drop(configured);
+        other.confirm("one").unwrap();
     }
 }

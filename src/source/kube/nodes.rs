@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Api, Failure, escape};
 use super::list::ListDecoder;
-use crate::config::MAX_AVAILABILITY_ZONES;
+use crate::config::{MAX_AVAILABILITY_ZONES, is_topology};
 use crate::model::{AvailabilityZone, Place, Region};
 
 /// Of one page. A node's metadata takes some kB.
@@ -66,11 +66,6 @@ impl Told {
             availability_zones: zones.map(|zone| AvailabilityZone(Arc::from(zone.as_str()))).collect(),
         }
     }
-}
-
-/// As in the configuration, which names the same places.
-fn is_topology(text: &str) -> bool {
-    (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// Lists the nodes.

@@ -28,7 +28,7 @@ use crate::source::{Feed, slim};
 /// what all of the cluster says.
 const MAX_SCOPES: usize = 16;
 /// Lists in a row that are older than what was seen before one is taken for a restored backup.
-const RESTORE: u32 = 3;
+pub(super) const RESTORE: u32 = 3;
 /// Problems of one kind's objects that are remembered, so that each is told once and not with every list.
 const MAX_TOLD: usize = 1_000;
 
@@ -48,7 +48,7 @@ impl Link {
     pub fn new(api: Api, feed: Feed, identities: Arc<Identities>) -> Link {
         let earlier = feed.status.take_earlier();
         Link {
-            identity: Identity::new(feed.cluster, feed.config.name.clone(), identities, earlier.uid),
+            identity: Identity::new(feed.config.name.clone(), feed.config.is_registered(), identities, earlier.uid),
             earlier: earlier.versions,
             backoff: Mutex::new(Backoff::new(api.timing().pace)),
             nameless: AtomicBool::new(false),
@@ -142,7 +142,7 @@ impl Link {
 
     /// Waits while the publisher is busy. When it is gone, the process ends, and so will we.
     async fn tell(&self, update: Update) {
-        if self.feed.updates.send((self.feed.cluster, update)).await.is_err() {
+        if self.feed.updates.send((self.feed.cluster.clone(), update)).await.is_err() {
             self.feed.stop.cancelled().await;
         }
     }
@@ -192,10 +192,10 @@ struct Scope {
 /// A resourceVersion as it was written. Since Kubernetes 1.35 they are promised to be numbers; one that is none cannot be
 /// compared, and never counts as older.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Version(String);
+pub(super) struct Version(pub(super) String);
 
 impl Version {
-    fn is_older_than(&self, other: &Version) -> bool {
+    pub(super) fn is_older_than(&self, other: &Version) -> bool {
         match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
             (Ok(this), Ok(other)) => this < other,
             _ => false,

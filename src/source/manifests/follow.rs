@@ -196,7 +196,7 @@ impl Follower {
         for kind in kinds(&self.feed.config) {
             let objects = objects.remove(&kind).unwrap_or_default();
             let update = Update::Reset { kind, objects, keep: of(kind) };
-            self.feed.updates.send((self.feed.cluster, update)).await.map_err(|_| Closed)?;
+            self.feed.updates.send((self.feed.cluster.clone(), update)).await.map_err(|_| Closed)?;
         }
         self.feed.status.listed();
         self.sent = Some(digest);

@@ -13,7 +13,7 @@ use super::*;
 use crate::index::Update;
 use crate::model::ClusterId;
 use crate::source::status::{ErrorReason, Reason, Status};
-use crate::source::{Feed, Message};
+use crate::source::{Feed, Message, Number};
 
 /// What is waited for takes a second at most, or ten for a rescan; a loaded machine gets more.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -251,7 +251,7 @@ impl World {
         let status = Arc::new(Status::new(Instant::now()));
         let (relist, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let feed = Feed {
-            cluster: ClusterId(3),
+            cluster: Number::new(ClusterId(3)),
             config: Arc::new(cluster()),
             updates: sender,
             status: status.clone(),
@@ -285,8 +285,8 @@ impl World {
         fs::rename(self.path(".beside"), self.path(name)).unwrap();
     }
 
-    fn apply(&mut self, (id, update): Message) {
-        assert_eq!(id, ClusterId(3));
+    fn apply(&mut self, (number, update): Message) {
+        assert_eq!(number.get(), ClusterId(3));
         let Update::Reset { kind, objects, keep } = update else { panic!("{update:?}") };
         match kind {
             Kind::Service => {
