@@ -755,10 +755,10 @@ impl Federation {
         };
         match update {
             Update::Apply(Object::Service(service)) => {
-                self.recent.add(About::Service, Some(name), Some(&service.key), "is there, or is another one");
+                self.recent.add(About::Service, Some(name), Some(&service.key), "was added or changed");
             }
             Update::Delete(Kind::Service, object) => {
-                self.recent.add(About::Service, Some(name), key(object).as_ref(), "is deleted");
+                self.recent.add(About::Service, Some(name), key(object).as_ref(), "was deleted");
             }
             _ => {}
         }
