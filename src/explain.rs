@@ -86,6 +86,11 @@ pub struct Place {
     pub matched: Option<Matched>,
     /// All clusters are the same from there.
     pub is_unknown: bool,
+    /// Degrees north and east, where it is known where the region is.
+    #[serde(default)]
+    pub latitude: Option<f64>,
+    #[serde(default)]
+    pub longitude: Option<f64>,
     /// SCOPE PREFIX-LENGTH of answers that go by place.
     pub scope: Option<u8>,
 }
@@ -380,11 +385,16 @@ pub fn explain(config: &Config, reader: &Reader, asked: Asked, seed: u64) -> Res
     let message = Message::from_vec(&buffer[..length]).map_err(|error| ExplainError::Answer(error.to_string()))?;
     let place = (view == View::External).then(|| {
         let address = subnet.unwrap_or(client.address).to_canonical();
+        let matched = matched(config, address, is_unknown);
+        let region = matched.as_ref().and_then(|matched| matched.region.as_deref());
+        let at = region.and_then(|region| config.location.coordinates(&crate::model::Region(region.into())));
         Place {
             by: if subnet.is_some() { "the client subnet" } else { "the client's address" }.to_owned(),
             address,
-            matched: matched(config, address, is_unknown),
+            matched,
             is_unknown,
+            latitude: at.map(|at| at.latitude()),
+            longitude: at.map(|at| at.longitude()),
             scope: subnet.map(|_| scope),
         }
     });

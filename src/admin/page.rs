@@ -8,17 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
-const STYLE: &str = "body { font-family: sans-serif }";
-const SCRIPT: &str = "";
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
 
-/// Head, up to what the style element holds; body, up to what the script element holds; end.
-const FRAME: [&str; 3] = [
-    "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Signpost</title><style>",
-    "</style></head><body><h1>Signpost</h1><ul><li><a href=\"/status\">status</a></li><li><a \
-     href=\"/services\">services</a></li><li><a href=\"/changes\">changes</a></li><li><a \
-     href=\"/metrics\">metrics</a></li></ul><script>",
-    "</script></body></html>",
-];
+/// Head, up to what the style element holds; body, up to what the script element holds; end. The first two do not end with a newline:
+/// it would belong to the element, and to its hash.
+const FRAME: [&str; 3] =
+    [include_str!("page/head.html"), include_str!("page/body.html"), include_str!("page/end.html")];
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| [FRAME[0], STYLE, FRAME[1], SCRIPT, FRAME[2]].concat());
 
@@ -55,7 +51,7 @@ mod tests {
             assert_eq!(DOCUMENT.matches(tag).count(), 1, "{tag}");
         }
         assert!(FRAME[0].ends_with("<style>") && FRAME[1].starts_with("</style>"));
-        assert!(FRAME[1].trim_end_matches('\n').ends_with("<script>") && FRAME[2].starts_with("</script>"));
+        assert!(FRAME[1].ends_with("<script>") && FRAME[2].starts_with("</script>"));
         assert!(!DOCUMENT.contains(" style=") && !DOCUMENT.contains(" onclick="), "the policy forbids them");
     }
 }
