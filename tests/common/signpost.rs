@@ -128,7 +128,7 @@ impl Setup {
   ttl: 180
 {}listeners:
 - {{addresses: ['{}'], view: external}}
-- {{addresses: ['{}'], view: {{internal: cluster-1}}}}
+- {{addresses: ['{}'], view: {{internal: {}}}}}
 admin: {{address: '{}'}}
 limits: {{syncWait: {}s, lameDuck: {}s}}
 clusters:
@@ -137,6 +137,7 @@ clusters:
             if self.mcs { "- {name: clusterset.local, schema: mcs, file: mcs.zone}\n" } else { "" },
             ports.external,
             ports.internal,
+            self.clusters[0].name,
             ports.admin,
             self.sync_wait.as_secs(),
             self.lame_duck.as_secs(),
