@@ -17,7 +17,7 @@ lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check --manifest-path tests/loom/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-testbed: ## build etcd, kube-apiserver, kube-controller-manager, kwok and CoreDNS into target/testbed (about 12 minutes the first time)
+testbed: ## build etcd, kube-apiserver, kube-controller-manager, kwok, CoreDNS, helm and kube-score into target/testbed (about 15 minutes the first time)
 	tests/testbed/build.sh target/testbed
 
 budget: ## instructions for each kind of query, against benches/instructions/budget.txt

@@ -3,8 +3,11 @@
 #   etcd kube-apiserver kube-controller-manager kwok [kubectl] kwok-stages/   from go.mod here
 #   coredns                                                                   from coredns/go.mod (its versions conflict with the above)
 #   mcs-crds/                                                                 from mcs/go.mod (so do the versions that it asks for)
+#   helm                                                                      from helm/go.mod
+#   kube-score                                                                from kube-score/go.mod (which wants older APIs than helm)
 # kubectl is built only where the machine has none. What is up to date with its go.mod, its go.sum and this script is
-# left alone. From nothing this takes about 12 minutes on two cores and 4 GB of Go build cache.
+# left alone. From nothing this takes about 15 minutes on two cores and 5 GB of Go build cache.
+# After the folder, names of parts may follow that are to be built, and no others: mcs_crds kubernetes_programs coredns helm kube_score.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -79,16 +82,6 @@ stages() {
         "$out/kwok-stages/"
 }
 
-coredns() {
-    local hash
-    hash=$(recipe "$here/coredns")
-    if fresh "$out/.coredns.stamp" "$hash" coredns; then return; fi
-    need_go
-    cd "$here/coredns"
-    ldflags="-s -w" build coredns github.com/coredns/coredns
-    echo "$hash" >"$out/.coredns.stamp"
-}
-
 # The custom resources of the Multi-Cluster Services API, as its own module has them.
 mcs_crds() {
     local hash module=sigs.k8s.io/mcs-api directory
@@ -104,6 +97,36 @@ mcs_crds() {
     echo "$hash" >"$out/.mcs.stamp"
 }
 
-mcs_crds
-kubernetes_programs
-coredns
+# program NAME DIRECTORY PACKAGE [LDFLAGS]: one program from a module of its own.
+program() {
+    local hash
+    hash=$(recipe "$here/$2")
+    if fresh "$out/.$1.stamp" "$hash" "$1"; then return; fi
+    need_go
+    cd "$here/$2"
+    ldflags="-s -w ${4-}" build "$1" "$3"
+    echo "$hash" >"$out/.$1.stamp"
+}
+
+coredns() { program coredns coredns github.com/coredns/coredns; }
+# Without these helm takes every cluster for Kubernetes 1.20 where it has none to ask.
+helm() {
+    local minor
+    minor=$(awk '$1 == "k8s.io/client-go" { split($2, part, "."); print part[2] }' "$here/helm/go.mod")
+    program helm helm helm.sh/helm/v3/cmd/helm "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 \
+        -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 \
+        -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$minor"
+}
+kube_score() { program kube-score kube-score github.com/zegl/kube-score/cmd/kube-score; }
+
+parts=("${@:2}")
+((${#parts[@]})) || parts=(mcs_crds kubernetes_programs coredns helm kube_score)
+for part in "${parts[@]}"; do
+    case $part in
+    mcs_crds | kubernetes_programs | coredns | helm | kube_score) "$part" ;;
+    *)
+        echo "$0: there is no part \"$part\"; the parts are mcs_crds, kubernetes_programs, coredns, helm and kube_score" >&2
+        exit 2
+        ;;
+    esac
+done
