@@ -37,6 +37,12 @@ pub enum Kind<'a> {
     Nsd { zone: &'a str, text: &'a str },
     /// knot with one zone.
     Knot { zone: &'a str, text: &'a str },
+    /// unbound with this beside what every one here has.
+    Unbound { text: &'a str },
+    /// CoreDNS with this Corefile as it is.
+    Corefile { text: &'a str },
+    /// dnsmasq with these arguments as they are.
+    Dnsmasq { arguments: &'a [String] },
 }
 
 impl Server {
@@ -58,17 +64,18 @@ impl Server {
         Server::try_start(kind, SocketAddr::new(address, 53), Some(namespace)).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// On port 53 of an address of loopback, which takes root.
+    pub fn start_at(kind: &Kind<'_>, address: &str) -> Server {
+        let address: IpAddr = address.parse().expect("written as an address");
+        Server::try_start(kind, SocketAddr::new(address, 53), None).unwrap_or_else(|e| panic!("{e}"))
+    }
+
     fn try_start(kind: &Kind<'_>, address: SocketAddr, namespace: Option<&Namespace>) -> Result<Server, String> {
         let directory = tempfile::tempdir().expect("a temporary folder can be made");
         let (program, arguments) = kind.write(directory.path(), address);
         let name = program.file_name().and_then(|n| n.to_str()).expect("the names are ours").to_string();
-        let process = Process::start(Run {
-            name: &name,
-            program: &program,
-            arguments: arguments.into_iter().map(String::from).collect(),
-            directory: directory.path(),
-            namespace,
-        });
+        let process =
+            Process::start(Run { name: &name, program: &program, arguments, directory: directory.path(), namespace });
         let dig = namespace.map_or_else(|| Dig::at(address), |n| Dig::inside(n, address)).with("+time=1");
         // Any answer shows that it listens; what it has to say is the test's business.
         let listens = || match process.check() {
@@ -86,7 +93,8 @@ impl Server {
 
 impl Kind<'_> {
     /// Writes the configuration; what is to be run with it.
-    fn write(&self, directory: &Path, address: SocketAddr) -> (PathBuf, Vec<&'static str>) {
+    fn write(&self, directory: &Path, address: SocketAddr) -> (PathBuf, Vec<String>) {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
         let (ip, port) = (address.ip(), address.port());
         let put = |file: &str, text: &str| fs::write(directory.join(file), text).expect("the folder is ours");
         let folder = directory.display();
@@ -96,18 +104,16 @@ impl Kind<'_> {
                 // Otherwise the zone's NS records would lead to port 53 of their addresses.
                 let stub = format!("stub-zone:\n  name: {zone}\n  stub-prime: no\n{list}");
                 put("unbound.conf", &format!("{}{stub}", unbound(address, directory)));
-                (sbin("unbound"), vec!["-d", "-c", "unbound.conf"])
+                (sbin("unbound"), words(&["-d", "-c", "unbound.conf"]))
             }
             Kind::UnboundRoot { hints } => {
                 put("root.hints", hints);
                 put("unbound.conf", &format!("{}  root-hints: root.hints\n", unbound(address, directory)));
-                (sbin("unbound"), vec!["-d", "-c", "unbound.conf"])
+                (sbin("unbound"), words(&["-d", "-c", "unbound.conf"]))
             }
             Kind::CoreDns { zone, server } => {
                 put("Corefile", &format!("{zone}:{port} {{\n  bind {ip}\n  errors\n  forward . {server}\n}}\n"));
-                let program = built().join("coredns");
-                assert!(program.is_file(), "coredns is not in target/testbed: run `make testbed`");
-                (program, vec!["-conf", "Corefile"])
+                (coredns(), words(&["-conf", "Corefile"]))
             }
             Kind::Nsd { zone, text } => {
                 put("zone", text);
@@ -120,7 +126,7 @@ impl Kind<'_> {
                          remote-control:\n  control-enable: no\nzone:\n  name: {zone}\n  zonefile: zone\n"
                     ),
                 );
-                (sbin("nsd"), vec!["-d", "-c", "nsd.conf"])
+                (sbin("nsd"), words(&["-d", "-c", "nsd.conf"]))
             }
             Kind::Knot { zone, text } => {
                 put("zone", text);
@@ -132,10 +138,25 @@ impl Kind<'_> {
                          database:\n  storage: {folder}\nzone:\n- domain: {zone}\n  storage: {folder}\n  file: zone\n"
                     ),
                 );
-                (sbin("knotd"), vec!["-c", "knot.conf"])
+                (sbin("knotd"), words(&["-c", "knot.conf"]))
             }
+            Kind::Unbound { text } => {
+                put("unbound.conf", &format!("{}{text}", unbound(address, directory)));
+                (sbin("unbound"), words(&["-d", "-c", "unbound.conf"]))
+            }
+            Kind::Corefile { text } => {
+                put("Corefile", text);
+                (coredns(), words(&["-conf", "Corefile"]))
+            }
+            Kind::Dnsmasq { arguments } => (sbin("dnsmasq"), arguments.to_vec()),
         }
     }
+}
+
+fn coredns() -> PathBuf {
+    let program = built().join("coredns");
+    assert!(program.is_file(), "coredns is not in target/testbed: run `make testbed`");
+    program
 }
 
 /// Both stub and root: in the foreground, as whoever runs the test, asking loopback, believing nothing about DNSSEC.
@@ -170,13 +191,22 @@ pub const DELEGATED: [&str; 2] = ["127.0.9.11", "127.0.9.12"];
 
 impl Delegation {
     pub fn start(namespace: &Namespace) -> Delegation {
+        let [one, two] = DELEGATED;
+        Delegation::with(
+            namespace,
+            &format!(
+                "my-federation NS ns1.my-federation\nmy-federation NS ns2.my-federation\n\
+                 ns1.my-federation A {one}\nns2.my-federation A {two}\n"
+            ),
+        )
+    }
+
+    /// With these records in the parent zone.
+    pub fn with(namespace: &Namespace, records: &str) -> Delegation {
         let root = "$TTL 3600\n. SOA root-ns. host. 1 3600 600 86400 60\n. NS root-ns.\nroot-ns. A 127.0.9.1\n\
                     my-domain.com. NS ns.my-domain.com.\nns.my-domain.com. A 127.0.9.2\n";
-        let [one, two] = DELEGATED;
         let parent = format!(
-            "$ORIGIN my-domain.com.\n$TTL 3600\n@ SOA ns host 1 3600 600 86400 60\n@ NS ns\nns A 127.0.9.2\n\
-             my-federation NS ns1.my-federation\nmy-federation NS ns2.my-federation\n\
-             ns1.my-federation A {one}\nns2.my-federation A {two}\n"
+            "$ORIGIN my-domain.com.\n$TTL 3600\n@ SOA ns host 1 3600 600 86400 60\n@ NS ns\nns A 127.0.9.2\n{records}"
         );
         let hints = ". 3600 IN NS root-ns.\nroot-ns. 3600 IN A 127.0.9.1\n";
         let root = Server::start_in(namespace, &Kind::Nsd { zone: ".", text: root }, "127.0.9.1");
