@@ -120,6 +120,12 @@ const AFTER: &[(&str, Look)] = &[
         // From the Internet, the load balancers of both clusters.
         story.answers("192.0.2.1:53", CART, &INGRESS)
     }),
+    ("kubectl --context berlin --namespace signpost-clusters label secret tokyo signpost.dev/cluster=", |story, _| {
+        // With the rights of the account that the configuration has. Nobody serves with it, which is a warning.
+        let shown = story.machine.must("signpost diagnose --config cluster-secrets.yaml || true")?;
+        has(&shown, "passed  clusterSecrets: 1 Secrets with the label signpost.dev/cluster in signpost-clusters")?;
+        has(&shown, "passed  cluster tokyo: its API server answers")
+    }),
     (
         "kubectl --context berlin --namespace signpost get leases,configmaps --selector signpost.dev/health",
         |_, said| has(said, "lease.coordination.k8s.io/"),
@@ -192,6 +198,10 @@ const EXAMPLES: &[(&str, Look)] = &[
         story.with_section("internal.yaml", example)
     }),
     ("state:", |story, example| story.with_section("state.yaml", example)),
+    ("clusterSecrets:", |story, example| {
+        // The clusters are at the machine's own addresses.
+        story.with_section("cluster-secrets.yaml", &format!("{example}  localServers: true\n"))
+    }),
     ("my-federation.my-domain.com.      NS  ns1.my-federation.my-domain.com.", Story::delegation),
     ("my-federation.my-domain.com:53 {", Story::coredns),
     ("stub-zone:", Story::unbound),
