@@ -54,9 +54,32 @@ pub struct Outcome {
     pub view: ViewClass,
     /// As the zone is labelled in the table; 0: the name is in none.
     pub zone: u8,
-    pub truncated: bool,
-    /// It has addresses that are Down, for there are no others.
-    pub fails_open: bool,
+    pub marks: Marks,
+}
+
+/// What else is counted of an answer. In one octet, so that an [`Outcome`] goes through a register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks(u8);
+
+impl Marks {
+    const TRUNCATED: u8 = 1;
+    const FAILS_OPEN: u8 = 2;
+    pub const NONE: Marks = Marks(0);
+
+    /// `fails_open`: it has addresses that are Down, for there are no others.
+    pub fn new(truncated: bool, fails_open: bool) -> Marks {
+        Marks(u8::from(truncated) * Marks::TRUNCATED + u8::from(fails_open) * Marks::FAILS_OPEN)
+    }
+
+    #[inline]
+    pub fn is_truncated(self) -> bool {
+        self.0 & Marks::TRUNCATED != 0
+    }
+
+    #[inline]
+    pub fn fails_open(self) -> bool {
+        self.0 & Marks::FAILS_OPEN != 0
+    }
 }
 
 /// RCODEs, with NOERROR in two parts (RFC 2308 section 2.2).
@@ -191,7 +214,7 @@ impl Responder {
             if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
                 return Reply::Send {
                     length,
-                    outcome: Outcome { rcode, view: class, zone: label, truncated: false, fails_open: false },
+                    outcome: Outcome { rcode, view: class, zone: label, marks: Marks::NONE },
                 };
             }
         }
@@ -234,9 +257,9 @@ impl Responder {
             fails_open: false,
         };
         let rcode = answering.reply(request, query);
-        let (truncated, fails_open) = (answering.writer.is_truncated(), answering.fails_open);
+        let marks = Marks::new(answering.writer.is_truncated(), answering.fails_open);
         let zone = answering.zone.map_or(0, |zone| table.zone_at(zone).label());
-        let outcome = Outcome { rcode, view: class, zone, truncated, fails_open };
+        let outcome = Outcome { rcode, view: class, zone, marks };
         Reply::Send { length: answering.writer.finish(), outcome }
     }
 }
@@ -268,7 +291,7 @@ struct Answering<'a, 't> {
     /// What was found there already.
     record: Option<Record<'a>>,
     stream: bool,
-    /// See [`Outcome::fails_open`].
+    /// See [`Marks::new`].
     fails_open: bool,
 }
 

@@ -378,10 +378,10 @@ fn bump(counter: &AtomicU64) {
 impl UdpCounters {
     pub fn answered(&mut self, outcome: Outcome) {
         bump(self.own.answered[outcome.view.place()][usize::from(outcome.zone) % ZONES].at(outcome.rcode));
-        if outcome.truncated {
+        if outcome.marks.is_truncated() {
             bump(self.own.truncated.at(outcome.view));
         }
-        if outcome.fails_open {
+        if outcome.marks.fails_open() {
             bump(self.own.failed_open.at(outcome.view));
         }
     }
@@ -420,10 +420,10 @@ impl StreamCounters {
     pub fn answered(&self, outcome: Outcome) {
         let counts = &self.shared.answered[outcome.view.place()][usize::from(outcome.zone) % ZONES];
         counts.at(outcome.rcode).fetch_add(1, Relaxed);
-        if outcome.truncated {
+        if outcome.marks.is_truncated() {
             self.shared.truncated.at(outcome.view).fetch_add(1, Relaxed);
         }
-        if outcome.fails_open {
+        if outcome.marks.fails_open() {
             self.shared.failed_open.at(outcome.view).fetch_add(1, Relaxed);
         }
     }
@@ -952,9 +952,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::Marks;
 
     fn outcome(rcode: Rcode, view: ViewClass, truncated: bool) -> Outcome {
-        Outcome { rcode, view, zone: 0, truncated, fails_open: truncated }
+        Outcome { rcode, view, zone: 0, marks: Marks::new(truncated, truncated) }
     }
 
     #[track_caller]

@@ -204,8 +204,12 @@ impl Bound {
         }
         let to_hand_over = tcp.try_clone().ok();
         let name = format!("tcp {address}");
+        let service = random_seed().map(|seed| {
+            let desks = Desks::new(reader, seed, query_log);
+            tcp::Service { audience, timing, connections, metrics, desks }
+        });
         tasks.spawn(async move {
-            let error = serve_tcp(tcp, audience, timing, reader, connections, metrics, query_log, stop).await.err();
+            let error = serve_tcp(tcp, service, stop).await.err();
             Ended { name, error: error.map(|e| e.to_string()) }
         });
         Serving { address, tasks, udp: sockets, tcp: to_hand_over, handed_over }
@@ -214,17 +218,11 @@ impl Bound {
 
 async fn serve_tcp(
     listener: std::net::TcpListener,
-    audience: Audience,
-    timing: StreamTiming,
-    reader: Reader,
-    connections: Connections,
-    metrics: Arc<Metrics>,
-    query_log: Option<Arc<QueryLog>>,
+    service: io::Result<tcp::Service>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let desks = Desks::new(reader, random_seed()?, query_log);
-    tcp::serve(listener, tcp::Service { audience, timing, connections, metrics, desks }, stop).await;
+    tcp::serve(listener, service?, stop).await;
     Ok(())
 }
 

@@ -642,9 +642,16 @@ impl Snapshot<'_> {
     }
 
     /// Whether such a cluster has this service.
+    #[inline]
     pub fn remembers(&self, record: Record<'_>) -> bool {
-        let is_remembered = |cluster: ClusterId| self.table.members[cluster.index()].remembered.load(Ordering::Relaxed);
-        self.remembers_any() && record.candidates().any(|candidate| is_remembered(candidate.cluster()))
+        self.remembers_any() && self.is_remembered(record)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_remembered(&self, record: Record<'_>) -> bool {
+        let is_so = |cluster: ClusterId| self.table.members[cluster.index()].remembered.load(Ordering::Relaxed);
+        record.candidates().any(|candidate| is_so(candidate.cluster()))
     }
 
     /// Whether there is a cluster that was not heard yet; see [`awaits`](Snapshot::awaits).
