@@ -48,6 +48,11 @@ const ELSEWHERE: &[Elsewhere] = &[
         file: "tests/majority.rs",
         words: &["`cargo test --test majority writes -- --ignored --nocapture`", "\nfn writes_per_minute"],
     },
+    Elsewhere {
+        command: "PAGE_PICTURES=/tmp cargo test --test page",
+        file: "tests/page.rs",
+        words: &["\"PAGE_PICTURES\"", "\nfn the_page_in_a_browser"],
+    },
 ];
 
 fn root() -> &'static Path {
