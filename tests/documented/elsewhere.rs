@@ -13,6 +13,8 @@ struct Elsewhere {
     words: &'static [&'static str],
 }
 
+const HELM: &[&str] = &["block.contains(\"helm install\")", "shell(install[0]);"];
+
 /// Builds and measurements: too long to be done within a test, and done by the checks of every change, or on purpose.
 const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { command: "make test", file: ".ci/run", words: &["\nmake test "] },
@@ -31,6 +33,23 @@ const ELSEWHERE: &[Elsewhere] = &[
         command: "make bench-peers",
         file: "Makefile",
         words: &["\nbench-peers: ", "\n\t$(CARGO) bench --locked --bench peers\n"],
+    },
+    Elsewhere {
+        command: "make image",
+        file: "Makefile",
+        words: &["\nimage: static ", "\n\t$(BUILDER) build --target ready --tag $(IMAGE) .\n"],
+    },
+    // In a cluster where `kubectl apply -k` did not make the same objects before. It is this block that is run there.
+    Elsewhere { command: "kubectl create namespace signpost", file: "tests/chart.rs", words: HELM },
+    Elsewhere {
+        command: "kubectl label namespace signpost pod-security.kubernetes.io/enforce=restricted",
+        file: "tests/chart.rs",
+        words: HELM,
+    },
+    Elsewhere {
+        command: "helm install signpost config/helm/signpost --namespace signpost --values config/helm/example.yaml",
+        file: "tests/chart.rs",
+        words: HELM,
     },
     // The same tests as in `make test`, for longer.
     Elsewhere {

@@ -205,6 +205,11 @@ const EXAMPLES: &[(&str, Look)] = &[
     ("my-federation.my-domain.com.      NS  ns1.my-federation.my-domain.com.", Story::delegation),
     ("my-federation.my-domain.com:53 {", Story::coredns),
     ("stub-zone:", Story::unbound),
+    // These two need a node with addresses of its own.
+    ("# Beside the blocks of node-local-dns.", |_, _| {
+        resolvers("recipe(\"docs/stub.md\", \"NodeLocal DNSCache\", \"\")")
+    }),
+    ("apiVersion: v1", |_, _| resolvers("recipe(\"docs/stub.md\", \"kube-dns\", \"\")")),
 ];
 
 /// For whoever has written a new command.
@@ -278,6 +283,11 @@ fn unused(items: &[Item]) -> Vec<String> {
     gone.chain(gone_as_run)
         .map(|text| format!("tests/documented/story.rs: no document has `{text}` any more"))
         .collect()
+}
+
+/// What tests/resolvers.rs reads from the document and uses.
+fn resolvers(words: &str) -> Done {
+    has(include_str!("../resolvers.rs"), words)
 }
 
 fn has(said: &str, words: &str) -> Done {
