@@ -27,7 +27,7 @@ location:
   regions: [{name: new-york, latitude: 40.71, longitude: -74.01}]
   places: [{region: new-york, cidrs: [192.0.2.0/24]}]
 ";
-/// For all that the browser does: about 1 minute on an idle machine.
+/// For all that the browser does: 5 minutes on two busy cores.
 const DRIVE: Duration = Duration::from_secs(1_200);
 const NAMESPACES: [&str; 6] = ["billing", "checkout", "search", "shop", "support", "warehouse"];
 
