@@ -21,7 +21,7 @@ FROM base AS ready
 ARG BINARY=target/image/signpost
 COPY --chmod=755 ${BINARY} /signpost
 
-FROM docker.io/library/rust:1.95-bookworm AS build
+FROM rust:1.95-bookworm AS build
 WORKDIR /signpost
 COPY . .
 RUN make static

@@ -121,6 +121,8 @@ struct Place {
     hash: Option<NameHash>,
     /// It may go the short way.
     short: bool,
+    /// See [`Outcome::zone`].
+    label: u8,
 }
 
 impl Responder {
@@ -131,8 +133,14 @@ impl Responder {
 
     /// `places`: how many queries are read before the first of them is answered.
     pub fn for_batches(seed: u64, places: usize) -> Responder {
-        let place =
-            || Place { query: Query::new(), request: Err(DropCause::Short), zone: None, hash: None, short: false };
+        let place = || Place {
+            query: Query::new(),
+            request: Err(DropCause::Short),
+            zone: None,
+            hash: None,
+            short: false,
+            label: 0,
+        };
         Responder {
             places: (0..places).map(|_| place()).collect(),
             scratch: Scratch::new(),
@@ -160,15 +168,16 @@ impl Responder {
     /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
     /// look up is on its way from memory while the next one is read.
     pub fn read(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
-        let Place { query, request, zone, hash, short } = &mut self.places[place];
+        let Place { query, request, zone, hash, short, label } = &mut self.places[place];
         *request = wire::parse(message, query);
-        (*zone, *hash, *short) = (None, None, false);
+        (*zone, *hash, *short, *label) = (None, None, false, 0);
         let Ok(request @ Request { fault: None, .. }) = request else { return };
         let Some(index) = table.zone(query) else { return };
         let closest = table.zone_at(index);
         *zone = Some(index);
+        *label = closest.label();
         *hash = service_hash(table, closest, query);
-        *short = short::is_short(request, query, closest);
+        *short = short::is_short(request, query, closest) && !table.remembers_any();
         if let Some(hash) = *hash {
             table.prefetch_slot(hash);
         }
@@ -184,7 +193,7 @@ impl Responder {
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
     /// the same snapshot.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
-        let Place { query, request, zone, hash, short } = &mut self.places[place];
+        let Place { query, request, zone, hash, short, label } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
@@ -204,17 +213,16 @@ impl Responder {
         };
         let mut record = None;
         if let (true, Transport::Udp, Some(zone), Some(hash)) =
-            (*short && !self.long_way && !table.remembers_any(), client.transport, *zone, *hash)
+            (*short && !self.long_way, client.transport, *zone, *hash)
         {
             let short = Short { query, edns, zone: table.zone_at(zone), vantage };
-            let label = short.zone.label();
             // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
             let all_heard = !table.awaits_any();
             record = table.service(hash, short.zone, short.name());
             if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
                 return Reply::Send {
                     length,
-                    outcome: Outcome { rcode, view: class, zone: label, marks: Marks::NONE },
+                    outcome: Outcome { rcode, view: class, zone: *label, marks: Marks::NONE },
                 };
             }
         }
@@ -231,7 +239,7 @@ impl Responder {
         seen: Seen<'_>,
         buffer: &mut [u8],
     ) -> Reply {
-        let Place { query, request, zone, hash, .. } = &mut self.places[place];
+        let Place { query, request, zone, hash, label, .. } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
@@ -258,8 +266,7 @@ impl Responder {
         };
         let rcode = answering.reply(request, query);
         let marks = Marks::new(answering.writer.is_truncated(), answering.fails_open);
-        let zone = answering.zone.map_or(0, |zone| table.zone_at(zone).label());
-        let outcome = Outcome { rcode, view: class, zone, marks };
+        let outcome = Outcome { rcode, view: class, zone: *label, marks };
         Reply::Send { length: answering.writer.finish(), outcome }
     }
 }
