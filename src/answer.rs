@@ -52,34 +52,9 @@ pub use crate::wire::Drop as DropCause;
 pub struct Outcome {
     pub rcode: Rcode,
     pub view: ViewClass,
-    /// As the zone is labelled in the table; 0: the name is in none.
-    pub zone: u8,
-    pub marks: Marks,
-}
-
-/// What else is counted of an answer. In one octet, so that an [`Outcome`] goes through a register.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Marks(u8);
-
-impl Marks {
-    const TRUNCATED: u8 = 1;
-    const FAILS_OPEN: u8 = 2;
-    pub const NONE: Marks = Marks(0);
-
-    /// `fails_open`: it has addresses that are Down, for there are no others.
-    pub fn new(truncated: bool, fails_open: bool) -> Marks {
-        Marks(u8::from(truncated) * Marks::TRUNCATED + u8::from(fails_open) * Marks::FAILS_OPEN)
-    }
-
-    #[inline]
-    pub fn is_truncated(self) -> bool {
-        self.0 & Marks::TRUNCATED != 0
-    }
-
-    #[inline]
-    pub fn fails_open(self) -> bool {
-        self.0 & Marks::FAILS_OPEN != 0
-    }
+    pub truncated: bool,
+    /// It has addresses that are Down, for there are no others.
+    pub fails_open: bool,
 }
 
 /// RCODEs, with NOERROR in two parts (RFC 2308 section 2.2).
@@ -121,7 +96,7 @@ struct Place {
     hash: Option<NameHash>,
     /// It may go the short way.
     short: bool,
-    /// See [`Outcome::zone`].
+    /// See [`Responder::zone_label`].
     label: u8,
 }
 
@@ -183,6 +158,12 @@ impl Responder {
         }
     }
 
+    /// How the zone of what was read into `place` is labelled in the table, for whoever counts; 0: its name is in none.
+    #[inline]
+    pub fn zone_label(&self, place: usize) -> u8 {
+        self.places[place].label
+    }
+
     /// Between the halves, when the first is done for the whole batch.
     pub fn prefetch(&self, place: usize, table: &Snapshot<'_>) {
         if let Some(hash) = self.places[place].hash {
@@ -193,7 +174,7 @@ impl Responder {
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
     /// the same snapshot.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
-        let Place { query, request, zone, hash, short, label } = &mut self.places[place];
+        let Place { query, request, zone, hash, short, .. } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
@@ -222,7 +203,7 @@ impl Responder {
             if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
                 return Reply::Send {
                     length,
-                    outcome: Outcome { rcode, view: class, zone: *label, marks: Marks::NONE },
+                    outcome: Outcome { rcode, view: class, truncated: false, fails_open: false },
                 };
             }
         }
@@ -239,7 +220,7 @@ impl Responder {
         seen: Seen<'_>,
         buffer: &mut [u8],
     ) -> Reply {
-        let Place { query, request, zone, hash, label, .. } = &mut self.places[place];
+        let Place { query, request, zone, hash, .. } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
@@ -265,8 +246,8 @@ impl Responder {
             fails_open: false,
         };
         let rcode = answering.reply(request, query);
-        let marks = Marks::new(answering.writer.is_truncated(), answering.fails_open);
-        let outcome = Outcome { rcode, view: class, zone: *label, marks };
+        let (truncated, fails_open) = (answering.writer.is_truncated(), answering.fails_open);
+        let outcome = Outcome { rcode, view: class, truncated, fails_open };
         Reply::Send { length: answering.writer.finish(), outcome }
     }
 }
@@ -298,7 +279,7 @@ struct Answering<'a, 't> {
     /// What was found there already.
     record: Option<Record<'a>>,
     stream: bool,
-    /// See [`Marks::new`].
+    /// See [`Outcome::fails_open`].
     fails_open: bool,
 }
 

@@ -376,12 +376,13 @@ fn bump(counter: &AtomicU64) {
 }
 
 impl UdpCounters {
-    pub fn answered(&mut self, outcome: Outcome) {
-        bump(self.own.answered[outcome.view.place()][usize::from(outcome.zone) % ZONES].at(outcome.rcode));
-        if outcome.marks.is_truncated() {
+    /// `zone`: [its label](Metrics::zone_label).
+    pub fn answered(&mut self, outcome: Outcome, zone: u8) {
+        bump(self.own.answered[outcome.view.place()][usize::from(zone) % ZONES].at(outcome.rcode));
+        if outcome.truncated {
             bump(self.own.truncated.at(outcome.view));
         }
-        if outcome.marks.fails_open() {
+        if outcome.fails_open {
             bump(self.own.failed_open.at(outcome.view));
         }
     }
@@ -417,13 +418,14 @@ impl Drop for UdpCounters {
 }
 
 impl StreamCounters {
-    pub fn answered(&self, outcome: Outcome) {
-        let counts = &self.shared.answered[outcome.view.place()][usize::from(outcome.zone) % ZONES];
+    /// As [`UdpCounters::answered`].
+    pub fn answered(&self, outcome: Outcome, zone: u8) {
+        let counts = &self.shared.answered[outcome.view.place()][usize::from(zone) % ZONES];
         counts.at(outcome.rcode).fetch_add(1, Relaxed);
-        if outcome.marks.is_truncated() {
+        if outcome.truncated {
             self.shared.truncated.at(outcome.view).fetch_add(1, Relaxed);
         }
-        if outcome.marks.fails_open() {
+        if outcome.fails_open {
             self.shared.failed_open.at(outcome.view).fetch_add(1, Relaxed);
         }
     }
@@ -952,10 +954,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::Marks;
 
     fn outcome(rcode: Rcode, view: ViewClass, truncated: bool) -> Outcome {
-        Outcome { rcode, view, zone: 0, marks: Marks::new(truncated, truncated) }
+        Outcome { rcode, view, truncated, fails_open: truncated }
     }
 
     #[track_caller]
@@ -967,14 +968,14 @@ mod tests {
     fn workers_and_streams_are_summed() {
         let metrics = Metrics::new();
         let (mut a, mut b) = (metrics.udp_worker(), metrics.udp_worker());
-        a.answered(outcome(Rcode::NoError, ViewClass::External, false));
-        b.answered(outcome(Rcode::NoError, ViewClass::External, true));
-        b.answered(outcome(Rcode::NxDomain, ViewClass::Internal, false));
+        a.answered(outcome(Rcode::NoError, ViewClass::External, false), 0);
+        b.answered(outcome(Rcode::NoError, ViewClass::External, true), 0);
+        b.answered(outcome(Rcode::NxDomain, ViewClass::Internal, false), 0);
         a.dropped(DropCause::Response);
         metrics.streams().dropped(DropCause::Response);
         b.datagram_dropped(DatagramDrop::Oversized);
         b.send_error();
-        metrics.streams().answered(outcome(Rcode::Refused, ViewClass::External, false));
+        metrics.streams().answered(outcome(Rcode::Refused, ViewClass::External, false), 0);
         let text = metrics.text().unwrap();
         assert_line(&text, r#"signpost_queries_total{rcode="NOERROR",transport="udp",view="external",zone="none"} 2"#);
         assert_line(&text, r#"signpost_queries_total{rcode="NXDOMAIN",transport="udp",view="internal",zone="none"} 1"#);
@@ -996,7 +997,7 @@ mod tests {
         assert_eq!((labels[0], labels[13], labels[14], labels[19]), (1, 14, 15, 15));
         assert_eq!(metrics.zone_label("z13."), 14, "it keeps its label");
         for &zone in &labels {
-            worker.answered(Outcome { zone, ..outcome(Rcode::NoError, ViewClass::External, false) });
+            worker.answered(outcome(Rcode::NoError, ViewClass::External, false), zone);
         }
         worker.took(3, Duration::from_micros(5));
         metrics.streams().took(1, Duration::from_secs(9));
@@ -1021,7 +1022,7 @@ mod tests {
     fn a_worker_that_ends_leaves_its_sums() {
         let metrics = Metrics::new();
         let mut worker = metrics.udp_worker();
-        worker.answered(outcome(Rcode::NoData, ViewClass::External, false));
+        worker.answered(outcome(Rcode::NoData, ViewClass::External, false), 0);
         let line = r#"signpost_queries_total{rcode="NODATA",transport="udp",view="external",zone="none"} 1"#;
         assert_line(&metrics.text().unwrap(), line);
         drop(worker);

@@ -169,7 +169,7 @@ impl Sample {
             %name,
             r#type = %rtype,
             rcode = self.outcome.rcode.label(),
-            truncated = self.outcome.marks.is_truncated(),
+            truncated = self.outcome.truncated,
             length = self.length,
             answers = answers.map(|answers| answers.join(", ")),
             "query"

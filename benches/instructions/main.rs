@@ -97,7 +97,7 @@ fn child(kind: &Kind, batches: usize) {
                 match responder.answer_read(place, table, client, slot) {
                     Reply::Send { outcome, .. } => {
                         assert_eq!(outcome.rcode, expected, "{name}");
-                        assert_eq!(outcome.marks.is_truncated(), name == "truncated", "{name}");
+                        assert_eq!(outcome.truncated, name == "truncated", "{name}");
                     }
                     Reply::Drop(cause) => panic!("{name}: {cause:?}"),
                 }

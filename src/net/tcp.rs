@@ -297,7 +297,7 @@ impl Connection {
                 match reader.with(|table| responder.answer(table, client, &mut buffer[..], message.len())) {
                     Reply::Send { length, outcome } => {
                         let prefix = u16::try_from(length).expect("an answer is not longer than its buffer, 65,535");
-                        streams.answered(outcome);
+                        streams.answered(outcome, responder.zone_label(0));
                         answered += 1;
                         if let Some(sampler) = sampler.as_mut().filter(|sampler| sampler.is_on())
                             && sampler.is_due()

@@ -316,7 +316,7 @@ impl Handler for Answers {
                 let client = Client { address: source, audience: *audience, transport: Transport::Udp, keepalive: 0 };
                 match responder.answer_read(place, table, client, query.buffer) {
                     Reply::Send { length, outcome } => {
-                        counters.answered(outcome);
+                        counters.answered(outcome, responder.zone_label(place));
                         if is_logged
                             && let Some(sampler) = sampler
                             && sampler.is_due()
