@@ -169,10 +169,8 @@ async fn show_explanation(State(shared): State<Shows>, asked: Result<Query<Asked
         Ok(Query(asked)) => asked,
         Err(rejection) => return plain(StatusCode::BAD_REQUEST, format!("{}\n", rejection.body_text())),
     };
-    let explained = shared.explainer.explain(asked).await.map_err(|error| error.to_string());
-    let text = explained.and_then(|explanation| serde_json::to_string_pretty(&explanation).map_err(|e| e.to_string()));
-    match text {
-        Ok(text) => typed(StatusCode::OK, "application/json", text + "\n"),
+    match shared.explainer.explain(asked).await {
+        Ok(explanation) => json(&explanation),
         Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }

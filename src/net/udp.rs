@@ -277,18 +277,14 @@ impl<H: Handler> Worker<H> {
     }
 
     fn handle(&mut self, batch: &mut Batch) {
-        if let Some(untimed) = self.untimed.checked_sub(1) {
-            self.untimed = untimed;
-            self.handler.handle(batch);
-            batch.send(&self.socket, self.handler.counters());
-            return;
-        }
-        self.untimed = TIMED_ONE_IN - 1;
-        let began = Instant::now();
+        let began = (self.untimed == 0).then(Instant::now);
+        self.untimed = self.untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN - 1);
         self.handler.handle(batch);
         let answers = batch.queued;
         batch.send(&self.socket, self.handler.counters());
-        self.handler.counters().took(answers as u64, began.elapsed());
+        if let Some(began) = began {
+            self.handler.counters().took(answers as u64, began.elapsed());
+        }
     }
 }
 

@@ -264,31 +264,27 @@ impl Checks {
         let (isolated, frozen) = (self.board.is_isolated(), self.board.is_frozen());
         match (std::mem::replace(&mut self.isolated, isolated), isolated) {
             (false, true) => {
-                self.happen("half of the endpoints of too many clusters fail at once: this instance abstains");
-                warn!("half of the endpoints of too many clusters fail at once: this instance abstains");
+                self.trouble("half of the endpoints of too many clusters fail at once: this instance abstains")
             }
-            (true, false) => {
-                self.happen("this instance votes again");
-                info!("this instance votes again");
-            }
+            (true, false) => self.relief("this instance votes again"),
             (false, false) | (true, true) => {}
         }
         match (std::mem::replace(&mut self.frozen, frozen), frozen) {
-            (false, true) => {
-                self.happen("so many endpoints are Down at once that none is removed for ten minutes");
-                warn!("so many endpoints are Down at once that none is removed for ten minutes");
-            }
-            (true, false) => {
-                self.happen("endpoints may be removed again");
-                info!("endpoints may be removed again");
-            }
+            (false, true) => self.trouble("so many endpoints are Down at once that none is removed for ten minutes"),
+            (true, false) => self.relief("endpoints may be removed again"),
             (false, false) | (true, true) => {}
         }
         let services: BTreeSet<&ServiceKey> = changed.iter().filter_map(|e| self.users.get(e)).flatten().collect();
         services.into_iter().cloned().collect()
     }
 
-    fn happen(&mut self, text: &str) {
+    fn trouble(&mut self, text: &str) {
+        warn!("{text}");
+        self.happened.push(Happened { cluster: None, text: text.to_owned() });
+    }
+
+    fn relief(&mut self, text: &str) {
+        info!("{text}");
         self.happened.push(Happened { cluster: None, text: text.to_owned() });
     }
 

@@ -15,7 +15,7 @@ use crate::index::Kind;
 use crate::load::Subject;
 use crate::metrics::{HealthSample, VoterSample};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, ServiceKey, Share};
-use crate::overview::{self, Overview};
+use crate::overview::{self, List, Overview};
 use crate::ranking::Ingress;
 use crate::source::status::{ErrorReason, Reason};
 use crate::status::{self as shown, Status};
@@ -262,16 +262,20 @@ pub fn status(inquiries: mpsc::Sender<Inquiry>) -> shown::Ask {
     })
 }
 
+/// All services by their keys.
+fn list(inquiries: mpsc::Sender<Inquiry>) -> Box<dyn Fn() -> List + Send + Sync> {
+    Box::new(move || {
+        let inquiries = inquiries.clone();
+        Box::pin(async move { asked(&inquiries, Inquiry::List).await.unwrap_or_default() })
+    })
+}
+
 /// For whoever looks at all services.
 pub fn overview(inquiries: mpsc::Sender<Inquiry>) -> Overview {
-    let (to_list, to_look) = (inquiries.clone(), inquiries);
     Overview {
-        list: Box::new(move || {
-            let inquiries = to_list.clone();
-            Box::pin(async move { asked(&inquiries, Inquiry::List).await.unwrap_or_default() })
-        }),
+        list: list(inquiries.clone()),
         look: Box::new(move |keys| {
-            let inquiries = to_look.clone();
+            let inquiries = inquiries.clone();
             Box::pin(async move { asked(&inquiries, |reply| Inquiry::Look { keys, reply }).await.unwrap_or_default() })
         }),
     }
@@ -279,14 +283,10 @@ pub fn overview(inquiries: mpsc::Sender<Inquiry>) -> Overview {
 
 /// For whoever dumps zones.
 pub fn directory(inquiries: mpsc::Sender<Inquiry>) -> Directory {
-    let (to_list, to_fetch) = (inquiries.clone(), inquiries);
     Directory {
-        list: Box::new(move || {
-            let inquiries = to_list.clone();
-            Box::pin(async move { asked(&inquiries, Inquiry::List).await.unwrap_or_default() })
-        }),
+        list: list(inquiries.clone()),
         fetch: Box::new(move |keys| {
-            let inquiries = to_fetch.clone();
+            let inquiries = inquiries.clone();
             Box::pin(async move { asked(&inquiries, |reply| Inquiry::Fetch { keys, reply }).await.unwrap_or_default() })
         }),
     }
