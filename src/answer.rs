@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use crate::model::{Audience, View, is_label};
 use crate::names::{Labels, MAX_NAME};
 use crate::table::{
-    EXPLAIN, Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, Vantage, Walk, Zone,
-    ZoneIndex, client_number,
+    Chance, EXPLAIN, Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, Vantage,
+    Walk, Zone, ZoneIndex, client_number,
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, Edns, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
@@ -393,7 +393,8 @@ impl<'t> Answering<'_, 't> {
             let (hash, record) = (self.hash.take(), self.record.take());
             let (vantage, address) = (self.vantage, self.address);
             let lookup = Lookup { table, zone, vantage, address, query, qtype, hash, record };
-            match lookup.step(self.scratch) {
+            let mut chance = Chance { random: &mut *self.random, origin: self.origin };
+            match lookup.step(self.scratch, &mut chance) {
                 Step::Service { record, set, labels } => {
                     let sight = table.sight(record, zone, self.vantage);
                     if table.remembers(record) {
@@ -581,7 +582,7 @@ struct Lookup<'a, 't, 'q> {
 }
 
 impl<'a> Lookup<'a, '_, '_> {
-    fn step(self, scratch: &mut Scratch) -> Step<'a> {
+    fn step(self, scratch: &mut Scratch, chance: &mut Chance<'_>) -> Step<'a> {
         let Lookup { table, zone, query, qtype, .. } = self;
         let relative = query.label_count() - zone.label_count();
         let mut exists = false;
@@ -598,7 +599,7 @@ impl<'a> Lookup<'a, '_, '_> {
         }
         if zone.is_federation() && relative >= 1 {
             let awaits = table.awaits_any() && table.awaits(label(query, zone.label_count() + 1));
-            match self.federated(scratch) {
+            match self.federated(scratch, chance) {
                 Federated::Is(step) => return step,
                 Federated::Namespace if awaits => {}
                 Federated::Namespace => return if exists { Step::NoData { pending: false } } else { Step::NxDomain },
@@ -627,7 +628,7 @@ impl<'a> Lookup<'a, '_, '_> {
     }
 
     /// The part of a federation's zone that the clusters fill.
-    fn federated(self, scratch: &mut Scratch) -> Federated<'a> {
+    fn federated(self, scratch: &mut Scratch, chance: &mut Chance<'_>) -> Federated<'a> {
         let Lookup { table, zone, vantage, query, qtype, hash, record, .. } = self;
         let depth = zone.label_count();
         let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
@@ -636,8 +637,13 @@ impl<'a> Lookup<'a, '_, '_> {
         };
         let labels = depth + 2;
         if let Some(record) = record.or_else(|| table.service(hash, zone, query.part(labels, depth)))
-            && let Some(found) =
-                table.sight(record, zone, vantage).look_up(query.prefix(labels), qtype, qtype == rtype::ANY, scratch)
+            && let Some(found) = table.sight(record, zone, vantage).look_up(
+                query.prefix(labels),
+                qtype,
+                qtype == rtype::ANY,
+                scratch,
+                chance,
+            )
         {
             match found {
                 Found::Set(set) => return Federated::Is(Step::Service { record, set, labels }),

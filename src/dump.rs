@@ -242,10 +242,15 @@ impl Dump {
 
     /// Gives the hosts that the records name; `None`: the name is not there.
     fn put(&mut self, out: &mut String, owner: &str, types: &[&str]) -> Option<BTreeSet<String>> {
-        let (mut hosts, mut is_there, before) = (BTreeSet::new(), false, out.len());
+        let (mut hosts, mut is_there, mut aliased, before) = (BTreeSet::new(), false, false, out.len());
         for rtype in types {
             match self.asker.ask(owner, rtype) {
                 Ok(answered) => {
+                    // One stands beside nothing else, and what the name stands for may be another cluster by now.
+                    aliased |= answered.records.iter().any(|record| record.owner == owner && record.is_alias);
+                    if aliased && out.len() > before {
+                        break;
+                    }
                     for record in answered.records.iter().filter(|record| record.owner == owner) {
                         let _ = writeln!(out, "{}", record.text);
                         hosts.extend(record.target.clone());

@@ -205,6 +205,12 @@ pub struct Share {
     pub addresses: Vec<IpAddr>,
     /// Those of them that are in this very answer.
     pub answered: Vec<IpAddr>,
+    /// Names that clients are sent to instead of the addresses, as CNAME and as targets of SRV.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Those of them that are in this very answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered_aliases: Vec<String>,
     pub reason: String,
 }
 
@@ -280,6 +286,8 @@ pub struct AnsweredRecord {
     pub text: String,
     /// Of SRV.
     pub target: Option<String>,
+    /// CNAME.
+    pub is_alias: bool,
 }
 
 impl Asker {
@@ -312,6 +320,7 @@ impl Asker {
                 RData::SRV(srv) => Some(srv.target.to_string()),
                 _ => None,
             },
+            is_alias: matches!(record.data, RData::CNAME(_)),
         };
         Ok(Answered {
             rcode: rcode(&message),
@@ -533,6 +542,14 @@ struct From<'a> {
 fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, message: &Message) -> Service {
     let From { here, is_unknown } = from;
     let in_answer: Vec<IpAddr> = message.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
+    let names = |record: &Record| match &record.data {
+        RData::CNAME(name) => Some(name.to_string()),
+        RData::SRV(srv) => Some(srv.target.to_string()),
+        _ => None,
+    };
+    let named: Vec<String> = message.answers.iter().filter_map(names).collect();
+    let one_at_a_time =
+        sight.candidates.iter().any(|c| c.sight.as_ref().is_some_and(|sight| !sight.aliases.is_empty()));
     // The bands that are in use, in order.
     let is_static = sight.is_static;
     let is_taken =
@@ -579,7 +596,16 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
                 reason = "left out: the zone file has records of its own at this name".to_owned();
             }
             let has_family = addresses.iter().any(|address| asked_family == Some(address.is_ipv4()));
-            if band.is_some() && has_family && answered.is_empty() {
+            let aliases = candidate.sight.as_ref().map(|sight| sight.aliases.clone()).unwrap_or_default();
+            let answered_aliases: Vec<String> = aliases.iter().filter(|name| named.contains(name)).cloned().collect();
+            if band.is_some() && !aliases.is_empty() {
+                reason += "; clients are told the name of its load balancer";
+            }
+            if band.is_some() && asked_family.is_some() && one_at_a_time {
+                if answered.is_empty() && answered_aliases.is_empty() {
+                    reason += "; beside an alias one cluster is answered with at a time, and now it is another";
+                }
+            } else if band.is_some() && has_family && answered.is_empty() {
                 reason += "; the mode and maxAnswers give nearer ones only";
             }
             Share {
@@ -593,6 +619,8 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
                 overloaded: candidate.shedding.overloaded,
                 answered,
                 addresses,
+                aliases,
+                answered_aliases,
                 cluster: candidate.name,
             }
         })
@@ -635,8 +663,12 @@ fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others
     };
     let Some(band) = band else {
         return match () {
-            () if sight.addresses.is_empty() && candidate.headless => "left out: no ready pod".to_owned(),
-            () if sight.addresses.is_empty() => "left out: it has no address yet".to_owned(),
+            () if sight.addresses.is_empty() && sight.aliases.is_empty() && candidate.headless => {
+                "left out: no ready pod".to_owned()
+            }
+            () if sight.addresses.is_empty() && sight.aliases.is_empty() => {
+                "left out: it has no address yet".to_owned()
+            }
             () if !candidate.ready && others.ready => "left out: no ready endpoint, and others have some".to_owned(),
             () if sight.down.contains(&true) && others.reachable => {
                 "left out: Down, its addresses cannot be reached from outside, and others can".to_owned()

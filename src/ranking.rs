@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Cluster, Config, Families, Mode};
-use crate::location::{Site, Spot, World, is_special_purpose, tiers};
+use crate::config::{Cluster, Config, Families, Mode, Published};
+use crate::location::{Site, Spot, World, tiers};
 use crate::model::{ClusterId, Share, View};
 
 /// How near a candidate is to the client: the lower, the nearer. Below [`Tier::COUNT`].
@@ -359,9 +359,11 @@ pub fn reach(view: View, config: &Config) -> Box<[Reach]> {
 /// A share's ingress addresses by the origin rule: globally routable, or declared by the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ingress {
-    /// In the object's order, each once.
-    pub published: Vec<IpAddr>,
-    /// Special-purpose, and not among the cluster's ingress CIDRs: no view may see them.
+    /// For clients outside. All in the object's order, each once.
+    pub outside: Vec<IpAddr>,
+    /// For clients inside of clusters: those and perhaps more.
+    pub inside: Vec<IpAddr>,
+    /// Not in the cluster's ranges: no view may see them.
     pub undeclared: Vec<IpAddr>,
 }
 
@@ -374,16 +376,20 @@ impl Ingress {
 
     /// Becomes what [`of`](Ingress::of) gives.
     pub fn set(&mut self, share: &Share, cluster: &Cluster) {
-        self.published.clear();
-        self.undeclared.clear();
+        let Ingress { outside, inside, undeclared } = self;
+        for list in [&mut *outside, inside, undeclared] {
+            list.clear();
+        }
         for &address in &share.ingress {
-            let declared = || cluster.ingress_cidrs.iter().any(|cidr| cidr.contains(&address));
-            let list = match is_special_purpose(address) && !declared() {
-                true => &mut self.undeclared,
-                false => &mut self.published,
+            let lists: &mut [&mut Vec<IpAddr>] = match cluster.ingress.published(address) {
+                Published::Everywhere => &mut [outside, inside],
+                Published::Inside => &mut [inside],
+                Published::Nowhere => &mut [undeclared],
             };
-            if !list.contains(&address) {
-                list.push(address);
+            for list in lists {
+                if !list.contains(&address) {
+                    list.push(address);
+                }
             }
         }
     }

@@ -527,7 +527,15 @@ fn check_explanation(case: &Case, running: &Running) -> Result<(), String> {
         let is_static = service.candidates.iter().all(|c| c.reason.contains("zone file"));
         for (n, band) in wanted.answer.iter().enumerate().filter(|_| case.ask.ends_with(" A") && !is_static) {
             for record in band {
-                let address: IpAddr = record.rsplit(' ').next().and_then(|a| a.parse().ok()).expect("an address");
+                let data = record.rsplit(' ').next().expect("data");
+                if record.contains(" CNAME ") {
+                    let told = |c: &explain::Share| c.answered_aliases.iter().any(|name| name == data);
+                    if !service.candidates.iter().any(|c| told(c) && c.band.is_some_and(|band| band <= n + 1)) {
+                        complain(format!("{data} by {:?}", service.candidates));
+                    }
+                    continue;
+                }
+                let address: IpAddr = data.parse().expect("an address");
                 let holders: Vec<_> = service.candidates.iter().filter(|c| c.addresses.contains(&address)).collect();
                 if !holders.iter().any(|c| c.answered.contains(&address) && c.band.is_some_and(|band| band <= n + 1)) {
                     complain(format!("{address} of band {} by {holders:?}", n + 1));

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use signpost::config::{
-    ClusterSecrets, Config, Database, Export, Families, Identity, Limits, Location, Mode, Namespaces, Places, Schema,
-    Service, Source, Zone,
+    ClusterSecrets, Config, Database, Export, Families, Hostnames, Identity, IngressRanges, Limits, Location, Mode,
+    Namespaces, Places, Schema, Service, Source, Zone,
 };
 use signpost::location::Coordinates;
 use signpost::model::{AvailabilityZone, ClusterId, Label, Region, ServiceKey, View, ViewRule};
@@ -167,7 +167,7 @@ fn everything_written_arrives() {
   - name: b.example
     file: z.zone
     services:
-      - {name: s, namespace: n, ttl: 9, maxAnswers: 2, externalMode: ordered, spare: 3, internalMode: nearest, addresses: [107.194.17.44, \"2600::1\"]}
+      - {name: s, namespace: n, ttl: 9, maxAnswers: 2, externalMode: ordered, spare: 3, internalMode: nearest, hostnames: cname, addresses: [107.194.17.44, \"2600::1\"]}
       - {name: t, namespace: n}
 clusters:
   - name: c1
@@ -177,13 +177,15 @@ clusters:
     network: flat
     clientCidrs: [10.1.0.0/16, \"fd00:1::/32\"]
     ingressCidrs: [192.168.7.0/24]
+    insideIngressCidrs: [192.168.8.0/24, \"fd00:8::/32\"]
+    globalIngressCidrs: [104.16.0.0/13]
     export: annotated
     namespaces: [shop, app]
     weight: 7
   - {name: c2, kubeconfig: {file: kubeconfig, context: two}, export: all}
   - {name: c3, inCluster: true, clientCidrs: [10.3.0.0/16]}
 clusterSecrets: {namespace: regs, kubeconfig: {file: kubeconfig}, localServers: true, export: all, namespaces: [shop, app],
-  ingressCidrs: [10.9.0.0/16], weight: 9}
+  ingressCidrs: [10.9.0.0/16], insideIngressCidrs: [10.8.0.0/16], globalIngressCidrs: [], weight: 9}
 directives: {namespace: ops}
 listeners:
   - {addresses: [\"0.0.0.0:53\", \"[::]:53\"], view: bySource}
@@ -216,11 +218,19 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
         max_answers: 2,
         external_mode: Mode::Ordered,
         internal_mode: Mode::Nearest { spare: 3 },
+        hostnames: Hostnames::Cname,
         addresses: ["107.194.17.44", "2600::1"].map(|address| address.parse().unwrap()).into(),
     };
     assert_eq!(services[&key("s")], expected);
     let (external_mode, internal_mode) = (Mode::Nearest { spare: 0 }, Mode::Ordered);
-    let usual = Service { ttl: None, max_answers: 8, external_mode, internal_mode, addresses: vec![] };
+    let usual = Service {
+        ttl: None,
+        max_answers: 8,
+        external_mode,
+        internal_mode,
+        hostnames: Hostnames::Addresses,
+        addresses: vec![],
+    };
     assert_eq!(services[&key("t")], usual);
     assert_eq!(services.len(), 2);
 
@@ -230,7 +240,14 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
     assert_eq!(c1.availability_zones, ["r1-a", "r1-b"].map(|zone| AvailabilityZone(zone.into())));
     assert_eq!(c1.network.as_ref().map(|network| &*network.0), Some("flat"));
     assert_eq!(c1.client_cidrs, ["10.1.0.0/16", "fd00:1::/32"].map(|cidr| cidr.parse().unwrap()));
-    assert_eq!(c1.ingress_cidrs, ["192.168.7.0/24".parse().unwrap()]);
+    let cidr = |text: &str| text.parse().unwrap();
+    let ranges = IngressRanges {
+        everywhere: vec![cidr("192.168.7.0/24")],
+        inside: vec![cidr("192.168.8.0/24"), cidr("fd00:8::/32")],
+        global: Some(vec![cidr("104.16.0.0/13")]),
+    };
+    assert_eq!(c1.ingress, ranges);
+    assert_eq!(c2.ingress, IngressRanges::default());
     assert!(c1.namespaces.allow("shop") && c1.namespaces.allow("app") && !c1.namespaces.allow("kube-system"));
     assert_eq!(c2.source, Source::Kubeconfig { file: dir.join("kubeconfig"), context: Some("two".to_owned()) });
     assert_eq!(c3.source, Source::InCluster);
@@ -245,7 +262,11 @@ limits: {udpWorkers: 3, udpReceiveBuffer: 65536, tcpConnections: 20, tcpIdle: 15
         local_servers: true,
         export: Export::All,
         namespaces: Namespaces::Only(vec![label("app"), label("shop")]),
-        ingress_cidrs: vec!["10.9.0.0/16".parse().unwrap()],
+        ingress: IngressRanges {
+            everywhere: vec![cidr("10.9.0.0/16")],
+            inside: vec![cidr("10.8.0.0/16")],
+            global: Some(vec![]),
+        },
         weight: 9,
         directives: Some(label("ops")),
         mcs: false,
@@ -351,7 +372,14 @@ listeners: [{{addresses: [\"127.0.0.1:8053\", \"[::1]:8053\"]}}]
     let [(key, service)] = &zones[0].services.iter().collect::<Vec<_>>()[..] else { panic!("one service") };
     assert_eq!(key.to_string(), "my-namespace/my-service");
     let Zone { max_answers, external_mode, internal_mode, .. } = minimal.zones[0];
-    let usual = Service { ttl: None, max_answers, external_mode, internal_mode, addresses: vec![] };
+    let usual = Service {
+        ttl: None,
+        max_answers,
+        external_mode,
+        internal_mode,
+        hostnames: Hostnames::Addresses,
+        addresses: vec![],
+    };
     assert_eq!(**service, usual);
     let mut reference = reference;
     reference.zones[0].services.clear();
@@ -395,7 +423,7 @@ fn the_reference_shows_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 100, "a key came or went, or is in a place that is not among `places`");
+    assert_eq!(count, 106, "a key came or went, or is in a place that is not among `places`");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
 use serde_json::{Value, json};
 use signpost::app::new_index;
-use signpost::config::{Cluster, Config, Export, Namespaces};
+use signpost::config::{Cluster, Config, Export, IngressRanges, Namespaces};
 use signpost::index::{Index, Kind, Update};
 use signpost::model::{ClusterId, Moment, View};
 use signpost::source::convert::{self, Converted};
@@ -31,7 +31,7 @@ fn config() -> Config {
     let exporting = |name: &str, region: &str, namespaces: Namespaces| Cluster {
         namespaces,
         export: Export::All,
-        ingress_cidrs: vec!["10.77.0.0/16".parse().unwrap()],
+        ingress: IngressRanges { everywhere: vec!["10.77.0.0/16".parse().unwrap()], ..IngressRanges::default() },
         ..cluster(name, region)
     };
     let only = Namespaces::Only(vec![label(OWN)]);

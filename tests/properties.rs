@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{RData, Record};
+use hickory_proto::rr::{RData, Record, RecordType};
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
 use signpost::answer::Transport;
-use signpost::config::{Cluster, Families, Mode, Schema, Zone};
-use signpost::model::{ClusterAddress, ClusterId, Federated, ServiceImport, ServiceKey, Share, View, Wishes};
+use signpost::config::{Cluster, Families, Hostnames, Mode, Schema, Zone};
+use signpost::model::{ClusterAddress, ClusterId, Exposure, Federated, ServiceImport, ServiceKey, Share, View, Wishes};
 use signpost::table::Publisher;
 use signpost::zonefile;
 use support::ask::{Ask, render, text};
@@ -179,6 +179,65 @@ proptest! {
     #[test]
     fn so_is_every_answer_of_services_that_are_like_most(federation in plain_federations(), salt in any::<u32>()) {
         every_answer(&federation, salt)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(Cases { cases: 64, max_shrink_time: 15_000, ..Cases::default() })]
+
+    /// Where clients are told the names of load balancers, a service's name is an alias and nothing else, or has addresses of one
+    /// cluster; of an own clusterIP it is never an alias.
+    #[test]
+    fn an_alias_stands_alone(mut federation in federations(), named in prop::collection::vec(any::<bool>(), 5)) {
+        (federation.statics, federation.mode) = (false, Mode::Ordered);
+        federation.special.clear();
+        for share in federation.services.values_mut().flatten() {
+            if named[share.cluster.index()] && share.exposure == Exposure::LoadBalancer {
+                share.hostnames = vec![format!("h{}.cloud.test", share.cluster.0).as_str().into()];
+            }
+        }
+        let mut config = federation.config();
+        config.zones[0].hostnames = Hostnames::Cname;
+        let mut world = World::new(config, &federation.zone_file()).synced();
+        for (key, shares) in &federation.services {
+            world.publish(key.clone(), shares.clone());
+        }
+        for view in federation.views() {
+            // Of each cluster's share what it would have if nobody had a name.
+            let all = oracle(&federation, view);
+            for ((key, shares), qtype) in federation.services.iter().flat_map(|s| [1, 28, 16, 255].map(|t| (s, t))) {
+                let name = format!("{}.{}", key.name, key.namespace);
+                let message = Ask::new(&format!("{name}.{ZONE}"), qtype).tcp().send(&mut world, view);
+                origins(&message, view, &federation.clusters)?;
+                let records: Vec<String> = message.answers.iter().map(|r| r.data.to_string()).collect();
+                let aliases = message.answers.iter().filter(|r| r.record_type() == RecordType::CNAME).count();
+                let own = shares.iter().find(|share| View::Internal(share.cluster) == view);
+                if aliases > 0 {
+                    prop_assert_eq!((aliases, records.len()), (1, 1), "{}", render(&message));
+                    let is_it = |share: &&Share| share.hostnames.iter().any(|n| format!("{n}.") == records[0]);
+                    let share = shares.iter().find(is_it);
+                    prop_assert!(share.is_some_and(|share| View::Internal(share.cluster) != view), "{}", records[0]);
+                    let has_own = own.is_some_and(|own| {
+                        let inside = matches!(&own.cluster_address, ClusterAddress::Virtual(list) if !list.is_empty());
+                        let weight = own.wishes.weight.unwrap_or(federation.clusters[own.cluster.index()].weight);
+                        inside && own.ready && weight > 0
+                    });
+                    prop_assert!(!has_own, "{view:?} is sent to {}", records[0]);
+                } else if shares.iter().any(|share| !share.hostnames.is_empty() && View::Internal(share.cluster) != view) {
+                    let sets = shares.iter().filter_map(|share| {
+                        let cluster = federation.clusters[share.cluster.index()].name.as_str();
+                        all.get(&format!("{cluster}.{name}"))
+                    });
+                    let rtype = message.answers.first().map_or(0, |r| u16::from(r.record_type()));
+                    let holds = |e: &Expected| e.sets.get(&rtype).is_some_and(|s| records.iter().all(|r| s.contains_key(r)));
+                    prop_assert!(records.is_empty() || rtype == 33 || sets.into_iter().any(holds), "{}", render(&message));
+                }
+                if qtype == 255 && message.metadata.response_code == ResponseCode::NoError {
+                    let has = all.get(&name).is_some_and(|e| e.sets.contains_key(&1) || e.sets.contains_key(&28));
+                    prop_assert!(!has || !records.is_empty(), "nothing is left of {name} for {view:?}");
+                }
+            }
+        }
     }
 }
 

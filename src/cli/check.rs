@@ -163,17 +163,17 @@ fn names(config: &Config, services: &[Federated], out: &mut impl Write) -> io::R
             }
             for share in service.shares.iter().filter(is_in) {
                 let cluster = config.cluster(share.cluster);
-                let external = Ingress::of(share, cluster).published;
-                writeln!(out, "    {}: {}", cluster.name, contribution(share, &external))?;
+                let ingress = Ingress::of(share, cluster);
+                writeln!(out, "    {}: {}", cluster.name, contribution(share, &ingress))?;
             }
         }
     }
     Ok(())
 }
 
-fn contribution(share: &Share, external: &[std::net::IpAddr]) -> String {
+fn contribution(share: &Share, ingress: &Ingress) -> String {
     let list = |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let outside = match (share.exposure, external) {
+    let outside = match (share.exposure, &ingress.outside[..]) {
         (Exposure::ClusterOnly, _) => "to its own clients only".to_owned(),
         (Exposure::LoadBalancer, []) if share.hostnames.is_empty() => "no external address yet".to_owned(),
         (Exposure::LoadBalancer, addresses) => {
@@ -182,10 +182,12 @@ fn contribution(share: &Share, external: &[std::net::IpAddr]) -> String {
             format!("external {}", all.join(" "))
         }
     };
+    let more: Vec<_> = ingress.inside.iter().filter(|address| !ingress.outside.contains(address)).copied().collect();
+    let more = if more.is_empty() { String::new() } else { format!(", to clients inside of clusters {}", list(&more)) };
     let inside = match &share.cluster_address {
         ClusterAddress::Virtual(addresses) => format!("clusterIP {}", list(addresses)),
         ClusterAddress::Headless => format!("headless, {} ready endpoint(s)", share.pods.len()),
     };
     let ready = if share.ready { "ready" } else { "no ready endpoint" };
-    format!("{outside}, {inside}, {ready}")
+    format!("{outside}{more}, {inside}, {ready}")
 }

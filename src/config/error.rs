@@ -128,6 +128,8 @@ pub enum Fault {
     #[error("only the mode nearest has spare addresses, and neither externalMode nor internalMode is that")]
     SpareOfNone,
 
+    #[error("`cname` is for zones with the schema `federation`: a name that `mcs` asks for is no alias")]
+    AliasesInSchema,
     #[error("a zone with the schema `static` has no services")]
     ServicesOfStatic,
     #[error("the service {service} stands in services[{first}] already")]
@@ -181,6 +183,11 @@ pub enum Fault {
          special-purpose ranges (RFC 6890) such as 10.0.0.0/8"
     )]
     Global(IpNet),
+    #[error(
+        "{0} holds special-purpose addresses only (RFC 6890): they are published where ingressCidrs or insideIngressCidrs \
+         declare them"
+    )]
+    NotGlobal(IpNet),
 
     // Places.
     #[error("{0}")]

@@ -4,6 +4,7 @@
 //! ([`ConfigErrors`]): the first one that keeps the file from being understood, else all of them.
 
 mod error;
+mod ingress;
 mod location;
 mod raw;
 mod registered;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::{ConfigErrors, Fault, Place, Problem, Words};
+pub use self::ingress::{IngressRanges, Published};
 pub use self::location::{Database, Location, Places};
 pub use self::registered::{ClusterSecrets, Credentials, LeftOut, Registration};
 pub use self::resolve::is_topology;
@@ -145,6 +147,7 @@ pub struct Zone {
     pub external_mode: Mode,
     pub internal_mode: Mode,
     pub families: Families,
+    pub hostnames: Hostnames,
     /// What is different for some of its services.
     pub services: HashMap<ServiceKey, Service>,
 }
@@ -157,6 +160,7 @@ pub struct Service {
     pub max_answers: u8,
     pub external_mode: Mode,
     pub internal_mode: Mode,
+    pub hostnames: Hostnames,
     /// Of a load balancer in front of all clusters: instead of each cluster's external addresses.
     pub addresses: Vec<IpAddr>,
 }
@@ -190,6 +194,15 @@ pub enum Families {
     Any,
 }
 
+/// What a load balancer that has a host name is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hostnames {
+    /// The addresses that the name leads to, beside all others.
+    Addresses,
+    /// A CNAME record: at one time, the service is one cluster's.
+    Cname,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     pub name: Label,
@@ -201,8 +214,8 @@ pub struct Cluster {
     pub network: Option<Network>,
     /// Where this cluster's own clients come from, for listeners with the view `bySource`.
     pub client_cidrs: Vec<IpNet>,
-    /// Special-purpose ranges (RFC 6890) in which this cluster's load balancers live.
-    pub ingress_cidrs: Vec<IpNet>,
+    /// Where this cluster's load balancers live.
+    pub ingress: IngressRanges,
     pub export: Export,
     pub namespaces: Namespaces,
     /// Of its addresses beside those of others that are as near; 0: drained, unless all are.
@@ -280,7 +293,7 @@ impl Cluster {
             placed_by_nodes: false,
             network: None,
             client_cidrs: Vec::new(),
-            ingress_cidrs: Vec::new(),
+            ingress: IngressRanges::default(),
             export: Export::All,
             namespaces: Namespaces::All,
             weight: DEFAULT_WEIGHT,

@@ -53,6 +53,8 @@ pub(super) struct RawClusterSecrets {
     pub in_cluster: Option<At<bool>>,
     pub local_servers: Option<At<bool>>,
     pub ingress_cidrs: Option<At<Vec<At<String>>>>,
+    pub inside_ingress_cidrs: Option<At<Vec<At<String>>>>,
+    pub global_ingress_cidrs: Option<At<Vec<At<String>>>>,
     pub export: Option<At<RawExport>>,
     pub namespaces: Option<At<Vec<At<String>>>>,
     pub weight: Option<At<u64>>,
@@ -140,6 +142,7 @@ pub(super) struct RawZone {
     pub internal_mode: Option<RawMode>,
     pub spare: Option<At<u64>>,
     pub families: Option<RawFamilies>,
+    pub hostnames: Option<At<RawHostnames>>,
     pub services: Option<At<Vec<RawService>>>,
 }
 
@@ -153,6 +156,7 @@ pub(super) struct RawService {
     pub external_mode: Option<RawMode>,
     pub internal_mode: Option<RawMode>,
     pub spare: Option<At<u64>>,
+    pub hostnames: Option<At<RawHostnames>>,
     pub addresses: Option<At<Vec<At<String>>>>,
 }
 
@@ -170,6 +174,13 @@ pub(super) enum RawMode {
     Ordered,
     Nearest,
     Single,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawHostnames {
+    Addresses,
+    Cname,
 }
 
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
@@ -191,6 +202,8 @@ pub(super) struct RawCluster {
     pub network: Option<At<String>>,
     pub client_cidrs: Option<At<Vec<At<String>>>>,
     pub ingress_cidrs: Option<At<Vec<At<String>>>>,
+    pub inside_ingress_cidrs: Option<At<Vec<At<String>>>>,
+    pub global_ingress_cidrs: Option<At<Vec<At<String>>>>,
     pub export: Option<At<RawExport>>,
     pub namespaces: Option<At<Vec<At<String>>>>,
     pub weight: Option<At<u64>>,

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
-use super::{Cluster, Config, Export, MAX_CLUSTERS, Namespaces, Source};
+use super::{Cluster, Config, Export, IngressRanges, MAX_CLUSTERS, Namespaces, Source};
 use crate::model::{Label, Region};
 
 /// Where such Secrets are, and what each of the clusters may do.
@@ -19,7 +17,7 @@ pub struct ClusterSecrets {
     pub local_servers: bool,
     pub export: Export,
     pub namespaces: Namespaces,
-    pub ingress_cidrs: Vec<IpNet>,
+    pub ingress: IngressRanges,
     pub weight: u16,
     /// As for the configured clusters.
     pub directives: Option<Label>,
@@ -84,7 +82,7 @@ impl ClusterSecrets {
             availability_zones: Vec::new(),
             network: None,
             client_cidrs: Vec::new(),
-            ingress_cidrs: self.ingress_cidrs.clone(),
+            ingress: self.ingress.clone(),
             export: self.export,
             namespaces: self.namespaces.clone(),
             weight: self.weight,
@@ -138,7 +136,7 @@ mod tests {
             local_servers: false,
             export: Export::Annotated,
             namespaces: Namespaces::Only(vec![Label::parse("shop").unwrap()]),
-            ingress_cidrs: vec!["10.9.0.0/16".parse().unwrap()],
+            ingress: IngressRanges { everywhere: vec!["10.9.0.0/16".parse().unwrap()], ..IngressRanges::default() },
             weight: 7,
             directives: Some(Label::parse("signpost").unwrap()),
             mcs: true,
@@ -171,7 +169,7 @@ mod tests {
             placed_by_nodes: true,
             export: Export::Annotated,
             namespaces: secrets.namespaces.clone(),
-            ingress_cidrs: secrets.ingress_cidrs.clone(),
+            ingress: secrets.ingress.clone(),
             weight: 7,
             directives: secrets.directives.clone(),
             mcs: true,

@@ -1,4 +1,4 @@
-//! Which address ranges `ingressCidrs` may declare (the IANA special-purpose address registries, RFC 6890).
+//! Which address ranges load balancers may be declared to live in (the IANA special-purpose address registries, RFC 6890).
 
 use std::net::IpAddr;
 
@@ -61,6 +61,18 @@ pub(super) fn declarable(cidr: IpNet) -> Result<(), Fault> {
     if special { Ok(()) } else { Err(Fault::Global(cidr)) }
 }
 
+/// Whether `cidr` may be declared as a home of load balancers with globally routable addresses. It may have others in it, of which
+/// that says nothing.
+pub(super) fn routable(cidr: IpNet) -> Result<(), Fault> {
+    match declarable(cidr) {
+        Ok(()) => Err(Fault::NotGlobal(cidr)),
+        Err(Fault::NeverPublished { never, range, .. }) if range.contains(&cidr) => {
+            Err(Fault::NeverPublished { cidr, never, range })
+        }
+        Err(_) => Ok(()),
+    }
+}
+
 /// Whether the operator may have `address` published as a service's.
 pub(super) fn publishable(address: IpAddr) -> Result<IpAddr, Fault> {
     match NEVER.iter().find(|(range, _)| range.contains(&address)) {
@@ -88,6 +100,12 @@ mod tests {
         for global in ["1.0.0.0/8", "8.8.8.8/32", "2001:4860::/32", "2600::/12"] {
             let cidr = global.parse().expect("a CIDR");
             assert!(matches!(declarable(cidr), Err(Fault::Global(_))), "{global}");
+            assert!(routable(cidr).is_ok(), "{global}");
         }
+        for special in ["10.0.0.0/8", "fd00::/8", "192.168.1.0/24"] {
+            assert!(matches!(routable(special.parse().expect("a CIDR")), Err(Fault::NotGlobal(_))), "{special}");
+        }
+        assert!(matches!(routable(v4(239, 0, 0, 0, 8)), Err(Fault::NeverPublished { .. })));
+        assert!(routable("0.0.0.0/0".parse().expect("a CIDR")).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Answer, Directed, Explanation, Judged, Place, Restored, Service, Voted};
+use super::{Answer, Directed, Explanation, Judged, Place, Restored, Service, Share, Voted};
 
 /// Rows of cells, each column as wide as its widest one.
 pub fn columns<const N: usize>(f: &mut fmt::Formatter<'_>, indent: &str, rows: &[[String; N]]) -> fmt::Result {
@@ -56,7 +56,14 @@ impl fmt::Display for Service {
         for share in &self.candidates {
             let dash = || "-".to_owned();
             let mark = |a: &IpAddr| if share.answered.contains(a) { format!("{a}*") } else { a.to_string() };
-            let addresses: Vec<String> = share.addresses.iter().map(mark).collect();
+            let mark_name = |name: &String| match share.answered_aliases.contains(name) {
+                true => format!("{name}*"),
+                false => name.clone(),
+            };
+            let addresses: Vec<String> = match share.aliases.is_empty() {
+                true => share.addresses.iter().map(mark).collect(),
+                false => share.aliases.iter().map(mark_name).collect(),
+            };
             rows.push([
                 share.band.map_or_else(dash, |band| band.to_string()),
                 share.cluster.clone(),
@@ -69,7 +76,8 @@ impl fmt::Display for Service {
             ]);
         }
         columns(f, "  ", &rows)?;
-        if self.candidates.iter().any(|share| !share.answered.is_empty()) {
+        let is_answered = |share: &Share| !share.answered.is_empty() || !share.answered_aliases.is_empty();
+        if self.candidates.iter().any(is_answered) {
             writeln!(f, "  * in this answer")?;
         }
         writeln!(f)?;

@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::record::{CandidateParts, Encoder, Health, HostParts, MAX_ADDRESSES, Settings, flag};
+use super::record::{Audience, CandidateParts, Encoder, Health, HostParts, MAX_ADDRESSES, Settings, flag};
 use super::statics::{Policy, Zone};
 use super::{FIXED, MAX_SET, MIN_TTL, most_addresses};
-use crate::config::{self, Cluster, Config};
+use crate::config::{self, Cluster, Config, Published};
 use crate::health;
 use crate::load::Shedding;
+use crate::location::is_special_purpose;
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Label, Pod, ServiceKey, Share};
 use crate::names::{MAX_NAME, Name};
-use crate::ranking::{Cut, Ingress};
+use crate::ranking::{BothFamilies, Cut, Ingress};
 
 /// Why a part of what the clusters said is not in the answers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +24,7 @@ pub enum Note {
     StaticWins { name: Name },
     /// A delegation or DNAME of the zone file stands above this name.
     Occluded { name: Name },
-    /// A load balancer's address is special-purpose and not among the cluster's ingress CIDRs.
+    /// A load balancer's address is in none of the cluster's ranges.
     UndeclaredAddress { cluster: ClusterId, address: IpAddr },
     /// The set is larger than a message.
     TooMany { left_out: usize },
@@ -99,10 +100,11 @@ impl Note {
             }
             Note::UndeclaredAddress { cluster, address } => {
                 let cluster = &config.cluster(*cluster).name;
-                format!(
-                    "{cluster} {key}: load balancer address {address} is special-purpose (RFC 6890) and not in the \
-                     cluster's ingressCidrs; it is not published"
-                )
+                let why = match is_special_purpose(*address) {
+                    true => "special-purpose (RFC 6890) and not in the cluster's ingressCidrs",
+                    false => "not in the cluster's globalIngressCidrs",
+                };
+                format!("{cluster} {key}: load balancer address {address} is {why}; it is not published")
             }
             Note::TooMany { left_out } => {
                 format!("{key}: {left_out} records are more than fit into a message; they are left out")
@@ -166,7 +168,7 @@ impl Compiler {
         config: &Config,
         outlook: &Outlook<'_>,
     ) -> Result<Compiled<'_>, Note> {
-        let mut names = Names { zone, owner, notes: Vec::new() };
+        let mut names = Names { zone, owner, zones: &config.zones, notes: Vec::new() };
         if zone.is_deep() && zone.is_occluded(&names.name(&[])) {
             return Err(Note::Occluded { name: names.name(&[]) });
         }
@@ -191,9 +193,18 @@ impl Compiler {
         names.check_static(&[]);
         names.check_ports(service);
         let settings = settings(service, &names.zone.policy, special);
-        let candidates = service.shares.len() + service.imports.len();
-        self.encoder.begin(names.zone.key(names.owner), candidates, settings);
+        let hostnames = special.map_or(names.zone.policy.hostnames, |special| special.hostnames);
         let instead = special.map_or(&[][..], |special| &special.addresses);
+        // Of these, clients outside and inside are told different addresses.
+        let is_split = |share: &Share| {
+            let ranges = &clusters[share.cluster.index()].ingress;
+            let is_told_inside = |address: &IpAddr| ranges.published(*address) == Published::Inside;
+            let exposed = share.exposure == Exposure::LoadBalancer && instead.is_empty();
+            exposed && !ranges.inside.is_empty() && share.ingress.iter().any(is_told_inside)
+        };
+        let split = service.shares.iter().filter(|share| is_split(share)).count();
+        let candidates = service.shares.len() + split + service.imports.len();
+        self.encoder.begin(names.zone.key(names.owner), candidates, settings);
         self.anywhere.clear();
         self.local.clear();
         let mut totals = Totals::default();
@@ -202,10 +213,12 @@ impl Compiler {
             self.local.extend(&import.addresses);
             self.encoder.push(&CandidateParts {
                 cluster: *cluster,
+                audience: Audience::Everybody,
                 weight: clusters[cluster.index()].weight,
                 flags: flag::READY | flag::IMPORT,
                 shedding: Shedding::default(),
                 health: Health::default(),
+                aliases: &[],
                 ingress: &[],
                 cluster_ips: &import.addresses,
                 ports: &import.ports,
@@ -220,10 +233,10 @@ impl Compiler {
             names.notes.extend(undeclared.map(|&address| Note::UndeclaredAddress { cluster: share.cluster, address }));
             // One load balancer in front of all reaches each of them, whatever their own Services are.
             let exposed = share.exposure == Exposure::LoadBalancer || !instead.is_empty();
-            let published = match (instead.is_empty(), exposed) {
-                (false, _) => instead,
-                (true, true) => &self.ingress.published[..],
-                (true, false) => &[],
+            let (outside, inside) = match (instead.is_empty(), exposed) {
+                (false, _) => (instead, instead),
+                (true, true) => (&self.ingress.outside[..], &self.ingress.inside[..]),
+                (true, false) => (&[][..], &[][..]),
             };
             self.cluster_ips.clear();
             if let ClusterAddress::Virtual(addresses) = &share.cluster_address {
@@ -241,23 +254,56 @@ impl Compiler {
             set(flag::HEADLESS, headless);
             let hosts = if headless { names.hosts(share, cluster) } else { Vec::new() };
             let pod_addresses = in_order(hosts.iter().flat_map(|host| &host.addresses));
-            self.anywhere.extend(published.iter().chain(&pod_addresses));
+            self.anywhere.extend(inside.iter().chain(&pod_addresses));
             self.local.extend(&self.cluster_ips);
-            totals.add(published, &pod_addresses, names.owner, &hosts, share);
-            let (published, health) = by_health(published, |address| (outlook.health)(share, address));
-            let published = &published[..];
-            self.encoder.push(&CandidateParts {
+            totals.add(inside, &pod_addresses, names.owner, &hosts, share);
+            let by_name = hostnames == config::Hostnames::Cname && exposed && instead.is_empty();
+            // Behind a name that leads to nothing that may be published there is nothing to be had.
+            let refused = inside.is_empty() && !self.ingress.undeclared.is_empty();
+            let aliases = if by_name && !refused { names.aliases(share) } else { Vec::new() };
+            let judged = |addresses| {
+                let (addresses, mut health) = by_health(addresses, |address| (outlook.health)(share, address));
+                if !aliases.is_empty() {
+                    // Nobody knows which family is asked for behind it.
+                    let is_down = |v4: bool| if v4 { health.down.ipv4 } else { health.down.ipv6 };
+                    let down = !addresses.is_empty() && addresses.iter().all(|address| is_down(address.is_ipv4()));
+                    health.down = BothFamilies { ipv4: down, ipv6: down };
+                }
+                (addresses, health)
+            };
+            let (ingress, health) = judged(inside);
+            let parts = CandidateParts {
                 cluster: share.cluster,
+                audience: Audience::Everybody,
                 weight: share.wishes.weight.unwrap_or(cluster.weight),
                 flags,
                 shedding: (outlook.shedding)(share.cluster),
                 health,
-                ingress: published,
+                aliases: &aliases,
+                ingress: &ingress,
                 cluster_ips: &self.cluster_ips,
                 ports: &share.ports,
                 hosts: &hosts,
                 pod_addresses: &pod_addresses,
-            });
+            };
+            if is_split(share) {
+                // Whoever is outside has nothing to do with the cluster's own addresses.
+                let (ingress, health) = judged(outside);
+                let (cluster_ips, hosts, pod_addresses) = (&[], &[], &[]);
+                let (audience, ingress) = (Audience::Outside, &ingress[..]);
+                self.encoder.push(&CandidateParts {
+                    audience,
+                    ingress,
+                    health,
+                    cluster_ips,
+                    hosts,
+                    pod_addresses,
+                    ..parts
+                });
+                self.encoder.push(&CandidateParts { audience: Audience::Inside, ..parts });
+            } else {
+                self.encoder.push(&parts);
+            }
         }
         let left_out = totals.left_out();
         if left_out > 0 {
@@ -304,7 +350,9 @@ fn settings(service: &Federated, policy: &Policy, special: Option<&config::Servi
     let wish = service.shares.iter().filter_map(|share| share.wishes.ttl).min();
     let ttl = special.and_then(|special| special.ttl).or(wish).unwrap_or(policy.ttl);
     // An address that was asked for by name may be another one after that.
-    let most = service.shares.iter().filter_map(|share| share.most_ttl).min();
+    let hostnames = special.map_or(policy.hostnames, |special| special.hostnames);
+    let found = service.shares.iter().filter(|_| hostnames == config::Hostnames::Addresses);
+    let most = found.filter_map(|share| share.most_ttl).min();
     let ttl = most.map_or(ttl, |most| ttl.min(most.max(MIN_TTL)));
     let cut = |mode, most| Cut { mode, most };
     let (external, internal) = match special {
@@ -325,6 +373,8 @@ struct Names<'a> {
     zone: &'a Zone,
     /// `S.N.Z` in wire form.
     owner: &'a [u8],
+    /// All of ours.
+    zones: &'a [config::Zone],
     notes: Vec<Note>,
 }
 
@@ -340,6 +390,12 @@ impl Names<'_> {
             HostParts { label, flags, addresses, ports: pods.iter().flat_map(|pod| &pod.ports).collect() }
         };
         share.pods.chunk_by(same).map(host).collect()
+    }
+
+    /// The names of a share's load balancers, but for those that would lead back to us.
+    fn aliases(&mut self, share: &Share) -> Vec<Name> {
+        let names = share.hostnames.iter().filter_map(|name| Name::parse(name).ok());
+        names.filter(|name| !self.zones.iter().any(|zone| name.is_at_or_below(&zone.name))).collect()
     }
 
     /// Notes of the names `_port._proto.S.N.Z`.

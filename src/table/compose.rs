@@ -1,6 +1,7 @@
 //! A record and a view → the records of one answer. Nothing is allocated: what is counted on the way stands in a
 //! [`Scratch`], which each worker has once.
 
+mod alias;
 mod sticky;
 mod targets;
 mod uniform;
@@ -19,6 +20,7 @@ use crate::names::Labels;
 use crate::ranking::{Band, Choice, Cut, Reach, Standing, Summary, Tier};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
+pub use alias::Chance;
 pub use sticky::client_number;
 use targets::{PortsAt, Wanted};
 pub use uniform::A_RECORD;
@@ -40,6 +42,8 @@ pub struct Perspective<'a> {
     /// Seconds.
     pub(super) ttl: u32,
     pub(super) cut: Cut,
+    /// For clients inside of a cluster.
+    pub(super) inside: bool,
     /// The names are those of the MCS DNS specification.
     pub(super) mcs: bool,
     /// The zone's name in wire form.
@@ -61,6 +65,8 @@ pub(super) struct Seen {
     addresses: Addresses,
     /// How many of the last addresses of each family are Suspect.
     suspect: [u8; 2],
+    /// Where its aliases end, which stand for it instead of its addresses.
+    aliases: Option<NonZero<u32>>,
 }
 
 impl Seen {
@@ -107,6 +113,10 @@ impl Seen {
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
+
+    pub fn aliases(&self) -> Option<NonZero<u32>> {
+        self.aliases
+    }
 }
 
 impl AsRef<Standing> for Seen {
@@ -132,6 +142,8 @@ pub struct Scratch {
     plain: bool,
     /// An address of a candidate is Suspect.
     suspects: bool,
+    /// A candidate has aliases.
+    aliased: bool,
     items: Vec<Item>,
 }
 
@@ -142,6 +154,7 @@ impl Scratch {
             summary: Summary::default(),
             plain: false,
             suspects: false,
+            aliased: false,
             items: Vec::with_capacity(most_addresses(true)),
         }
     }
@@ -222,6 +235,7 @@ impl Set {
         match self.0 {
             Kind::Addresses { v4, of: Owner::Service } => scratch.summary.choice(v4).fails_open(),
             Kind::Targets { choice, .. } => choice.fails_open(),
+            Kind::Alias { open, .. } => open,
             // A pin is asked for as it is.
             Kind::Addresses { .. } => false,
         }
@@ -230,8 +244,9 @@ impl Set {
     /// Whether its order, or what is in it, goes by where the client is.
     pub fn goes_by_place(self) -> bool {
         match self.0 {
-            Kind::Addresses { of, .. } => of == Owner::Service,
+            Kind::Addresses { of, .. } => matches!(of, Owner::Service | Owner::Best(_)),
             Kind::Targets { .. } => true,
+            Kind::Alias { pin, .. } => !pin,
         }
     }
 }
@@ -247,12 +262,22 @@ enum Kind {
         ports: PortsAt,
         choice: Choice,
     },
+    /// CNAME, to one of the names of the candidate at this position in `Scratch::seen`.
+    Alias {
+        at: u16,
+        /// Of `C.S.N.Z`.
+        pin: bool,
+        /// It is Down, and there is nothing else.
+        open: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Service,
-    /// `C.S.N.Z`: a position in `Scratch::seen`.
+    /// The service's name, of which this one candidate is all: a position in `Scratch::seen`.
+    Best(u16),
+    /// `C.S.N.Z`: the same.
     Cluster(u16),
     /// `H.C.S.N.Z`: where the host stands in the record.
     Host(u32),
@@ -271,8 +296,16 @@ impl<'a> Sight<'a> {
 
     /// What the view sees at the name with the labels `prefix` in front of `S.N.Z`; `None`: for this view the service does
     /// not exist. `any`: the first set will do (RFC 8482). [`write`](Sight::write) goes on from what the scratch then holds.
-    pub fn look_up(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &mut Scratch) -> Option<Found> {
-        self.gather(scratch).then(|| self.find(prefix, qtype, any, scratch))
+    /// `chance`: which of several candidates the name stands for, where it stands for one.
+    pub fn look_up(
+        &self,
+        prefix: &[u8],
+        qtype: u16,
+        any: bool,
+        scratch: &mut Scratch,
+        chance: &mut Chance<'_>,
+    ) -> Option<Found> {
+        self.gather(scratch).then(|| self.find(prefix, qtype, any, scratch, chance))
     }
 
     /// What [`look_up`](Sight::look_up) looks at, whatever is asked for.
@@ -291,18 +324,18 @@ impl<'a> Sight<'a> {
         seen.clear();
         let mut summary = Summary::default();
         let mut plain = !self.record.shares_addresses();
-        let mut suspects = false;
+        let (mut suspects, mut aliased) = (false, false);
         let mut loaded = Shedding::default();
         for candidate in self.record.candidates() {
             let cluster = candidate.cluster();
             let reach = self.perspective.reach[cluster.index()];
-            if !candidate.is_seen_from(reach) {
+            if !candidate.is_seen_from(reach) || !candidate.is_for(self.perspective.inside) {
                 continue;
             }
             let pods = reach.pods && candidate.has(flag::PODS);
             let pods = if pods { NonZero::new(candidate.pods_at()) } else { None };
             // Of what is not reached from outside, readiness alone speaks.
-            let mut health = Health::default();
+            let (mut health, mut aliases) = (Health::default(), None);
             let addresses = if let Some(at) = pods {
                 self.record.pods(at.get()).addresses()
             } else if reach.pods && candidate.has(flag::HEADLESS) {
@@ -310,21 +343,23 @@ impl<'a> Sight<'a> {
             } else if reach.tier == Tier::OWN_CLUSTER {
                 candidate.cluster_ips()
             } else {
-                health = candidate.health();
+                (health, aliases) = (candidate.health(), candidate.aliases_at());
                 candidate.ingress()
             };
             let standing = Standing {
                 band: Band::new(reach.tier, false),
                 ready: pods.is_some() || candidate.has(flag::READY),
                 drained: candidate.weight() == 0,
-                ipv4: addresses.v4.count > 0,
-                ipv6: addresses.v6.count > 0,
+                // Whoever asks for an alias asks for both.
+                ipv4: addresses.v4.count > 0 || aliases.is_some(),
+                ipv6: addresses.v6.count > 0 || aliases.is_some(),
                 down: health.down,
             };
             summary.add(&standing);
             plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1;
             let suspect = health.suspect;
             suspects |= suspect != [0; 2];
+            aliased |= aliases.is_some();
             // Where drained ones are answered with, they are equals.
             let weight = candidate.weight().max(1);
             let (flags, ports) = (candidate.flags(), candidate.ports_at());
@@ -333,7 +368,7 @@ impl<'a> Sight<'a> {
                 shedding = shedding.most(self.perspective.members[cluster.index()].shedding());
             }
             loaded = loaded.most(shedding);
-            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses, suspect });
+            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses, suspect, aliases });
             if flags & flag::IMPORT != 0 {
                 break;
             }
@@ -344,6 +379,7 @@ impl<'a> Sight<'a> {
         scratch.summary = summary;
         scratch.plain = plain && !suspects;
         scratch.suspects = suspects;
+        scratch.aliased = aliased;
         !scratch.seen.is_empty()
     }
 
@@ -365,10 +401,13 @@ impl<'a> Sight<'a> {
     }
 
     /// `prefix`: the labels in front of `S.N.Z`. `any`: the first set will do (RFC 8482).
-    fn find(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &Scratch) -> Found {
+    fn find(&self, prefix: &[u8], qtype: u16, any: bool, scratch: &mut Scratch, chance: &mut Chance<'_>) -> Found {
         let mut labels = Labels::new(prefix);
         match (labels.next(), labels.next(), labels.next()) {
-            (None, _, _) => self.find_service(qtype, any, scratch),
+            (None, _, _) => match scratch.aliased {
+                true => self.find_one(qtype, any, scratch, chance),
+                false => self.find_service(qtype, any, scratch),
+            },
             (Some(only), None, _) => match protocol(only) {
                 Some(protocol) => {
                     let named = |port: &PortEntry<'_>| port.has_label() && port.protocol() == protocol;
@@ -383,6 +422,9 @@ impl<'a> Sight<'a> {
                     Some(_) | None => Found::Missing,
                 },
                 None => match self.find_cluster(only, scratch) {
+                    Some(at) if scratch.seen[at].aliases.is_some() => {
+                        Found::Set(Set(Kind::Alias { at: at as u16, pin: true, open: false }))
+                    }
                     Some(at) => addresses(scratch.seen[at].addresses, Owner::Cluster(at as u16), qtype, any),
                     None => Found::Missing,
                 },
@@ -450,7 +492,7 @@ impl<'a> Sight<'a> {
                 scratch.exchange_bands(random, |s| choice.takes(&s.standing) && s.standing.has_family(v4));
             }
             Kind::Targets { choice, .. } => scratch.exchange_bands(random, |s| choice.takes(&s.standing)),
-            Kind::Addresses { .. } => {}
+            Kind::Addresses { .. } | Kind::Alias { .. } => {}
         }
         match set.0 {
             Kind::Addresses { v4, of } => {
@@ -459,7 +501,7 @@ impl<'a> Sight<'a> {
                     sticky::arrange(&mut scratch.items, self.record.octets(), address_size(v4), client);
                 }
                 let ttl = match of {
-                    Owner::Service => self.ttl_of(scratch.summary.choice(v4)),
+                    Owner::Service | Owner::Best(_) => self.ttl_of(scratch.summary.choice(v4)),
                     Owner::Cluster(_) | Owner::Host(_) => self.perspective.ttl,
                 };
                 let items = &mut scratch.items[..];
@@ -476,6 +518,9 @@ impl<'a> Sight<'a> {
                 true
             }
             Kind::Targets { ports, choice } => self.write_targets(self.wanted(ports), choice, writer, owner, scratch),
+            Kind::Alias { at, open, .. } => {
+                self.write_alias(&scratch.seen[usize::from(at)], open, writer, owner, random)
+            }
         }
     }
 
@@ -486,7 +531,7 @@ impl<'a> Sight<'a> {
         let (span, whole) = match of {
             Owner::Service if scratch.plain => return Sight::collect_plain(v4, cut, scratch),
             Owner::Service => return self.collect_bands(v4, cut, scratch),
-            Owner::Cluster(at) => {
+            Owner::Cluster(at) | Owner::Best(at) => {
                 let seen = &scratch.seen[usize::from(at)];
                 (seen.addresses.of(v4), seen.pods.is_some())
             }
@@ -588,7 +633,7 @@ impl<'a> Sight<'a> {
     }
 }
 
-fn in_band(seen: &[Seen], band: Band, choice: Choice) -> impl Iterator<Item = &Seen> {
+fn in_band(seen: &[Seen], band: Band, choice: Choice) -> impl Iterator<Item = &Seen> + Clone {
     seen.iter().filter(move |s| s.standing.band == band && choice.takes(&s.standing))
 }
 
@@ -631,7 +676,7 @@ fn put_runs<const SIZE: usize, const ADDRESS: usize>(
             let Some(block) = out.next() else { return };
             let drawn = match run.len() {
                 1 => 0,
-                _ if by_weight => draw_weighted(run, &mut draws),
+                _ if by_weight => draw(run.iter().map(|item| item.weight), &mut draws),
                 count => draws.below(count as u32) as usize,
             };
             let Item { at, .. } = run[drawn];
@@ -644,12 +689,12 @@ fn put_runs<const SIZE: usize, const ADDRESS: usize>(
     }
 }
 
-/// An index into `items`, with a probability in proportion to the weight.
-fn draw_weighted(items: &[Item], draws: &mut Draws<'_>) -> usize {
-    let total: u32 = items.iter().map(|item| u32::from(item.weight)).sum();
+/// The position of a weight, with a probability in proportion to it.
+fn draw(weights: impl Iterator<Item = u16> + Clone, draws: &mut Draws<'_>) -> usize {
+    let total: u32 = weights.clone().map(u32::from).sum();
     let mut ticket = draws.below(total.max(1));
-    for (i, item) in items.iter().enumerate() {
-        match ticket.checked_sub(u32::from(item.weight)) {
+    for (i, weight) in weights.enumerate() {
+        match ticket.checked_sub(u32::from(weight)) {
             Some(rest) => ticket = rest,
             None => return i,
         }
@@ -666,9 +711,8 @@ mod tests {
         let mut random = Random::new(7);
         let mut draws = Draws::new(&mut random);
         let mut hits = [0u32; 3];
-        let items = [100, 200, 300].map(|weight| Item { at: 0, weight, run: 0 });
         for _ in 0..60_000 {
-            hits[draw_weighted(&items, &mut draws)] += 1;
+            hits[draw([100, 200, 300].into_iter(), &mut draws)] += 1;
         }
         // Five standard deviations of a binomial with n = 60,000 are below 620.
         for (hit, expected) in hits.iter().zip([10_000u32, 20_000, 30_000]) {

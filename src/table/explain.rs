@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::compose::Seen;
 use super::record::{Addresses, flag};
-use super::{Record, Scratch, Snapshot, Vantage, Walk, Zone, record};
+use super::{EXTERNAL, Record, Scratch, Snapshot, Vantage, Walk, Zone, record};
 use crate::load::Shedding;
 use crate::model::ClusterId;
-use crate::names::Labels;
+use crate::names::{Labels, Name};
 use crate::ranking::{Band, Tier};
 use crate::wire::Query;
 
@@ -39,6 +39,8 @@ pub struct CandidateSight {
     pub weight: u16,
     /// IPv4 first, then IPv6, in their order.
     pub addresses: Vec<IpAddr>,
+    /// Names that are answered with instead of the addresses.
+    pub aliases: Vec<String>,
     /// Of IPv4 and IPv6: all addresses are Down. If only some are, these are not among them.
     pub down: [bool; 2],
     /// All are suspected to be Down: behind the others of its band.
@@ -96,6 +98,7 @@ impl Snapshot<'_> {
                     band: seen.standing().band,
                     weight: seen.weight(),
                     addresses: addresses(record, seen),
+                    aliases: aliases(record, seen),
                     down: [seen.standing().down.ipv4, seen.standing().down.ipv6],
                     suspect: seen.is_suspect(),
                     taken: [0, 1].map(|n| seen.standing().has_family(n == 0) && choices[n].takes(seen.standing())),
@@ -113,9 +116,15 @@ impl Snapshot<'_> {
             name: Labels::new(name).map(text).collect::<Vec<_>>().join("."),
             ttl: sight.ttl(),
             families: [families.0, families.1],
-            candidates: record.candidates().map(candidate).collect(),
+            candidates: record.candidates().filter(|c| c.is_for(vantage.view != EXTERNAL)).map(candidate).collect(),
         })
     }
+}
+
+/// With a final dot.
+fn aliases(record: Record<'_>, seen: &Seen) -> Vec<String> {
+    let names = seen.aliases().into_iter().flat_map(|end| record.aliases(end));
+    names.filter_map(|name| Some(Name::from_wire(name).ok()?.to_string())).collect()
 }
 
 fn addresses(record: Record<'_>, seen: &Seen) -> Vec<IpAddr> {

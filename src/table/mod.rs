@@ -28,7 +28,7 @@ use ipnet::IpNet;
 
 pub use atlas::{Atlas, Cartographer, Layer};
 pub use compile::{Note, NoteKind, Outlook};
-pub use compose::{A_RECORD, EXPLAIN, Found, Scratch, Set, Sight, client_number};
+pub use compose::{A_RECORD, Chance, EXPLAIN, Found, Scratch, Set, Sight, client_number};
 pub use explain::{Candidate, CandidateSight, ServiceSight};
 pub use random::Random;
 pub use ready::{Extra, Ready, RrSets};
@@ -613,8 +613,8 @@ impl Snapshot<'_> {
         };
         let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
         let calm = self.table.shedding.load(Ordering::Relaxed) == 0;
-        let (families, mcs) = (policy.families, zone.is_mcs());
-        let perspective = Perspective { reach, members, calm, families, ttl, cut, mcs, apex };
+        let (families, inside, mcs) = (policy.families, vantage.view != EXTERNAL, zone.is_mcs());
+        let perspective = Perspective { reach, members, calm, families, ttl, cut, inside, mcs, apex };
         Sight::new(record, perspective)
     }
 

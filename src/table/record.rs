@@ -7,8 +7,9 @@
 //! head        name length (1), kind (1), candidates (2), zone (1), name
 //! settings    (only if the kind says so) TTL (4); for clients outside and inside (3 each): mode, spare, most addresses; whether it is sticky (1)
 //! candidate   cluster (2), weight (2), flags (1), share of answers in which others go first (1), counts (1 each): ingress IPv4, IPv6, clusterIP IPv4, IPv6;
-//!             where its port list begins (4), where its addresses begin (4); which families are Down (1); how many of the
-//!             ingress addresses are Suspect, the last of their family: IPv4, IPv6 (1 each)
+//!             where its port list begins (4), where its addresses begin (4); which families are Down, and whom it is for (1); how
+//!             many of the ingress addresses are Suspect, the last of their family: IPv4, IPv6 (1 each)
+//! aliases     (only if the candidate is marked so) names in wire form, their octets (2)
 //! addresses   ingress IPv4, clusterIPs IPv4, ingress IPv6, clusterIPs IPv6; then, of a headless share with pods, Pods
 //! pods        counts (4 each): IPv4, IPv6, hosts; addresses IPv4, IPv6; where each host begins (4 each); hosts
 //! host        label length (1), label, flags (1), counts (2 each): IPv4, IPv6; port list (4), addresses IPv4, IPv6
@@ -29,11 +30,13 @@
 //! Numbers are little endian, offsets count from the start of the entry.
 
 use std::net::IpAddr;
+use std::num::NonZero;
 
 use super::map::{Key, name_end, name_of, put_head};
 use crate::config::Mode;
 use crate::load::Shedding;
 use crate::model::{ClusterId, Label, Port, Protocol};
+use crate::names::{Labels, Name};
 use crate::ranking::{BothFamilies, Cut, Reach, Tier};
 
 /// Octets of a candidate.
@@ -77,6 +80,25 @@ pub(super) mod flag {
     pub const OVERLOADED: u8 = 1 << 6;
     /// For its own cluster's clients it is all that there is; nobody else sees it.
     pub const IMPORT: u8 = 1 << 7;
+}
+
+/// Beside which families are Down.
+mod mark {
+    pub const DOWN: u8 = 0b11;
+    /// The same cluster has another candidate for clients inside, or outside.
+    pub const OUTSIDE: u8 = 1 << 2;
+    pub const INSIDE: u8 = 1 << 3;
+    /// From other clusters and from outside, its service is an alias of other names.
+    pub const ALIASES: u8 = 1 << 4;
+}
+
+/// Which clients a candidate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    Everybody,
+    /// Those outside of all clusters, or those inside of one: the other ones are told other addresses.
+    Outside,
+    Inside,
 }
 
 /// Of a list of ports: no name and protocol is in it twice.
@@ -322,6 +344,18 @@ impl<'a> Record<'a> {
         Ports { octets: self.0, at: at as usize }
     }
 
+    /// Names in wire form. `end`: see [`Candidate::aliases_at`].
+    pub(super) fn aliases(self, end: NonZero<u32>) -> impl Iterator<Item = &'a [u8]> + Clone {
+        let end = end.get() as usize - 2;
+        let mut rest = &self.0[end - usize::from(u16_at(self.0, end))..end];
+        std::iter::from_fn(move || {
+            let length = Labels::new(rest).map(|label| 1 + label.len()).sum::<usize>() + 1;
+            let (name, others) = rest.split_at_checked(length)?;
+            rest = others;
+            Some(name)
+        })
+    }
+
     pub(super) fn pods(self, at: u32) -> Pods<'a> {
         Pods { octets: self.0, at: at as usize }
     }
@@ -350,6 +384,12 @@ impl Candidate {
     #[inline]
     pub fn is_seen_from(self, reach: Reach) -> bool {
         reach.tier == Tier::OWN_CLUSTER || reach.pods && self.has(flag::HEADLESS) || self.has(flag::EXPOSED)
+    }
+
+    /// Whether it is for clients inside of a cluster, or for those outside.
+    #[inline]
+    pub fn is_for(self, inside: bool) -> bool {
+        self.fields[HEALTH_AT] & (if inside { mark::OUTSIDE } else { mark::INSIDE }) == 0
     }
 
     #[inline]
@@ -384,6 +424,12 @@ impl Candidate {
     #[inline]
     pub fn addresses_at(self) -> u32 {
         u32_at(&self.fields, ADDRESSES_AT)
+    }
+
+    /// Where its aliases [end](Record::aliases), if it has any.
+    #[inline]
+    pub fn aliases_at(self) -> Option<NonZero<u32>> {
+        if self.fields[HEALTH_AT] & mark::ALIASES == 0 { None } else { NonZero::new(self.addresses_at()) }
     }
 
     /// Where its port list stands.
@@ -555,11 +601,14 @@ impl PortEntry<'_> {
 /// What a candidate is made of.
 pub(super) struct CandidateParts<'a> {
     pub cluster: ClusterId,
+    pub audience: Audience,
     pub weight: u16,
     /// All but [`flag::PODS`] and [`flag::OVERLOADED`].
     pub flags: u8,
     pub shedding: Shedding,
     pub health: Health,
+    /// What clients other than its own cluster's are sent to instead of its ingress addresses.
+    pub aliases: &'a [Name],
     pub ingress: &'a [IpAddr],
     pub cluster_ips: &'a [IpAddr],
     pub ports: &'a [Port],
@@ -619,6 +668,12 @@ impl Encoder {
         let ports = self.ports(parts.ports.iter());
         // Hosts refer to lists of ports, which have to stand somewhere before: addresses and pods are one piece.
         let host_ports: Vec<u32> = parts.hosts.iter().map(|host| self.ports(host.ports.iter().copied())).collect();
+        if !parts.aliases.is_empty() {
+            let before = self.octets.len();
+            parts.aliases.iter().for_each(|name| self.octets.extend_from_slice(name.as_wire()));
+            let length = (self.octets.len() - before) as u16;
+            self.octets.extend_from_slice(&length.to_le_bytes());
+        }
         let at = self.octets.len() as u32;
         // In the order of `Candidate::counts`.
         let counts = [true, false].map(|v4| [parts.ingress, parts.cluster_ips].map(|list| self.family(list, v4)));
@@ -639,7 +694,13 @@ impl Encoder {
         fields[ADDRESSES_AT..HEALTH_AT].copy_from_slice(&at.to_le_bytes());
         let Health { down, suspect: [suspect4, suspect6] } = parts.health;
         let down = u8::from(down.ipv4) | u8::from(down.ipv6) << 1;
-        fields[HEALTH_AT..].copy_from_slice(&[down, suspect4.min(i4), suspect6.min(i6)]);
+        let audience = match parts.audience {
+            Audience::Everybody => 0,
+            Audience::Outside => mark::OUTSIDE,
+            Audience::Inside => mark::INSIDE,
+        };
+        let aliases = if parts.aliases.is_empty() { 0 } else { mark::ALIASES };
+        fields[HEALTH_AT..].copy_from_slice(&[down | audience | aliases, suspect4.min(i4), suspect6.min(i6)]);
         self.next += 1;
     }
 
@@ -724,7 +785,8 @@ impl Encoder {
         let record = Record(&self.octets);
         let first = record.candidates().next().map(|c| (c.weight(), c.ports_at()));
         let uniform = |c: Candidate| {
-            let calm = c.shedding() == Shedding::default() && c.health() == Health::default();
+            let marked = c.fields[HEALTH_AT] & !mark::DOWN != 0;
+            let calm = c.shedding() == Shedding::default() && c.health() == Health::default() && !marked;
             let plain = calm && c.flags() == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
             plain && first == Some((c.weight(), c.ports_at()))
         };

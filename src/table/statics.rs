@@ -9,7 +9,7 @@ use foldhash::quality::FixedState;
 use super::FIXED;
 use super::map::Key;
 use super::ready::{Builder, Group, RrSets, put_record};
-use crate::config::{self, Families, Schema};
+use crate::config::{self, Families, Hostnames, Schema};
 use crate::names::{Labels, Name, is_same};
 use crate::ranking::Cut;
 use crate::wire::{Query, rtype};
@@ -23,6 +23,7 @@ pub struct Policy {
     pub external: Cut,
     pub internal: Cut,
     pub families: Families,
+    pub hostnames: Hostnames,
 }
 
 pub struct Zone {
@@ -215,6 +216,7 @@ impl Zone {
                 external: Cut { mode: config.external_mode, most: config.max_answers },
                 internal: Cut { mode: config.internal_mode, most: config.max_answers },
                 families: config.families,
+                hostnames: config.hostnames,
             },
             nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
             soa,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use signpost::config::{self, Export, Namespaces, Source};
+use signpost::config::{self, Export, IngressRanges, Namespaces, Source};
 use signpost::index::{Object, ObjectKey, Update};
 use signpost::model::{ClusterId, Label};
 use signpost::source::convert::{self, Converted};
@@ -51,7 +51,7 @@ pub fn cluster(name: &str, file: &tempfile::NamedTempFile) -> config::Cluster {
         placed_by_nodes: false,
         network: None,
         client_cidrs: Vec::new(),
-        ingress_cidrs: Vec::new(),
+        ingress: IngressRanges::default(),
         export: Export::LoadBalancer,
         namespaces: Namespaces::All,
         weight: config::DEFAULT_WEIGHT,

@@ -25,6 +25,36 @@ fn cloud(records: &str) -> Server {
     Server::start(demo, &[])
 }
 
+/// As above, but whoever asks is sent to the name; what is known of its addresses says whether it works.
+#[test]
+fn clients_are_told_the_names_where_the_zone_says_so() {
+    let cloud = cloud("lb A 104.197.74.78\ninside A 10.1.2.3\n");
+    let demo = Demo::new();
+    let resolvers = format!("resolvers: [\"{}\"]\n", local(cloud.ports.external));
+    demo.write_config(&format!("{}{resolvers}", demo.read_config()));
+    demo.edit_config("    ttl: 180\n", "    ttl: 180\n    hostnames: cname\n    externalMode: ordered\n");
+    for (number, address) in (1..).zip(EXTERNAL) {
+        let path = demo.manifest(number, "my-service.yaml");
+        let manifest = fs::read_to_string(&path).expect("the demo is there");
+        let ingress = if number == 2 { "- hostname: LB.elb.test.\n    - hostname: lb-2.elb.test\n" } else { "" };
+        let text = manifest.replace(&format!("- ip: {address}\n"), ingress).replace("      ipMode: VIP\n", "");
+        let text = if ingress.is_empty() { text.replace("ingress:", "ingress: []") } else { text };
+        fs::write(&path, text).expect("the folder is ours");
+    }
+    let server = Server::start(demo, &[]);
+    let dig = server.external();
+    let mut told = std::collections::BTreeSet::new();
+    wait_for("both names", DEADLINE, || {
+        let reply = dig.ask(SERVICE, "A")?;
+        let [record] = &reply.answer[..] else { return Err(format!("{reply:?}")) };
+        let words: Vec<&str> = record.split_whitespace().collect();
+        assert_eq!(words[1..4], ["180", "IN", "CNAME"], "{record}");
+        told.insert(words[4].to_owned());
+        let both = ["lb-2.elb.test.", "lb.elb.test."].map(str::to_owned).into();
+        if told == both { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+}
+
 #[test]
 fn names_are_answered_with_addresses() {
     let cloud = cloud("lb CNAME lb-1\nlb-1 A 104.197.74.78\nlb-1 A 104.197.74.79\ninside A 10.1.2.3\n");

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use proptest::prelude::*;
-use signpost::config::{self, Cluster, Config, Families, Mode};
+use signpost::config::{self, Cluster, Config, Families, Hostnames, IngressRanges, Mode};
 use signpost::location::is_special_purpose;
 use signpost::model::{
     AvailabilityZone, ClusterAddress, ClusterId, Exposure, Network, Pod, Port, Protocol, Region, ServiceKey, Share,
@@ -112,7 +113,14 @@ fn special() -> impl Strategy<Value = config::Service> {
             let mut addresses: Vec<IpAddr> = addresses.into_iter().map(address).collect();
             addresses.sort();
             addresses.dedup();
-            config::Service { ttl, max_answers, external_mode, internal_mode, addresses }
+            config::Service {
+                ttl,
+                max_answers,
+                external_mode,
+                internal_mode,
+                hostnames: Hostnames::Addresses,
+                addresses,
+            }
         },
     )
 }
@@ -165,8 +173,11 @@ pub fn service_key(s: usize) -> ServiceKey {
 fn clusters(i: usize) -> impl Strategy<Value = Cluster> {
     let maybe = || prop::option::of(0u8..2);
     let weight = prop_oneof![4 => Just(100), 1 => Just(0), 1 => Just(7)];
-    let parts = (maybe(), 0u8..4, maybe(), any::<bool>(), any::<bool>(), weight);
-    parts.prop_map(move |(region, azs, network, own, shared, weight)| {
+    // A range is told to nobody, inside of clusters, or to everybody.
+    let told = || 0u8..3;
+    let global = prop_oneof![3 => Just(None), 1 => Just(Some(vec![])), 1 => Just(Some(vec![104, 2600]))];
+    let parts = (maybe(), 0u8..4, maybe(), told(), told(), global, weight);
+    parts.prop_map(move |(region, azs, network, own, shared, global, weight)| {
         let mut cluster = cluster(&format!("c{i}"), "");
         cluster.region = region.map(|r| Region(format!("r{r}").into()));
         let az = |bit: u8| (azs >> bit & 1 == 1).then(|| AvailabilityZone(format!("az{bit}").into()));
@@ -174,8 +185,16 @@ fn clusters(i: usize) -> impl Strategy<Value = Cluster> {
         cluster.weight = weight;
         cluster.network = network.map(|n| Network(format!("net{n}").into()));
         let cidrs = [(own, format!("192.168.{i}.0/24")), (shared, "192.168.99.0/24".to_owned())];
-        cluster.ingress_cidrs =
-            cidrs.into_iter().filter(|(on, _)| *on).map(|(_, cidr)| cidr.parse().expect("a CIDR")).collect();
+        let told = |to: u8| {
+            let cidrs = cidrs.iter().filter(move |(told, _)| *told == to);
+            cidrs.map(|(_, cidr)| cidr.parse().expect("a CIDR")).collect()
+        };
+        let global: Option<Vec<u16>> = global;
+        let global = global.map(|list| {
+            let own = |kind| if kind == 104 { format!("104.{i}.0.0/16") } else { format!("2600:{i:x}::/32") };
+            list.into_iter().map(|kind| own(kind).parse().expect("a CIDR")).collect()
+        });
+        cluster.ingress = IngressRanges { inside: told(1), everywhere: told(2), global };
         cluster
     })
 }
@@ -270,17 +289,28 @@ pub fn may_see(view: View, address: IpAddr, clusters: &[Cluster]) -> bool {
     };
     match address {
         IpAddr::V4(a) => match a.octets() {
+            // The configuration's, for services that are special.
+            [104, 98, ..] => true,
             [10, c, ..] if c >= 200 => network(usize::from(c) - 200),
             [10, c, ..] => inside(usize::from(c) - 100),
-            [192, 168, ..] => clusters.iter().any(|cluster| cluster.ingress_cidrs.iter().any(|n| n.contains(&address))),
-            _ => true,
+            _ => clusters.iter().any(|cluster| is_told(cluster, view, address)),
         },
         IpAddr::V6(a) => match a.segments() {
+            [0x2600, 98, ..] => true,
             [0xfd10, c, ..] => inside(usize::from(c)),
             [0xfd20, c, ..] => network(usize::from(c)),
-            [0xfd30, ..] => !is_special_purpose(address),
-            _ => true,
+            _ => clusters.iter().any(|cluster| is_told(cluster, view, address)),
         },
+    }
+}
+
+/// Whether the cluster may tell the view an address of its load balancers. Its ranges are not nested in one another.
+fn is_told(cluster: &Cluster, view: View, address: IpAddr) -> bool {
+    let is_in = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&address));
+    let IngressRanges { everywhere, inside, global } = &cluster.ingress;
+    match is_special_purpose(address) {
+        true => is_in(everywhere) || view != View::External && is_in(inside),
+        false => global.as_ref().is_none_or(|ranges| is_in(ranges)),
     }
 }
 
@@ -360,10 +390,7 @@ fn look<'a>(share: &'a Share, instead: &[IpAddr], view: View, clusters: &'a [Clu
         ClusterAddress::Headless if own || network => pods.iter().flat_map(|pod| pod.addresses.clone()).collect(),
         _ if !instead.is_empty() => instead.to_vec(),
         _ if share.exposure == Exposure::ClusterOnly => return None,
-        _ => {
-            let declared = |a: &IpAddr| there.ingress_cidrs.iter().any(|cidr| cidr.contains(a));
-            share.ingress.iter().copied().filter(|a| !is_special_purpose(*a) || declared(a)).collect()
-        }
+        _ => share.ingress.iter().copied().filter(|address| is_told(there, view, *address)).collect(),
     };
     addresses.sort();
     addresses.dedup();

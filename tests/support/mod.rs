@@ -16,8 +16,8 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use signpost::answer::{Client, Outcome, Reply, Responder, Transport};
 use signpost::config::{
-    Cluster, Config, DEFAULT_WEIGHT, Export, Families, Identity, Limits, Listener, Mode, Namespaces, Schema, Source,
-    Zone,
+    Cluster, Config, DEFAULT_WEIGHT, Export, Families, Hostnames, Identity, IngressRanges, Limits, Listener, Mode,
+    Namespaces, Schema, Source, Zone,
 };
 use signpost::model::{
     ClusterAddress, ClusterId, Exposure, Federated, Label, Port, Protocol, Region, ServiceKey, Share, View, ViewRule,
@@ -88,7 +88,7 @@ pub fn cluster(name: &str, region: &str) -> Cluster {
         placed_by_nodes: false,
         network: None,
         client_cidrs: vec![],
-        ingress_cidrs: vec![],
+        ingress: IngressRanges::default(),
         export: Export::All,
         namespaces: Namespaces::All,
         weight: DEFAULT_WEIGHT,
@@ -109,6 +109,7 @@ pub fn zone(name: &str) -> Zone {
         external_mode: Mode::Nearest { spare: 0 },
         internal_mode: Mode::Ordered,
         families: Families::Common,
+        hostnames: Hostnames::Addresses,
         services: HashMap::new(),
     }
 }

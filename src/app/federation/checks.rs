@@ -207,7 +207,7 @@ impl Checks {
         for share in exported.filter(|share| share.exposure == Exposure::LoadBalancer) {
             let Some(port) = port(share) else { continue };
             let cluster = &clusters[share.cluster.index()];
-            for address in Ingress::of(share, cluster).published {
+            for address in Ingress::of(share, cluster).inside {
                 if !may_be_probed(address) || is_of_another(address, share.cluster, clusters) {
                     if self.refused.len() < MOST_REFUSED && self.refused.insert((cluster.name.clone(), address)) {
                         let cluster = &cluster.name;
@@ -470,8 +470,8 @@ impl Checks {
 
 /// Another cluster's load balancers are in a range that holds the address, and this one's are not.
 fn is_of_another(address: IpAddr, cluster: ClusterId, clusters: &[Cluster]) -> bool {
-    let declares = |cluster: &Cluster| cluster.ingress_cidrs.iter().any(|cidr| cidr.contains(&address));
-    !declares(&clusters[cluster.index()]) && clusters.iter().any(declares)
+    let claims = |cluster: &Cluster| cluster.ingress.claim(address);
+    !claims(&clusters[cluster.index()]) && clusters.iter().any(claims)
 }
 
 #[cfg(test)]

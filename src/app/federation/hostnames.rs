@@ -329,6 +329,7 @@ mod tests {
             external_mode: Mode::Ordered,
             internal_mode: Mode::Ordered,
             families: Families::Common,
+            hostnames: crate::config::Hostnames::Addresses,
             services: HashMap::new(),
         });
         Hostnames::new(&config, Arc::new(|_| Box::pin(std::future::pending())))

@@ -168,7 +168,7 @@ impl Federation {
             let shed = by_load.most(steered.shedding()).most(self.steering.effect(&whole).shedding());
             let sums = health.get(&cluster.name).copied().unwrap_or_default();
             let addresses = match share.exposure {
-                Exposure::LoadBalancer => Ingress::of(share, cluster).published,
+                Exposure::LoadBalancer => Ingress::of(share, cluster).inside,
                 Exposure::ClusterOnly => Vec::new(),
             };
             let (pods, inside) = match &share.cluster_address {

@@ -8,15 +8,15 @@ use ipnet::IpNet;
 use super::{Resolver, shortened};
 use crate::config::error::{Fault, Place};
 use crate::config::raw::{At, RawCluster, RawClusterSecrets, RawExport, RawKubeconfig, place};
-use crate::config::special::declarable;
+use crate::config::special::{declarable, routable};
 use crate::config::{
-    Cluster, ClusterSecrets, DEFAULT_WEIGHT, Export, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES, Namespaces,
-    Source,
+    Cluster, ClusterSecrets, DEFAULT_WEIGHT, Export, IngressRanges, MAX_AVAILABILITY_ZONES, MAX_CIDRS, MAX_NAMESPACES,
+    Namespaces, Source,
 };
 use crate::model::{AvailabilityZone, Label, Network, Region};
 
-/// One of the `clientCidrs`, and where it stands.
-pub(super) struct ClientCidr {
+/// One of a list, and where it stands.
+pub(super) struct Cidr {
     pub(super) cidr: IpNet,
     key: String,
     place: Option<Place>,
@@ -74,7 +74,7 @@ impl Resolver<'_> {
         key: &str,
         source: Option<Source>,
         votes: Option<&Label>,
-        client_cidrs: &mut Vec<ClientCidr>,
+        client_cidrs: &mut Vec<Cidr>,
     ) -> Option<Cluster> {
         let name = self.label(&raw.name, &format!("{key}.name"));
         let region = self.topology(raw.region, &format!("{key}.region")).map(Region);
@@ -87,7 +87,7 @@ impl Resolver<'_> {
             zones.into_iter().filter_map(|(key, zone)| self.topology(Some(zone), &key).map(AvailabilityZone)).collect();
 
         let own = self.cidrs(raw.client_cidrs, &format!("{key}.clientCidrs"), some_clients);
-        let ingress = self.cidrs(raw.ingress_cidrs, &format!("{key}.ingressCidrs"), declarable);
+        let ingress = self.ingress([raw.ingress_cidrs, raw.inside_ingress_cidrs, raw.global_ingress_cidrs], key);
         let source = source?;
         // Manifests are read without nodes, and nobody can write there.
         let has_nodes = !matches!(source, Source::Manifests { .. });
@@ -105,7 +105,7 @@ impl Resolver<'_> {
             availability_zones,
             network,
             client_cidrs: own.iter().map(|own| own.cidr).collect(),
-            ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
+            ingress,
             export,
             namespaces: self.namespaces(raw.namespaces, &format!("{key}.namespaces")),
             weight: self.weight(raw.weight, &format!("{key}.weight")),
@@ -171,12 +171,13 @@ impl Resolver<'_> {
                 None
             }
         };
-        let RawClusterSecrets { namespace, local_servers, ingress_cidrs, export, namespaces, weight, .. } = raw.value;
+        let RawClusterSecrets { namespace, local_servers, export, namespaces, weight, .. } = raw.value;
+        let ranges = [raw.value.ingress_cidrs, raw.value.inside_ingress_cidrs, raw.value.global_ingress_cidrs];
         let namespace = self.label(&namespace, &at("namespace"));
         if let Some(export) = export.as_ref().filter(|export| matches!(export.value, RawExport::None)) {
             self.fault(export, at("export"), Fault::RegisteredWitness);
         }
-        let ingress = self.cidrs(ingress_cidrs, &at("ingressCidrs"), declarable);
+        let ingress = self.ingress(ranges, KEY);
         let (namespaces, weight) = (self.namespaces(namespaces, &at("namespaces")), self.weight(weight, &at("weight")));
         Some(ClusterSecrets {
             source: source?,
@@ -184,12 +185,28 @@ impl Resolver<'_> {
             local_servers: local_servers.is_some_and(|allowed| allowed.value),
             export: export.map_or(Export::LoadBalancer, |export| export.value.into()),
             namespaces,
-            ingress_cidrs: ingress.into_iter().map(|ingress| ingress.cidr).collect(),
+            ingress,
             weight,
             directives,
             mcs,
             listed: false,
         })
+    }
+
+    /// `ingressCidrs`, `insideIngressCidrs`, `globalIngressCidrs` of the object at `key`.
+    fn ingress(&mut self, raw: [Option<At<Vec<At<String>>>>; 3], key: &str) -> IngressRanges {
+        let [everywhere, inside, global] = raw;
+        let everywhere = self.cidrs(everywhere, &format!("{key}.ingressCidrs"), declarable);
+        let inside = self.cidrs(inside, &format!("{key}.insideIngressCidrs"), declarable);
+        for other in &everywhere {
+            if let Some(inside) = inside.iter().find(|inside| inside.cidr == other.cidr) {
+                let fault = Fault::Overlap { cidr: inside.cidr, other: other.cidr, key: other.key.clone() };
+                self.fault_at(inside.place, &inside.key, fault);
+            }
+        }
+        let global = global.map(|list| self.cidrs(Some(list), &format!("{key}.globalIngressCidrs"), routable));
+        let bare = |list: Vec<Cidr>| list.into_iter().map(|item| item.cidr).collect();
+        IngressRanges { everywhere: bare(everywhere), inside: bare(inside), global: global.map(bare) }
     }
 
     fn namespaces(&mut self, raw: Option<At<Vec<At<String>>>>, key: &str) -> Namespaces {
@@ -235,13 +252,13 @@ impl Resolver<'_> {
         raw: Option<At<Vec<At<String>>>>,
         key: &str,
         check: fn(IpNet) -> Result<(), Fault>,
-    ) -> Vec<ClientCidr> {
+    ) -> Vec<Cidr> {
         let list = self.list(raw, key, "CIDRs", MAX_CIDRS);
         let list = self.distinct(list, key);
         let mut cidrs = Vec::with_capacity(list.len());
         for (key, raw) in list {
             match cidr(&raw.value).and_then(|cidr| check(cidr).map(|()| cidr)) {
-                Ok(cidr) => cidrs.push(ClientCidr { cidr, key, place: place(raw.referenced) }),
+                Ok(cidr) => cidrs.push(Cidr { cidr, key, place: place(raw.referenced) }),
                 Err(fault) => self.fault(&raw, key, fault),
             }
         }
@@ -250,10 +267,10 @@ impl Resolver<'_> {
 
     /// Two CIDRs are nested or disjoint, so that in the order of their networks (the wider one first) each has to be compared
     /// with only the last one that was not inside another.
-    fn overlapping_clients(&mut self, cidrs: Vec<ClientCidr>) {
-        let mut sorted: Vec<(usize, &ClientCidr)> = cidrs.iter().enumerate().collect();
+    fn overlapping_clients(&mut self, cidrs: Vec<Cidr>) {
+        let mut sorted: Vec<(usize, &Cidr)> = cidrs.iter().enumerate().collect();
         sorted.sort_by_key(|(_, client)| (client.cidr.network(), client.cidr.prefix_len()));
-        let mut outer: Option<(usize, &ClientCidr)> = None;
+        let mut outer: Option<(usize, &Cidr)> = None;
         for (i, client) in sorted {
             match outer {
                 Some((first, wide)) if wide.cidr.contains(&client.cidr) => {

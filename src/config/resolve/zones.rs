@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use super::{Resolver, shortened};
 use crate::config::error::Fault;
-use crate::config::raw::{At, RawFamilies, RawMode, RawSchema, RawService, RawZone, place};
+use crate::config::raw::{At, RawFamilies, RawHostnames, RawMode, RawSchema, RawService, RawZone, place};
 use crate::config::special::publishable;
-use crate::config::{Families, MAX_SERVICE_ADDRESSES, MAX_SERVICES, MAX_ZONES, Mode, Schema, Service, Zone};
+use crate::config::{Families, Hostnames, MAX_SERVICE_ADDRESSES, MAX_SERVICES, MAX_ZONES, Mode, Schema, Service, Zone};
 use crate::model::{Label, ServiceKey};
 use crate::names::{Name, NameError};
 
@@ -25,6 +25,8 @@ struct Usual {
     modes: [RawMode; 2],
     spare: u8,
     max_answers: u8,
+    hostnames: Hostnames,
+    schema: Schema,
 }
 
 impl RawMode {
@@ -95,7 +97,8 @@ impl Resolver<'_> {
             RawFamilies::Common => Families::Common,
             RawFamilies::Any => Families::Any,
         };
-        let usual = Usual { modes: usual, spare, max_answers };
+        let hostnames = self.hostnames(raw.hostnames, schema, &format!("{key}.hostnames"), Hostnames::Addresses);
+        let usual = Usual { modes: usual, spare, max_answers, hostnames, schema };
         let services_key = format!("{key}.services");
         if let Some(services) = raw.services.as_ref().filter(|_| schema == Schema::Static) {
             self.fault(services, &services_key, Fault::ServicesOfStatic);
@@ -117,8 +120,23 @@ impl Resolver<'_> {
             external_mode,
             internal_mode,
             families,
+            hostnames,
             services,
         })
+    }
+
+    /// Aliases need names that are nothing else.
+    fn hostnames(&mut self, raw: Option<At<RawHostnames>>, schema: Schema, key: &str, default: Hostnames) -> Hostnames {
+        match raw {
+            None => default,
+            Some(At { value: RawHostnames::Addresses, .. }) => Hostnames::Addresses,
+            Some(raw) => {
+                if schema != Schema::Federation {
+                    self.fault(&raw, key, Fault::AliasesInSchema);
+                }
+                Hostnames::Cname
+            }
+        }
     }
 
     /// It belongs to those of `modes` that are nearest.
@@ -155,6 +173,7 @@ impl Resolver<'_> {
                 ),
                 external_mode,
                 internal_mode,
+                hostnames: self.hostnames(raw.hostnames, usual.schema, &format!("{key}.hostnames"), usual.hostnames),
                 addresses: self.addresses(raw.addresses, &format!("{key}.addresses")),
             };
             let Some((name, namespace)) = name.zip(namespace) else { continue };

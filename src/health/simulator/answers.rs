@@ -9,7 +9,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name as QueryName, RecordType};
 
 use crate::answer::{Client, Reply, Responder, Transport};
-use crate::config::{Cluster, Config, Families, Mode, Schema, Zone};
+use crate::config::{Cluster, Config, Families, Hostnames, Mode, Schema, Zone};
 use crate::health::Board;
 use crate::index::{Index, Kind, Object, SlicePolicy, Update};
 use crate::model::votes::{Endpoint, Host};
@@ -54,6 +54,7 @@ impl Answers {
             external_mode: Mode::Ordered,
             internal_mode: Mode::Ordered,
             families: Families::Common,
+            hostnames: Hostnames::Addresses,
             services: Default::default(),
         });
         let (mut publisher, reader) = Publisher::new(Arc::new(config), &[zone], 1);

@@ -350,7 +350,7 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Credentials, Export, Namespaces};
+    use crate::config::{Credentials, Export, IngressRanges, Namespaces};
 
     fn label(text: &str) -> Label {
         Label::parse(text).unwrap()
@@ -366,7 +366,7 @@ mod tests {
             local_servers: false,
             export: Export::LoadBalancer,
             namespaces: Namespaces::All,
-            ingress_cidrs: Vec::new(),
+            ingress: IngressRanges::default(),
             weight: 1,
             directives: None,
             mcs: false,

@@ -1,7 +1,6 @@
 //! The order of a service with `sessionAffinity: ClientIP`: in each band a client gets the same one again, from every instance,
 //! for as long as the addresses are there. Highest random weight (rendezvous hashing): what comes or goes moves nobody else.
 
-use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use super::{Item, MAX_WEIGHED};
@@ -22,19 +21,21 @@ fn mix(start: u64, octets: &[u8]) -> u64 {
     octets.iter().fold(Random::new(start).draw(), |number, octet| Random::new(number ^ u64::from(*octet)).draw())
 }
 
+/// The lowest one comes first for this client, by the weights.
+pub(super) fn key(client: u64, what: &[u8], weight: u16) -> f64 {
+    // Evenly between 0 and 1, and not 0: the logarithm of it is exponentially distributed.
+    let chance = ((mix(client, what) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    -chance.ln() / f64::from(weight.max(1))
+}
+
 /// Makes each run one in which `client` comes to its items in that order. One that is too long stays as it is.
 pub(super) fn arrange(items: &mut [Item], octets: &[u8], size: usize, client: u64) {
     let mut run = 0;
     // Each item is a run of its own then, of which nothing is drawn.
     for list in items.chunk_by_mut(|one, other| one.run == other.run) {
         if list.len() <= MAX_WEIGHED {
-            let key = |item: &Item| {
-                let number = mix(client, &octets[item.at as usize..][..size]);
-                // Evenly between 0 and 1, and not 0: the logarithm of it is exponentially distributed.
-                let chance = ((number >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-                -chance.ln() / f64::from(item.weight.max(1))
-            };
-            list.sort_unstable_by(|one, other| key(one).partial_cmp(&key(other)).unwrap_or(Ordering::Equal));
+            let key = |item: &Item| key(client, &octets[item.at as usize..][..size], item.weight);
+            list.sort_unstable_by(|one, other| key(one).total_cmp(&key(other)));
             for item in list {
                 item.run = run;
                 run += 1;

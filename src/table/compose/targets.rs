@@ -61,6 +61,8 @@ pub(super) struct Prefix<'a> {
     pub host: Option<Host<'a>>,
     /// In wire form. Empty: the target is the service's own name.
     pub cluster: &'a [u8],
+    /// The whole target, which is a name of somebody else.
+    pub alias: Option<&'a [u8]>,
 }
 
 impl Prefix<'_> {
@@ -172,11 +174,13 @@ impl<'a> Sight<'a> {
                     };
                     told = true;
                     let mut tell = |host, port: &PortEntry<'_>| {
-                        each(&Target {
-                            seen,
-                            name: Prefix { host, cluster },
-                            numbers: [priority + suspect, seen.weight.max(1), port.number],
-                        })
+                        let numbers = [priority + suspect, seen.weight.max(1), port.number];
+                        let mut tell = |alias| each(&Target { seen, name: Prefix { host, cluster, alias }, numbers });
+                        match seen.aliases {
+                            None => tell(None),
+                            // A target is no alias (RFC 2782).
+                            Some(end) => self.record.aliases(end).all(|alias| tell(Some(alias))),
+                        }
                     };
                     let go_on = match (seen.pods, &wanted) {
                         (None, Wanted::Named { port, list: Some(list) }) if seen.ports == *list => tell(None, port),
@@ -211,9 +215,12 @@ impl<'a> Sight<'a> {
         let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.ttl_of(choice), 0);
         let (mut length, mut fits) = (0, true);
         // What is the same in all of them is looked up once.
-        let bare = self.target_size(&Prefix { host: None, cluster: &[] });
+        let bare = self.target_size(&Prefix { host: None, cluster: &[], alias: None });
         self.targets(wanted, choice, scratch, |target| {
-            let size = bare + target.name.len();
+            let size = match target.name.alias {
+                None => bare + target.name.len(),
+                Some(_) => self.target_size(&target.name),
+            };
             length += size;
             if length > MAX_SET {
                 return false;
@@ -230,7 +237,10 @@ impl<'a> Sight<'a> {
     /// Octets of an SRV record.
     #[inline(always)]
     pub(super) fn target_size(&self, name: &Prefix<'_>) -> usize {
-        FIXED + 6 + name.len() + self.record.name().len() + self.perspective.apex.len()
+        match name.alias {
+            None => FIXED + 6 + name.len() + self.record.name().len() + self.perspective.apex.len(),
+            Some(alias) => FIXED + 6 + alias.len(),
+        }
     }
 
     /// Fills an SRV record of [that size](Sight::target_size). `fixed`: what it begins with, but for its length.
@@ -249,6 +259,9 @@ impl<'a> Sight<'a> {
         head[14..16].copy_from_slice(&weight.to_be_bytes());
         head[16..18].copy_from_slice(&port.to_be_bytes());
         // A target is not compressed (RFC 2782).
+        if let Some(alias) = name.alias {
+            return target.copy_from_slice(alias);
+        }
         let own = self.record.name();
         let (service, zone) = name.put(target).split_at_mut(own.len());
         service.copy_from_slice(own);
@@ -267,7 +280,7 @@ impl<'a> Sight<'a> {
         let mut before = None;
         self.targets(wanted, choice, scratch, |target| {
             // The addresses of the service's own name are an answer of its own, with its own order and limit.
-            if target.name.cluster.is_empty() {
+            if target.name.cluster.is_empty() || target.name.alias.is_some() {
                 return true;
             }
             let here = (target.seen.cluster, target.name.host.map(|host| host.at));

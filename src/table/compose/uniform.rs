@@ -99,7 +99,7 @@ impl Sight<'_> {
         let all = &all[..count];
         let weight = self.record.candidates().next()?.weight().max(1);
         let ttl = self.perspective.ttl;
-        let name = |item: &Item| Prefix { host: None, cluster: self.cluster_label(item.cluster()) };
+        let name = |item: &Item| Prefix { host: None, cluster: self.cluster_label(item.cluster()), alias: None };
         let room = out.len();
         let mut rest = out;
         let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);

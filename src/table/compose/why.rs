@@ -7,6 +7,7 @@ use super::super::FIXED;
 use super::super::ready::fixed;
 use super::super::record::{address_size, flag};
 use super::{Scratch, Seen, Sight};
+use crate::names::Labels;
 use crate::ranking::{Band, Tier};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
@@ -92,6 +93,12 @@ impl Sight<'_> {
             }
         }
         let octets = self.record.octets();
+        for alias in seen.aliases.into_iter().flat_map(|end| self.record.aliases(end)) {
+            line.write_str(" alias=")?;
+            for label in Labels::new(alias) {
+                write!(line, "{}.", std::str::from_utf8(label).unwrap_or_default())?;
+            }
+        }
         for v4 in [true, false] {
             for at in seen.addresses.of(v4).addresses(v4) {
                 let octets = &octets[at as usize..][..address_size(v4)];

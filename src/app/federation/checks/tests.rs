@@ -1,6 +1,7 @@
 use std::num::NonZeroU8;
 
 use super::*;
+use crate::config::IngressRanges;
 use crate::health::Failures;
 use crate::model::check::Check;
 use crate::model::{ClusterAddress, Label, Port, Wishes};
@@ -55,8 +56,8 @@ struct World {
 }
 
 fn world(clusters: &[&str]) -> World {
-    let private = ["10.0.0.0/8".parse().unwrap()].to_vec();
-    let cluster = |name: &&str| Cluster { ingress_cidrs: private.clone(), ..Cluster::named(name) };
+    let ingress = IngressRanges { everywhere: vec!["10.0.0.0/8".parse().unwrap()], ..IngressRanges::default() };
+    let cluster = |name: &&str| Cluster { ingress: ingress.clone(), ..Cluster::named(name) };
     World::of(Config::of(clusters.iter().map(cluster).collect()), &RULES, None)
 }
 

@@ -267,7 +267,7 @@ async fn the_own_word_counts_only_as_it_is_read_back() {
 #[tokio::test]
 async fn private_addresses_count_once_this_instance_reached_them() {
     let mut federation = Federation::new(3, 3, Some(0), false);
-    federation.world.config.clusters[1].ingress_cidrs = vec!["10.0.0.0/8".parse().unwrap()];
+    federation.world.config.clusters[1].ingress.everywhere = vec!["10.0.0.0/8".parse().unwrap()];
     federation.world.need("private", &[share(1, &["10.1.0.1"])]);
     federation.told();
     federation.world.hear("10.1.0.1", Vote::Down, 1);
@@ -281,7 +281,7 @@ async fn private_addresses_count_once_this_instance_reached_them() {
 #[tokio::test]
 async fn an_address_in_the_range_of_another_cluster_is_not_probed() {
     let mut federation = Federation::new(3, 3, Some(0), false);
-    federation.world.config.clusters[1].ingress_cidrs = vec!["104.17.0.0/16".parse().unwrap()];
+    federation.world.config.clusters[1].ingress.global = Some(vec!["104.17.0.0/16".parse().unwrap()]);
     federation.world.orders();
     federation.world.need("mine", &[share(1, &["104.17.0.1"])]);
     federation.world.need("not-mine", &[share(2, &["104.17.0.2"])]);
