@@ -11,7 +11,7 @@ use signpost::net::udp::{self, Batch, Wait};
 use signpost::table::Random;
 use socket2::SockAddr;
 
-use super::questions::{Mix, TAG_MASK, check, write_train};
+use super::questions::{Addresses, Mix, TAG_MASK, check, write_train};
 use super::trains;
 
 /// Queries that one system call sends: as many as the server receives with one.
@@ -44,7 +44,8 @@ pub enum Load {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Expect {
-    Answers,
+    /// Right ones.
+    Answers(Addresses),
     /// Any datagram of this length.
     Octets(usize),
 }
@@ -191,7 +192,7 @@ impl Lane {
                 continue;
             }
             let right = match expect {
-                Expect::Answers => check(datagram, tally.answers),
+                Expect::Answers(addresses) => check(datagram, addresses, tally.answers),
                 Expect::Octets(length) if answer.length == length => Ok(()),
                 Expect::Octets(length) => Err(format!("{} octets, not {length}", answer.length)),
             };

@@ -4,6 +4,7 @@ mod buffers;
 mod generator;
 mod options;
 mod peers;
+mod places;
 mod questions;
 mod report;
 mod servers;
@@ -142,7 +143,7 @@ fn compare(options: &Options, core: usize, about: &mut String) -> io::Result<Vec
     for server in &options.servers {
         let started = match server.as_str() {
             SIGNPOST => Server::signpost(&[core], options.places, options.load),
-            peer => peers::start(peer, &zone_file, core),
+            peer => peers::start(peer, &zone_file, options.places, core),
         };
         interrupted()?;
         match started {
@@ -204,7 +205,8 @@ impl Rig<'_> {
         let mut taking_part = Vec::new();
         for server in self.servers {
             let time = self.options.time * WARM_UP;
-            let warm = self.generator.run(server.address, mix, Load::Saturated, time, Expect::Answers)?;
+            let warm =
+                self.generator.run(server.address, mix, Load::Saturated, time, Expect::Answers(server.addresses))?;
             if warm.answers == 0 {
                 notes.push(format!("{}: no answer to {}.", server.name, mix.name()));
                 continue;
@@ -252,7 +254,7 @@ impl Rig<'_> {
         for _ in 0..self.options.rounds {
             for (place, server) in servers.iter().enumerate() {
                 let floor = self.sample(echo, mix, load(place), Expect::Octets(length))?;
-                let own = self.sample(server, mix, load(place), Expect::Answers)?;
+                let own = self.sample(server, mix, load(place), Expect::Answers(server.addresses))?;
                 measured[place].push([floor, own]);
             }
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::questions::Mix;
-use super::servers;
+use super::{places, servers};
 
 /// Fewer rounds show no spread.
 const ROUNDS: usize = 5;
@@ -23,7 +23,8 @@ pub const HELP: &str = "Options:
                        an OPT record), cookie (the same with a cookie), subnet (the same with a client subnet),
                        case (A with letters of mixed case)
   --servers A,B        of: signpost, gdnsd, nsd, knot, bind, pdns, coredns
-  --places N           Signpost orders its answers by place, of which it knows N prefixes and each client's; none
+  --places N           Signpost orders its answers by place, of which it knows N prefixes and each client's; none. gdnsd
+                       answers by the same places, with the nearest cluster's address only; the others know none
   --load               one cluster of Signpost's is loaded, so that each answer is weighed and in some it is not first
   --write FILE         also writes the tables there, as Markdown
   --witness dnsperf    has each server asked by dnsperf too, at a fixed rate
@@ -38,7 +39,7 @@ pub struct Options {
     pub write: Option<PathBuf>,
     pub witness: bool,
     pub witness_rate: u32,
-    /// Prefixes whose place Signpost knows; 0: place plays no part.
+    /// Prefixes whose place is known to those servers that answer by place; 0: place plays no part.
     pub places: u32,
     /// One cluster is loaded.
     pub load: bool,
@@ -82,7 +83,7 @@ impl Options {
                     other => return Err(format!("{other} is no witness; there is dnsperf")),
                 },
                 "--witness-rate" => options.witness_rate = number(value()?)?,
-                "--places" => options.places = number(value()?)?,
+                "--places" => options.places = known_places(value()?)?,
                 "--load" => options.load = true,
                 "--workers" => options.workers = Some(workers(value()?)?),
                 "--help" => options.help = true,
@@ -101,6 +102,11 @@ impl Options {
 
 fn number(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| format!("{text} is no number above 0"))
+}
+
+fn known_places(text: &str) -> Result<u32, String> {
+    let few = number(text).ok().filter(|number| *number <= places::MOST);
+    few.ok_or_else(|| format!("{text} is no number of places above 0, up to {}", places::MOST))
 }
 
 fn mix(text: &str) -> Result<Mix, String> {

@@ -8,9 +8,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::questions::ZONE;
+use super::places::{Place, places};
+use super::questions::{Addresses, CLUSTERS, SERVICES, ZONE, ingress, service};
 use super::servers::{Recipe, Server, version};
-use super::world::RECEIVE_BUFFER;
+use super::world::{self, RECEIVE_BUFFER};
 use crate::common::cluster;
 
 /// Where the programs of `make testbed` are, if not in target/testbed.
@@ -44,20 +45,31 @@ const PEERS: [Peer; 6] = [
     Peer { name: "coredns", program: "coredns", package: "make testbed", tell_version: "-version", prepare: coredns },
 ];
 
+/// Of a folder with the zone file `zone`, for one that is to know that many places.
+type PrepareByPlace = fn(&Path, SocketAddr, u32) -> io::Result<Vec<String>>;
+
+/// Those that can answer by place. The others answer as they do without places.
+const BY_PLACE: [(&str, PrepareByPlace); 1] = [("gdnsd", gdnsd_by_place)];
+
 pub fn names() -> impl Iterator<Item = &'static str> {
     PEERS.iter().map(|peer| peer.name)
 }
 
-/// Starts the server of that name.
-pub fn start(name: &str, zone_file: &str, core: usize) -> Result<Server, String> {
+/// Starts the server of that name. `places`: prefixes whose place it is to know, if it can.
+pub fn start(name: &str, zone_file: &str, places: u32, core: usize) -> Result<Server, String> {
     let peer = PEERS.iter().find(|peer| peer.name == name).ok_or_else(|| format!("{name} is no server"))?;
-    let places = SBIN.map(PathBuf::from).into_iter().chain([testbed()]);
-    let program = places.map(|folder| folder.join(peer.program)).find(|path| path.is_file());
+    let folders = SBIN.map(PathBuf::from).into_iter().chain([testbed()]);
+    let program = folders.map(|folder| folder.join(peer.program)).find(|path| path.is_file());
     let program = program.ok_or_else(|| format!("{} is not there ({})", peer.program, peer.package))?;
     let version = version(&program, &[peer.tell_version]);
+    let by_place = BY_PLACE.iter().find(|(name, _)| places > 0 && *name == peer.name);
+    let addresses = if by_place.is_some() { Addresses::Nearest } else { Addresses::All };
     let prepare = |directory: &Path, address| {
         fs::write(directory.join("zone"), zone_file)?;
-        (peer.prepare)(directory, address)
+        match by_place {
+            Some((_, prepare)) => prepare(directory, address, places),
+            None => (peer.prepare)(directory, address),
+        }
     };
     // It reads how many cores it may use from the environment only.
     let go = |directory: &Path, address| {
@@ -65,9 +77,9 @@ pub fn start(name: &str, zone_file: &str, core: usize) -> Result<Server, String>
         Ok([arguments, prepare(directory, address)?].concat())
     };
     let recipe = if peer.name == "coredns" {
-        Recipe { name: peer.name, version, program: Path::new("env"), prepare: &go }
+        Recipe { name: peer.name, version, program: Path::new("env"), addresses, prepare: &go }
     } else {
-        Recipe { name: peer.name, version, program: &program, prepare: &prepare }
+        Recipe { name: peer.name, version, program: &program, addresses, prepare: &prepare }
     };
     Server::start(recipe, &[core])
 }
@@ -81,6 +93,41 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn gdnsd(directory: &Path, address: SocketAddr) -> io::Result<Vec<String>> {
+    gdnsd_with("", directory, address)
+}
+
+/// Its plugin geoip answers for the services: each cluster is a datacenter, each service a resource. There may be 2²⁴ resources.
+///
+/// An answer has the addresses of the first datacenter that is up, and no other's: one, where Signpost gives all three in the
+/// order of distance. If each datacenter had all three, answers would be as long, but without any order, since gdnsd rotates
+/// what it takes from a datacenter. SRV records are static, and load plays no part.
+fn gdnsd_by_place(directory: &Path, address: SocketAddr, count: u32) -> io::Result<Vec<String>> {
+    let clusters =
+        |order: &[u32]| order.iter().map(|cluster| format!("cluster-{cluster}")).collect::<Vec<_>>().join(", ");
+    let net = |place: Place| format!("{} => [{}]\n", place.prefix, clusters(&place.order));
+    let resource = |number| {
+        let datacenter = |cluster| format!("cluster-{cluster} => {}", ingress(cluster, number));
+        let datacenters = (0..CLUSTERS).map(datacenter).collect::<Vec<_>>().join(", ");
+        format!("{} => {{ dcmap => {{ {datacenters} }} }}\n", service(number))
+    };
+    fs::write(directory.join("zone"), world::zone_file_by_place())?;
+    fs::write(directory.join("nets"), places(count).map(net).collect::<String>())?;
+    fs::write(directory.join("resources"), (0..SERVICES).map(resource).collect::<String>())?;
+    let all = clusters(&(0..CLUSTERS).collect::<Vec<_>>());
+    let plugin = format!(
+        "plugins => {{ geoip => {{
+  maps => {{ clients => {{ datacenters => [{all}], nets => \"{}\" }} }}
+  map => clients
+  resources => $include{{resources}}
+}} }}
+",
+        directory.join("nets").display()
+    );
+    gdnsd_with(&plugin, directory, address)
+}
+
+/// `plugins`: what is added to its configuration.
+fn gdnsd_with(plugins: &str, directory: &Path, address: SocketAddr) -> io::Result<Vec<String>> {
     let folder = directory.display();
     fs::create_dir(directory.join("zones"))?;
     fs::rename(directory.join("zone"), directory.join("zones").join(ZONE))?;
@@ -97,7 +144,7 @@ fn gdnsd(directory: &Path, address: SocketAddr) -> io::Result<Vec<String>> {
   run_dir => \"{folder}/run\"
   state_dir => \"{folder}/state\"
 }}
-"
+{plugins}"
         ),
     )?;
     Ok(words(&format!("-c {folder} start")))

@@ -1,10 +1,13 @@
 //! What is asked: the mixes, the queries, and what a right answer to each looks like.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use signpost::table::Random;
+
+use super::places::nearest;
 
 pub const ZONE: &str = "my-federation.my-domain.com";
 /// In each of the clusters.
@@ -12,6 +15,8 @@ pub const SERVICES: u32 = 10_000;
 pub const CLUSTERS: u32 = 3;
 /// Of `_client._tcp`, which the SRV records lead to.
 pub const PORT: u16 = 2379;
+/// What is before the two random octets of a client subnet.
+pub const SUBNETS: u32 = 198;
 /// Services of one namespace.
 const PER_NAMESPACE: u32 = 100;
 /// As many octets as `_client._tcp.` has, so that questions for A and SRV are equally long and fit into one train.
@@ -38,6 +43,17 @@ pub enum Mix {
     Subnet,
     /// A, each letter large or small by chance, as some resolvers ask.
     Case,
+}
+
+/// Which of a service's addresses a right answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses {
+    /// Each cluster's, in any order.
+    All,
+    /// Each cluster's, the nearest one's first.
+    NearestFirst,
+    /// The nearest cluster's alone.
+    Nearest,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +211,7 @@ fn write_option(mix: Mix, out: &mut Vec<u8>, random: &mut Random) {
             out.extend_from_slice(&random.draw().to_be_bytes());
         }
         // 8, of 7 octets: an IPv4 prefix of 24 bits.
-        Mix::Subnet => out.extend_from_slice(&[11, 0, 8, 0, 7, 0, 1, 24, 0, 198, a, b]),
+        Mix::Subnet => out.extend_from_slice(&[11, 0, 8, 0, 7, 0, 1, 24, 0, SUBNETS as u8, a, b]),
         _ => out.push(0),
     }
 }
@@ -205,16 +221,17 @@ fn label(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-/// Whether this is a right answer. `count` tells which ones are decoded as a whole.
-pub fn check(answer: &[u8], count: u64) -> Result<(), String> {
+/// Whether this is a right answer, with these addresses. `count` tells which ones are decoded as a whole.
+pub fn check(answer: &[u8], addresses: Addresses, count: u64) -> Result<(), String> {
     let header: [u8; 12] = answer.get(..12).and_then(|h| h.try_into().ok()).ok_or("shorter than a header")?;
     let field = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let kind = Kind::of(field(0));
     // QR and AA; RCODE; answers, authority, additional.
     let got = [field(2), field(6), field(8), field(10)];
+    let some = if addresses == Addresses::Nearest { 1 } else { 3 };
     let want = match kind {
-        Kind::A => [0x8400, 3, 0, 0],
-        Kind::Edns => [0x8400, 3, 0, 1],
+        Kind::A => [0x8400, some, 0, 0],
+        Kind::Edns => [0x8400, some, 0, 1],
         Kind::NxDomain => [0x8403, 0, 1, 0],
         Kind::Srv => [0x8400, 3, 0, 3],
     };
@@ -224,12 +241,12 @@ pub fn check(answer: &[u8], count: u64) -> Result<(), String> {
         return Err(format!("{kind:?}: flags and counts are {got:x?}, not {want:x?}"));
     }
     if count.is_multiple_of(SAMPLE) && kind != Kind::NxDomain {
-        return check_addresses(answer, kind);
+        return check_addresses(answer, addresses, kind);
     }
     Ok(())
 }
 
-fn check_addresses(answer: &[u8], kind: Kind) -> Result<(), String> {
+fn check_addresses(answer: &[u8], addresses: Addresses, kind: Kind) -> Result<(), String> {
     let message = Message::from_vec(answer).map_err(|error| error.to_string())?;
     let name = message.queries.first().ok_or("no question")?.name().to_string().to_lowercase();
     let number = name.split("svc-").nth(1).and_then(|rest| rest.get(..5)).and_then(|digits| digits.parse().ok());
@@ -246,11 +263,32 @@ fn check_addresses(answer: &[u8], kind: Kind) -> Result<(), String> {
         }
     }
     let records = if kind == Kind::Srv { &message.additionals } else { &message.answers };
-    let got = sorted(records.iter().filter_map(|record| match record.data {
-        RData::A(address) => Some(address.0),
-        _ => None,
-    }));
-    same(&name, &got, &sorted((0..CLUSTERS).map(|cluster| ingress(cluster, number))))
+    let got: Vec<Ipv4Addr> = records
+        .iter()
+        .filter_map(|record| match record.data {
+            RData::A(address) => Some(address.0),
+            _ => None,
+        })
+        .collect();
+    let all = sorted((0..CLUSTERS).map(|cluster| ingress(cluster, number)));
+    if kind == Kind::Srv || addresses == Addresses::All {
+        return same(&name, &sorted(got.into_iter()), &all);
+    }
+    let first = ingress(nearest(client_subnet(&message)?), number);
+    same(&name, &got.first(), &Some(&first))?;
+    let want = if addresses == Addresses::Nearest { vec![first] } else { all };
+    same(&name, &sorted(got.into_iter()), &want)
+}
+
+/// The one that the answer repeats. It is an error if it is said to have played no part.
+fn client_subnet(message: &Message) -> Result<Option<Ipv4Addr>, String> {
+    let Some(EdnsOption::Subnet(subnet)) = message.edns.as_ref().and_then(|edns| edns.option(EdnsCode::Subnet)) else {
+        return Ok(None);
+    };
+    match subnet.addr() {
+        IpAddr::V4(address) if subnet.scope_prefix() > 0 => Ok(Some(address)),
+        address => Err(format!("the answer is for {address} with the scope /{}", subnet.scope_prefix())),
+    }
 }
 
 fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::buffers;
 use super::generator::interrupted;
 use super::peers;
-use super::questions::{Mix, check, write_train};
+use super::questions::{Addresses, Mix, check, write_train};
 use super::world::{self, RECEIVE_BUFFER};
 use crate::common::process::{Process, Run};
 use crate::common::{free_port, local, try_wait_for};
@@ -40,6 +40,8 @@ pub struct Server {
     pub name: &'static str,
     pub version: String,
     pub address: SocketAddr,
+    /// Which ones it is to answer with.
+    pub addresses: Addresses,
     /// Octets of the receive buffer of its sockets, or why it was left as it is.
     pub receive_buffer: Result<usize, String>,
     process: Process,
@@ -51,6 +53,8 @@ pub struct Recipe<'a> {
     pub name: &'static str,
     pub version: String,
     pub program: &'a Path,
+    /// Which ones its answers are to have.
+    pub addresses: Addresses,
     /// Writes what it needs; returns its arguments.
     pub prepare: &'a dyn Fn(&Path, SocketAddr) -> io::Result<Vec<String>>,
 }
@@ -58,7 +62,8 @@ pub struct Recipe<'a> {
 impl Server {
     /// Returns when it has given a right answer. An error says what it has printed.
     pub fn start(recipe: Recipe<'_>, cores: &[usize]) -> Result<Server, String> {
-        Server::start_and_ask(recipe, cores, &|answer| check(answer, 0))
+        let addresses = recipe.addresses;
+        Server::start_and_ask(recipe, cores, &|answer| check(answer, addresses, 0))
     }
 
     /// `signpost serve` with one UDP worker on each core and the whole world in manifests.
@@ -70,7 +75,8 @@ impl Server {
             Ok(vec!["serve".into(), "--config".into(), config.display().to_string()])
         };
         let version = version(program, &["--version"]);
-        Server::start(Recipe { name: SIGNPOST, version, program, prepare: &prepare }, cores)
+        let addresses = if places > 0 && !load { Addresses::NearestFirst } else { Addresses::All };
+        Server::start(Recipe { name: SIGNPOST, version, program, addresses, prepare: &prepare }, cores)
     }
 
     /// This program again, as an echo server whose answers have `length` octets, with one worker on each core.
@@ -78,7 +84,8 @@ impl Server {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let words = |address: SocketAddr| [ECHO.into(), address.to_string(), length.to_string()];
         let prepare = |_: &Path, address| Ok(words(address).into());
-        let recipe = Recipe { name: "floor", version: String::new(), program: &program, prepare: &prepare };
+        let (name, version, addresses) = ("floor", String::new(), Addresses::All);
+        let recipe = Recipe { name, version, program: &program, addresses, prepare: &prepare };
         Server::start_and_ask(recipe, cores, &|_| Ok(()))
     }
 
@@ -102,8 +109,8 @@ impl Server {
             namespace: None,
         });
         let receive_buffer = Err("not set yet".into());
-        let (name, version) = (recipe.name, recipe.version);
-        let mut server = Server { name, version, address, receive_buffer, process, _directory: directory };
+        let Recipe { name, version, addresses, .. } = recipe;
+        let mut server = Server { name, version, address, addresses, receive_buffer, process, _directory: directory };
         let mut random = Random::new(2);
         let answered = try_wait_for(START, || {
             if let Err(end) = interrupted().map_err(|error| error.to_string()).and_then(|()| server.process.check()) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::generator::{Expect, Generator, Load};
 use super::options::{Options, QUICK};
-use super::questions::Mix;
+use super::questions::{Addresses, Mix};
 use super::report::{Section, Table, list};
 use super::servers::Server;
 use super::{WARM_UP, median};
@@ -45,14 +45,20 @@ pub fn measure(options: &Options, cores: &[usize]) -> io::Result<Section> {
     for &mix in &options.mixes {
         let mut length = 0;
         for server in &signpost {
-            let warm = generator.run(server.address, mix, Load::Gentle(RATE), QUICK * WARM_UP, Expect::Answers)?;
+            let warm = generator.run(
+                server.address,
+                mix,
+                Load::Gentle(RATE),
+                QUICK * WARM_UP,
+                Expect::Answers(Addresses::All),
+            )?;
             length = (warm.octets / warm.answers.max(1)) as usize;
         }
         let floor = start(cores, &|cores| Server::echo(length, cores))?;
         for server in &floor {
             generator.run(server.address, mix, Load::Gentle(RATE), QUICK, Expect::Octets(length))?;
         }
-        for (servers, expect) in [(&floor, Expect::Octets(length)), (&signpost, Expect::Answers)] {
+        for (servers, expect) in [(&floor, Expect::Octets(length)), (&signpost, Expect::Answers(Addresses::All))] {
             let mut measured: Vec<Vec<Sample>> = servers.iter().map(|_| Vec::new()).collect();
             for _ in 0..options.rounds {
                 for (samples, server) in measured.iter_mut().zip(servers) {

@@ -3,19 +3,16 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use signpost::table::Random;
-
+use super::places::{self, REGIONS};
 use super::questions::{CLUSTERS, PORT, SERVICES, ZONE, in_cluster, ingress, namespace, service};
 
 /// Objects in one manifest file.
 const PER_FILE: u32 = 500;
 /// Octets of a server's receive buffer, for all servers that let themselves be told.
 pub const RECEIVE_BUFFER: u32 = 4 << 20;
-/// Of the clusters.
-const REGIONS: [&str; 3] = ["us-east-1", "eu-west-1", "ap-northeast-1"];
 /// Of `_peer._tcp`, which nobody asks for.
 const PEER_PORT: u16 = 2380;
 
@@ -25,15 +22,26 @@ fn apex() -> String {
 
 /// What Signpost makes of the manifests, as a zone file (RFC 1035).
 pub fn zone_file() -> String {
+    zone(|name, number| (0..CLUSTERS).map(|cluster| format!("{name} A {}\n", ingress(cluster, number))).collect())
+}
+
+/// The same for gdnsd, whose plugin geoip has a resource for each service and answers for the services' own names.
+pub fn zone_file_by_place() -> String {
+    zone(|name, number| format!("{name} DYNA geoip!{}\n", service(number)))
+}
+
+/// `addresses`: of a service in all clusters, by its name in the zone and its number.
+fn zone(addresses: impl Fn(&str, u32) -> String) -> String {
     let mut text = apex();
     text.push_str("$TTL 180\n");
     for number in 0..SERVICES {
         let name = format!("{}.{}", service(number), namespace(number));
+        text += &addresses(&name, number);
         for cluster in 0..CLUSTERS {
             let (target, address) = (in_cluster(cluster, number), ingress(cluster, number));
             write!(
                 text,
-                "{name} A {address}\n{target} A {address}\n_client._tcp.{name} SRV 0 100 {PORT} {target}\n\
+                "{target} A {address}\n_client._tcp.{name} SRV 0 100 {PORT} {target}\n\
                  _peer._tcp.{name} SRV 0 100 {PEER_PORT} {target}\n"
             )
             .expect("a String grows");
@@ -54,7 +62,8 @@ pub fn write_signpost(
     fs::write(directory.join("zone"), apex())?;
     let location = if places == 0 { "{}" } else { "{places: [{file: places}]}" };
     if places > 0 {
-        fs::write(directory.join("places"), places_file(places))?;
+        let line = |place: places::Place| format!("{} {}\n", place.prefix, place.region);
+        fs::write(directory.join("places"), places::places(places).map(line).collect::<String>())?;
     }
     // With all bands, answers are as long as without places.
     let mut config = format!(
@@ -67,7 +76,7 @@ clusters:
 "
     );
     for cluster in 0..CLUSTERS {
-        let region = REGIONS[cluster as usize % REGIONS.len()];
+        let region = REGIONS[cluster as usize];
         writeln!(config, "- {{name: cluster-{cluster}, manifests: cluster-{cluster}, region: {region}}}")
             .expect("a String grows");
         let manifests = directory.join(format!("cluster-{cluster}"));
@@ -82,22 +91,6 @@ clusters:
     let path = directory.join("signpost.yaml");
     fs::write(&path, config)?;
     Ok(path)
-}
-
-/// Where this machine is, where each client subnet of the mix is, and where others are.
-fn places_file(count: u32) -> String {
-    let mut random = Random::new(5);
-    let mut text = format!("127.0.0.0/8 {}\n", REGIONS[0]);
-    let mut place = |first: u32, random: &mut Random| {
-        let region = REGIONS[random.below(REGIONS.len() as u32) as usize];
-        writeln!(text, "{}/24 {region}", Ipv4Addr::from_bits(first << 8)).expect("a String grows");
-    };
-    (0..1 << 16).for_each(|n| place(198 << 16 | n, &mut random));
-    for _ in 1 << 16..count {
-        let first = (1 << 16) + random.below(100 << 16);
-        place(first, &mut random);
-    }
-    text
 }
 
 /// Without a selector and without slices, it counts as ready.
