@@ -241,3 +241,38 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(Cases { cases: 64, max_shrink_time: 15_000, ..Cases::default() })]
+
+    /// Services that are like most are answered by a shorter way, which `World::ask` compares with the other one.
+    #[test]
+    fn the_short_way_weighs_loads_as_the_other_one(
+        federation in plain_federations(),
+        all in prop::collection::vec(prop::collection::vec(prop_oneof![Just(CALM), shedding()], 20), 4),
+        whole in prop::collection::vec(prop_oneof![3 => Just(CALM), 1 => shedding()], 20),
+    ) {
+        let mut world = World::new(federation.config(), &federation.zone_file()).synced();
+        for (n, (key, shares)) in federation.services.iter().enumerate() {
+            let service = Federated { key: key.clone(), shares: shares.clone(), imports: vec![] };
+            let shedding = |id: ClusterId| all[n][id.index()];
+            let outlook = signpost::table::Outlook { shedding: &shedding, ..signpost::table::Outlook::FAIR };
+            world.publisher.publish_with(key, Some(&service), &outlook);
+        }
+        for (id, whole) in (0..).map(ClusterId).zip(&whole[..federation.clusters.len()]) {
+            world.publisher.set_shedding(id, *whole);
+        }
+        let mut answered = 0;
+        for view in federation.views() {
+            for key in federation.services.keys() {
+                let name = format!("{}.{}.{ZONE}", key.name, key.namespace);
+                for _ in 0..4 {
+                    answered += world.ask(view, &name, RecordType::A).answers.len();
+                    world.ask(view, &format!("_client._tcp.{name}"), RecordType::SRV);
+                    world.ask(view, &name, RecordType::AAAA);
+                }
+            }
+        }
+        prop_assert!(answered > 0 || federation.services.is_empty(), "nothing was answered");
+    }
+}

@@ -78,13 +78,14 @@ impl<'a> Short<'a> {
         let Written { octets, rcode, counts } = match record {
             Some(record) if query.qtype == rtype::A => {
                 let sight = table.sight(record, zone, vantage);
-                if !sight.is_uniform() {
-                    return None;
-                }
-                let count = sight.write_uniform(room, random)?;
+                let count = match sight.is_calm() {
+                    true => sight.write_uniform(room, random)?,
+                    false if sight.is_uniform() => sight.write_loaded(room, random)?,
+                    false => return None,
+                };
                 Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
-            Some(record) => self.other_type(&table.sight(record, zone, vantage), room)?,
+            Some(record) => self.other_type(&table.sight(record, zone, vantage), room, random)?,
             None if all_heard && !zone.has_wildcards() => self.negative(Rcode::NxDomain, zone.nxdomain_ttl(), room)?,
             None => return None,
         };
@@ -114,7 +115,7 @@ impl<'a> Short<'a> {
 
     /// Not inlined, so that A's way has the registers for itself.
     #[inline(never)]
-    fn other_type(self, sight: &Sight<'_>, room: &mut [u8]) -> Option<Written> {
+    fn other_type(self, sight: &Sight<'_>, room: &mut [u8], random: &mut Random) -> Option<Written> {
         if !sight.is_uniform() {
             return None;
         }
@@ -124,7 +125,7 @@ impl<'a> Short<'a> {
         let service = HEADER + self.query.suffix_at(self.zone.label_count() + SERVICE_LABELS);
         let [port, protocol] = self.query.first_labels();
         let port = sight.uniform_port(port, protocol)?;
-        let (octets, count) = sight.write_uniform_targets(port, service, room)?;
+        let (octets, count) = sight.write_uniform_targets(port, service, room, random)?;
         Some(Written { octets, rcode: Rcode::NoError, counts: [count, 0, count] })
     }
 

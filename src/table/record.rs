@@ -24,6 +24,7 @@
 //! weight      (2), of each candidate
 //! clusters    (2 each)
 //! addresses   ingress (4) and clusterIP (4) of each
+//! load        (only if the kind says so) of each the share of answers in which others go first (1), whether it is overloaded (1)
 //! port list   of all
 //! ```
 //!
@@ -57,6 +58,8 @@ const SERVICE_WITH_SHARED_ADDRESSES: u8 = 1;
 /// A service as most are, see [`Record::is_uniform`].
 const UNIFORM_SERVICE: u8 = 2;
 pub(super) const NAMESPACE: u8 = 3;
+/// Added to the kind of a uniform service some of whose candidates shed load.
+const WITH_LOAD: u8 = 1 << 5;
 /// Added to the kind of a service that is not answered for as the others of its zone are.
 const WITH_SETTINGS: u8 = 1 << 4;
 /// Octets of these settings.
@@ -294,7 +297,23 @@ impl<'a> Record<'a> {
     /// address is in it twice. So every view sees every candidate with one address, and only their order is left to find.
     #[inline]
     pub(super) fn is_uniform(self) -> bool {
+        self.0[1] & !WITH_LOAD == UNIFORM_SERVICE
+    }
+
+    /// It is uniform, and none of its candidates sheds any of the load that was published for the service.
+    #[inline]
+    pub(super) fn is_calm_and_uniform(self) -> bool {
         self.0[1] == UNIFORM_SERVICE
+    }
+
+    /// What each candidate of a uniform record sheds, in their order.
+    #[inline]
+    pub(super) fn uniform_shedding(self) -> impl Iterator<Item = Shedding> + use<'a> {
+        let at = name_end(self.0) + 2 + (2 + 8) * self.len();
+        let count = if self.is_calm_and_uniform() { 0 } else { self.len() };
+        let loads = self.0[at..at + 2 * count].as_chunks().0.iter();
+        let shedding = |&[share, overloaded]: &[u8; 2]| Shedding { share, overloaded: overloaded != 0 };
+        loads.map(shedding).chain(std::iter::repeat(Shedding::default()))
     }
 
     /// The clusters of a uniform record, and what each gives: the octets of its ingress address and then of its clusterIP,
@@ -331,11 +350,14 @@ impl<'a> Record<'a> {
     fn uniform_candidate(self, n: usize) -> Candidate {
         let (at, count) = (name_end(self.0), self.len());
         let addresses = at + 2 + 2 * count;
+        let loads = if self.is_calm_and_uniform() { 0 } else { 2 * count };
+        let load = self.uniform_shedding().nth(n).unwrap_or_default();
+        let overloaded = if load.overloaded { flag::OVERLOADED } else { 0 };
         let mut fields = [0; CANDIDATE];
         fields[..2].copy_from_slice(&self.0[at + 2 + 2 * n..][..2]);
         fields[2..4].copy_from_slice(&self.0[at..at + 2]);
-        fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED, 0, 1, 0, 1, 0]);
-        fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count) as u32).to_le_bytes());
+        fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED | overloaded, load.share, 1, 0, 1, 0]);
+        fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count + loads) as u32).to_le_bytes());
         fields[ADDRESSES_AT..HEALTH_AT].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
         Candidate { fields }
     }
@@ -786,8 +808,9 @@ impl Encoder {
         let first = record.candidates().next().map(|c| (c.weight(), c.ports_at()));
         let uniform = |c: Candidate| {
             let marked = c.fields[HEALTH_AT] & !mark::DOWN != 0;
-            let calm = c.shedding() == Shedding::default() && c.health() == Health::default() && !marked;
-            let plain = calm && c.flags() == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
+            let flags = c.flags() & !flag::OVERLOADED;
+            let healthy = c.health() == Health::default() && !marked;
+            let plain = healthy && flags == flag::READY | flag::EXPOSED && c.counts() == [1, 1, 0, 0];
             plain && first == Some((c.weight(), c.ports_at()))
         };
         if shares_addresses {
@@ -815,6 +838,11 @@ impl Encoder {
         short.extend_from_slice(&first.weight().to_le_bytes());
         record.candidates().for_each(|c| short.extend_from_slice(&c.cluster().0.to_le_bytes()));
         short.extend_from_slice(&octets[addresses..addresses + 8 * count]);
+        if record.candidates().any(|c| c.shedding() != Shedding::default()) {
+            short[1] |= WITH_LOAD;
+            let load = |c: Candidate| [c.shedding().share, c.shedding().overloaded.into()];
+            record.candidates().for_each(|c| short.extend_from_slice(&load(c)));
+        }
         short.extend_from_slice(&octets[ports..addresses]);
         short
     }

@@ -5,8 +5,9 @@ use super::super::FIXED;
 use super::super::random::{Draws, Random};
 use super::super::ready::fixed;
 use super::super::record::MOST_UNIFORM;
-use super::Sight;
 use super::targets::Prefix;
+use super::{Sight, draw};
+use crate::load::Shedding;
 use crate::model::ClusterId;
 use crate::ranking::Tier;
 use crate::wire::{QUESTION_POINTER, pointer_to, rtype};
@@ -25,11 +26,22 @@ fn band(all: &[Item], from: usize) -> usize {
     end - from
 }
 
+/// Whether these are not all the same.
+fn weighs(weights: &[u16]) -> bool {
+    weights.iter().any(|weight| *weight != weights[0])
+}
+
 impl Sight<'_> {
     /// Whether the other methods here are for this service. It has nothing but A and SRV, in every view.
     #[inline(always)]
     pub fn is_uniform(&self) -> bool {
-        self.record.is_uniform() && self.perspective.calm
+        self.record.is_uniform()
+    }
+
+    /// It is uniform, and load has no say in its answers.
+    #[inline(always)]
+    pub fn is_calm(&self) -> bool {
+        self.record.is_calm_and_uniform() && self.perspective.calm
     }
 
     /// Its candidates as this view sees them, the best first; how many there are.
@@ -51,8 +63,8 @@ impl Sight<'_> {
         count
     }
 
-    /// Writes the best A records for the question's name, in the order that [`write`](Sight::write) would have drawn from
-    /// the same `random`. Returns how many; `None`: there is no room for all.
+    /// Writes the best A records for the question's name, of a [calm](Sight::is_calm) service, in the order that
+    /// [`write`](Sight::write) would have drawn from the same `random`. Returns how many; `None`: there is no room for all.
     #[inline(always)]
     pub fn write_uniform(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
         let mut all = [Item::default(); MOST_UNIFORM];
@@ -90,27 +102,129 @@ impl Sight<'_> {
         ports.has_distinct_names().then_some(found.number)
     }
 
+    /// The same of one that is not calm.
+    #[inline(never)]
+    pub fn write_loaded(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
+        let mut all = [Item::default(); MOST_UNIFORM];
+        let mut weights = [0; MOST_UNIFORM];
+        let count = self.rank_loaded(&mut all, &mut weights, random);
+        let (all, weights) = (&mut all[..count], &mut weights[..count]);
+        let mut end = band(all, 0);
+        let count = count.min(self.perspective.cut.addresses(end, false));
+        let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
+        let mut draws = Draws::new(random);
+        let mut by_weight = weighs(&weights[..end]);
+        for n in 0..count {
+            if n == end {
+                end += band(all, n);
+                by_weight = weighs(&weights[n..end]);
+            }
+            if end - n > 1 {
+                let drawn = match by_weight {
+                    true => draw(weights[n..end].iter().copied(), &mut draws),
+                    false => draws.below((end - n) as u32) as usize,
+                };
+                all.swap(n, n + drawn);
+                weights.swap(n, n + drawn);
+            }
+        }
+        let head = fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4);
+        for (record, item) in records.iter_mut().zip(all) {
+            let record: &mut [u8; A_RECORD] = record;
+            record[..FIXED].copy_from_slice(&head);
+            record[FIXED..].copy_from_slice(&item.address().to_le_bytes());
+        }
+        Some(count)
+    }
+
+    /// Its candidates in the order of their bands, as load makes these, with what each weighs; how many there are. What stands in an
+    /// item as its tier is the rank of its band.
+    fn rank_loaded(
+        &self,
+        all: &mut [Item; MOST_UNIFORM],
+        weights: &mut [u16; MOST_UNIFORM],
+        random: &mut Random,
+    ) -> usize {
+        let count = self.rank_uniform(all);
+        let all = &mut all[..count];
+        let weight = self.uniform_weight();
+        weights[..count].fill(weight);
+        // Items were moved: what they shed is found by their clusters.
+        let mut shed = [Shedding::default(); MOST_UNIFORM];
+        for ((cluster, _), own) in self.record.uniform().zip(self.record.uniform_shedding()) {
+            let of_cluster = self.perspective.members[cluster.index()].shedding();
+            if let Some(at) = all.iter().position(|item| item.cluster() == cluster) {
+                shed[at] = own.most(of_cluster);
+            }
+        }
+        let shed = &mut shed[..count];
+        // With no load, or where all are overloaded, there is nothing to choose.
+        if shed.iter().all(|s| *s == Shedding::default()) || shed.iter().all(|s| s.overloaded) {
+            return count;
+        }
+        for (n, s) in shed.iter().enumerate() {
+            weights[n] = (u32::from(weight) * u32::from(u8::MAX - s.share) / u32::from(u8::MAX)) as u16;
+            if s.overloaded {
+                all[n] = all[n].with_tier(all[n].tier() | u64::from(Tier::COUNT));
+            }
+        }
+        // Insertion: they are few, and in order but for those that are overloaded. Equal ones keep theirs.
+        for n in 1..count {
+            let mut at = n;
+            while at > 0 && all[at - 1].tier() > all[at].tier() {
+                all.swap(at - 1, at);
+                shed.swap(at - 1, at);
+                weights.swap(at - 1, at);
+                at -= 1;
+            }
+        }
+        let best = band(all, 0);
+        if best < count {
+            let share = shed[..best].iter().map(|s| s.share).min().unwrap_or(0);
+            if random.below(255) < u32::from(share) {
+                let next = band(all, best);
+                all[..best + next].rotate_left(best);
+                weights[..best + next].rotate_left(best);
+            }
+        }
+        count
+    }
+
+    /// What each candidate weighs. Where all are drained, they are equals.
+    fn uniform_weight(&self) -> u16 {
+        self.record.candidates().next().map_or(1, |candidate| candidate.weight().max(1))
+    }
+
     /// Writes the SRV records of that port for the question's name, and behind them the A records of their targets, which
     /// are named by the question's name from `service` of the message on. Returns how many octets that is, and how many
     /// records of each type; `None`: there is no room for all.
-    pub fn write_uniform_targets(&self, port: u16, service: usize, out: &mut [u8]) -> Option<(usize, u16)> {
+    pub fn write_uniform_targets(
+        &self,
+        port: u16,
+        service: usize,
+        out: &mut [u8],
+        random: &mut Random,
+    ) -> Option<(usize, u16)> {
         let mut all = [Item::default(); MOST_UNIFORM];
-        let count = self.rank_uniform(&mut all);
+        let mut weights = [self.uniform_weight(); MOST_UNIFORM];
+        let count = match self.is_calm() {
+            true => self.rank_uniform(&mut all),
+            false => self.rank_loaded(&mut all, &mut weights, random),
+        };
         let all = &all[..count];
-        let weight = self.record.candidates().next()?.weight().max(1);
         let ttl = self.perspective.ttl;
         let name = |item: &Item| Prefix { host: None, cluster: self.cluster_label(item.cluster()), alias: None };
         let room = out.len();
         let mut rest = out;
         let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
         let (mut priority, mut tier) = (0, all[0].tier());
-        for item in all {
+        for (item, weight) in all.iter().zip(weights) {
             if item.tier() != tier {
                 (priority, tier) = (priority + 10, item.tier());
             }
             let name = name(item);
             let (record, others) = rest.split_at_mut_checked(self.target_size(&name))?;
-            self.put_target(record, &mut head, &name, [priority, weight, port]);
+            self.put_target(record, &mut head, &name, [priority, weight.max(1), port]);
             rest = others;
         }
         let head = fixed(pointer_to(service), rtype::A, ttl, 4);
@@ -138,6 +252,10 @@ impl Item {
     #[inline]
     fn tier(self) -> u64 {
         self.0 >> 48
+    }
+
+    fn with_tier(self, tier: u64) -> Item {
+        Item(self.0 & ((1 << 48) - 1) | tier << 48)
     }
 
     fn cluster(self) -> ClusterId {
