@@ -1,6 +1,7 @@
 //! Where a client is: its address → the cluster it is in, or the order in which it wants the clusters; and which addresses are
 //! only good in some places.
 
+mod blocks;
 mod distance;
 mod geography;
 mod layers;
@@ -8,6 +9,7 @@ mod mmdb;
 mod places;
 mod prefixes;
 mod regions;
+mod runs;
 mod special;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

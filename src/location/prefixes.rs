@@ -1,21 +1,30 @@
-//! Prefix → number, for whole routing tables: a look-up is a step into an index and a short search.
+//! Prefix → number, for whole routing tables. A look-up is few reads, most of them of one cache line each, and few branches
+//! that are hard to foresee: these cost more than what it computes.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Slots of the index for each range, as a power of two; and the most of them.
-const SLOTS_PER_RANGE: u32 = 1;
-const MOST_INDEX_BITS: u32 = 20;
+use super::blocks::Blocks;
+use super::runs::Runs;
 
 /// The longest prefixes of client subnets that resolvers send (RFC 7871 section 11.1): longer ones don't count.
 pub const SUBNET_BITS: (u8, u8) = (24, 56);
 
 /// Every address has a number: that of the longest prefix that holds it, or 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixMap {
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
+    v4: Blocks,
+    /// By the upper halves of addresses; what it says of the halves that are in `lower` doesn't count.
+    upper: Runs,
+    /// The ranges in those /64 that have several numbers: few, if any.
+    lower: Box<[Range<u128>]>,
+}
+
+impl Default for PrefixMap {
+    fn default() -> Self {
+        PrefixMap::new([], (0, 0))
+    }
 }
 
 impl PrefixMap {
@@ -34,22 +43,38 @@ impl PrefixMap {
                 IpNet::V4(_) | IpNet::V6(_) => {}
             }
         }
-        // Nearly all of IPv6 that is in use is in 2000::/3.
-        PrefixMap { v4: Ranges::new(v4, 0, 0), v6: Ranges::new(v6, 3, 0b001) }
+        let (upper, lower) = halves(&cut(v6));
+        PrefixMap { v4: Blocks::new(&cut(v4)), upper: Runs::new(&upper), lower: lower.into() }
     }
 
     /// The number of an address, and the length of the largest prefix around it in which every address has this number.
-    #[inline]
+    // Called, it would read the address from where it was just written in other pieces, and wait for these.
+    #[inline(always)]
     pub fn look_up(&self, address: IpAddr) -> (u16, u8) {
         match address.to_canonical() {
             IpAddr::V4(address) => self.v4.look_up(address.to_bits()),
-            IpAddr::V6(address) => self.v6.look_up(address.to_bits()),
+            IpAddr::V6(address) => {
+                let address = address.to_bits();
+                let (value, depth) = self.upper.look_up((address >> 64) as u64);
+                // A /64 with several numbers is no part of a larger block with one.
+                let lower = if !self.lower.is_empty() && depth == 64 { self.in_lower(address) } else { None };
+                lower.unwrap_or((value, depth))
+            }
         }
+    }
+
+    /// `None`: it is in a /64 with one number.
+    #[cold]
+    fn in_lower(&self, address: u128) -> Option<(u16, u8)> {
+        let found = self.lower.partition_point(|range| range.first <= address).checked_sub(1)?;
+        let Range { first, value } = self.lower[found];
+        let next = self.lower.get(found + 1).map(|next| next.first);
+        (first >> 64 == address >> 64).then(|| (value, depth(address, first.checked_sub(1), next)))
     }
 
     /// Octets that it takes.
     pub fn octets(&self) -> usize {
-        self.v4.octets() + self.v6.octets()
+        self.v4.octets() + self.upper.octets() + size_of_val(&*self.lower)
     }
 }
 
@@ -62,78 +87,16 @@ struct Prefix<W> {
 
 /// Addresses from `first` to before the next one's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range<W> {
-    first: W,
-    value: u16,
+pub(super) struct Range<W> {
+    pub first: W,
+    pub value: u16,
 }
 
-/// All addresses of a family, cut where the number changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Ranges<W> {
-    /// Sorted; the first begins at 0, and no two neighbours have one number.
-    all: Box<[Range<W>]>,
-    /// For addresses that begin with the `skip` bits `expected`: by their next `bits`, which range holds the first of them;
-    /// and the last range of all.
-    index: Box<[u32]>,
-    skip: u32,
-    expected: usize,
-    bits: u32,
-}
-
-impl<W: Word> Default for Ranges<W> {
-    fn default() -> Self {
-        Ranges::new(Vec::new(), 0, 0)
-    }
-}
-
-impl<W: Word> Ranges<W> {
-    fn new(prefixes: Vec<Prefix<W>>, skip: u32, expected: usize) -> Ranges<W> {
-        let all = cut(prefixes);
-        // Where there is little to search, an index would only take room.
-        let bits = if all.len() < 16 { 0 } else { (all.len().ilog2() + SLOTS_PER_RANGE).min(MOST_INDEX_BITS) };
-        let mut index = Vec::with_capacity((1 << bits) + 1);
-        let mut range = 0;
-        for slot in 0..1 << bits {
-            let first = W::from_top(expected << bits | slot, skip + bits);
-            while all.get(range + 1).is_some_and(|next| next.first <= first) {
-                range += 1;
-            }
-            index.push(range as u32);
-        }
-        // What follows the last slot may be outside of the index.
-        let end = W::from_top(expected + 1, skip);
-        let last = if end == W::ZERO { all.len() } else { all.partition_point(|range| range.first < end) };
-        index.push(last as u32 - 1);
-        Ranges { all: all.into(), index: index.into(), skip, expected, bits }
-    }
-
-    #[inline]
-    fn look_up(&self, address: W) -> (u16, u8) {
-        let (from, to) = if address.top(self.skip) == self.expected {
-            let slot = address.top(self.skip + self.bits) & ((1 << self.bits) - 1);
-            (self.index[slot] as usize, self.index[slot + 1] as usize)
-        } else {
-            (0, self.all.len() - 1)
-        };
-        // The range at `from` begins at the address or before.
-        let found = from + self.all[from + 1..to + 1].partition_point(|range| range.first <= address);
-        let Range { first, value } = self.all[found];
-        // A block around the address stays inside if it is shorter than what it shares with either neighbour.
-        let below = first.before().map_or(0, |below| address.shared(below) + 1);
-        let above = self.all.get(found + 1).map_or(0, |above| address.shared(above.first) + 1);
-        (value, below.max(above) as u8)
-    }
-
-    fn octets(&self) -> usize {
-        size_of_val(&*self.all) + size_of_val(&*self.index)
-    }
-}
-
-/// Nested prefixes → ranges side by side.
+/// Nested prefixes → ranges side by side: sorted, the first begins at 0, and no two neighbours have one number.
 fn cut<W: Word>(mut prefixes: Vec<Prefix<W>>) -> Vec<Range<W>> {
     // Stable, so that of equal ones the last comes last; the wider one comes before those in it.
     prefixes.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)));
-    let mut all = vec![Range { first: W::ZERO, value: 0 }];
+    let mut all = vec![Range { first: W::default(), value: 0 }];
     // Those that hold the place where we are, each inside the one before.
     let mut open: Vec<Prefix<W>> = Vec::new();
     for prefix in prefixes {
@@ -165,41 +128,61 @@ fn begin<W: Word>(all: &mut Vec<Range<W>>, first: W, value: u16) {
     }
 }
 
-/// An address as a number.
-trait Word: Copy + Ord {
-    const ZERO: Self;
-    /// The first `bits` bits.
-    fn top(self, bits: u32) -> usize;
-    /// An address that begins with these bits, of which there are `bits`; what is beyond is cut off.
-    fn from_top(top: usize, bits: u32) -> Self;
+/// Ranges of /64, and those in each /64 that has several numbers, which is a range of its own among the former.
+fn halves(all: &[Range<u128>]) -> (Vec<Range<u64>>, Vec<Range<u128>>) {
+    let (mut upper, mut lower) = (Vec::new(), Vec::<Range<u128>>::new());
+    let mut before = 0;
+    for (n, &Range { first, value }) in all.iter().enumerate() {
+        let half = (first >> 64) as u64;
+        let begin = u128::from(half) << 64;
+        if first > begin {
+            if lower.last().is_none_or(|last| last.first < begin) {
+                push(&mut upper, half, before);
+                lower.push(Range { first: begin, value: before });
+            }
+            lower.push(Range { first, value });
+        } else {
+            push(&mut upper, half, value);
+        }
+        // What goes on behind the /64 in which it begins.
+        let goes_on = |behind: &u64| all.get(n + 1).is_none_or(|next| next.first > u128::from(*behind) << 64);
+        if first > begin
+            && let Some(behind) = half.checked_add(1).filter(goes_on)
+        {
+            push(&mut upper, behind, value);
+        }
+        before = value;
+    }
+    (upper, lower)
+}
+
+fn push(upper: &mut Vec<Range<u64>>, first: u64, value: u16) {
+    if upper.last().is_none_or(|last| last.first < first) {
+        upper.push(Range { first, value });
+    }
+}
+
+/// How long the largest prefix around an address is that has neither the address before its range, nor the one behind.
+#[inline]
+pub(super) fn depth<W: Word>(address: W, before: Option<W>, behind: Option<W>) -> u8 {
+    // A block around the address stays inside if it is longer than what it shares with either.
+    let longer = |other| address.shared(other) as u8 + 1;
+    before.map_or(0, longer).max(behind.map_or(0, longer))
+}
+
+/// An address as a number, or its upper half; the default is the first one.
+pub(super) trait Word: Copy + Ord + Default {
     /// How many bits both begin with.
     fn shared(self, other: Self) -> u32;
-    fn before(self) -> Option<Self>;
     fn after(self) -> Option<Self>;
 }
 
 macro_rules! word {
     ($type:ty) => {
         impl Word for $type {
-            const ZERO: $type = 0;
-
-            #[inline]
-            fn top(self, bits: u32) -> usize {
-                self.checked_shr(<$type>::BITS - bits).unwrap_or(0) as usize
-            }
-
-            fn from_top(top: usize, bits: u32) -> $type {
-                (top as $type).checked_shl(<$type>::BITS - bits).unwrap_or(0)
-            }
-
             #[inline]
             fn shared(self, other: $type) -> u32 {
                 (self ^ other).leading_zeros()
-            }
-
-            #[inline]
-            fn before(self) -> Option<$type> {
-                self.checked_sub(1)
             }
 
             fn after(self) -> Option<$type> {
@@ -210,10 +193,12 @@ macro_rules! word {
 }
 
 word!(u32);
+word!(u64);
 word!(u128);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, HashMap};
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
@@ -267,6 +252,100 @@ mod tests {
         }
         assert_eq!(map(&[("::/0", 3), ("0.0.0.0/0", 2)], ALL).look_up("1.2.3.4".parse().unwrap()), (2, 0));
         assert_eq!(PrefixMap::default().look_up("::1".parse().unwrap()), (0, 0));
+    }
+
+    /// Both halves of an IPv6 address.
+    #[test]
+    fn longer_than_64() {
+        let list = [
+            ("2001:db8::/32", 1),
+            ("2001:db8:0:1::5/128", 2),
+            ("2001:db8:0:1:8000::/65", 3),
+            ("2001:db8:0:2::/65", 3),
+            ("2001:db8:0:4::/65", 4),
+            ("2001:db8:0:4:8000::/65", 4),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", 5),
+            ("::/128", 6),
+        ];
+        let map = map(&list, ALL);
+        for (address, expected) in [
+            ("2001:db8::", (1, 64)),
+            ("2001:db8:0:1::4", (1, 128)),
+            ("2001:db8:0:1::5", (2, 128)),
+            ("2001:db8:0:1::6", (1, 127)),
+            ("2001:db8:0:1:7fff::", (1, 66)),
+            ("2001:db8:0:1:8000::1", (3, 65)),
+            ("2001:db8:0:2::1", (3, 65)),
+            ("2001:db8:0:2:8000::1", (1, 65)),
+            ("2001:db8:0:3::1", (1, 64)),
+            ("2001:db8:0:4:8000::1", (4, 64)),
+            ("2001:db8:0:5::", (1, 64)),
+            ("2001:db8:0:6::", (1, 63)),
+            ("::", (6, 128)),
+            ("::1", (0, 128)),
+            ("0:0:0:1::", (0, 64)),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", (5, 128)),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", (0, 128)),
+            ("ffff:ffff:ffff:fffe::", (0, 64)),
+        ] {
+            assert_eq!(map.look_up(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    /// As many as make all sizes of roots, the largest only of IPv4; and close together, so that there are cells and tables within.
+    #[test]
+    fn many_prefixes() {
+        for (count, kinds) in [(1, 4), (20, 4), (400, 4), (6_000, 4), (70_000, 2)] {
+            let mut state = 1u64;
+            let mut draw = |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ((state >> 32) * below) >> 32
+            };
+            let mut list: Vec<(IpNet, u16)> = Vec::new();
+            for n in 0..count {
+                let value = draw(5) as u16;
+                let (near, far) = (u128::from(draw(1 << 16)), u128::from(draw(1 << 32)));
+                let (top, length) = match n % kinds {
+                    0 => (far, 22 + draw(3)),
+                    1 => (0x0a00_0000 | near, 22 + draw(11)),
+                    2 => (0x2400 << 16 | far >> 8, 29 + draw(36)),
+                    _ => (0x2400_0001 << 16 | near, 40 + draw(25)),
+                };
+                let net = match n % kinds {
+                    0 | 1 => IpNet::new(Ipv4Addr::from_bits(top as u32).into(), length as u8),
+                    2 => IpNet::new(Ipv6Addr::from_bits(top << 96 | near << 64).into(), length as u8),
+                    _ => IpNet::new(Ipv6Addr::from_bits(top << 80 | far << 48).into(), length as u8 + n as u8 % 8 * 9),
+                };
+                list.push((net.unwrap().trunc(), value));
+            }
+            check_all(&list, PrefixMap::new(list.iter().copied(), ALL));
+        }
+    }
+
+    /// At the ends of every prefix and on both sides of them: the number, and that the block has one and the next larger has not.
+    fn check_all(list: &[(IpNet, u16)], map: PrefixMap) {
+        let numbers: HashMap<IpNet, u16> = list.iter().copied().collect();
+        let longest = |address: IpAddr| {
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let mut nets = (0..=most).rev().map(|bits| IpNet::new(address, bits).unwrap().trunc());
+            nets.find_map(|net| numbers.get(&net)).copied().unwrap_or(0)
+        };
+        let ends = list.iter().flat_map(|(net, _)| [Some(net.network()), Some(net.broadcast()), next(net.broadcast())]);
+        let ends: BTreeMap<IpAddr, u16> = ends.flatten().map(|address| (address, longest(address))).collect();
+        let differs = |block: IpNet, value| {
+            let within = ends.range(block.network()..=block.broadcast());
+            longest(block.network()) != value || within.into_iter().any(|(_, other)| *other != value)
+        };
+        for (&address, &number) in ends.iter().step_by(1 + ends.len() / 2_000) {
+            let (value, depth) = map.look_up(address);
+            assert_eq!(value, number, "{address}");
+            let block = IpNet::new(address, depth).unwrap().trunc();
+            assert!(!differs(block, value), "{block} around {address} is too wide");
+            assert!(
+                block.supernet().is_none_or(|wider| differs(wider, value)),
+                "{block} around {address} is too narrow"
+            );
+        }
     }
 
     /// Prefixes in small spaces, so that they meet.

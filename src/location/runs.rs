@@ -1,0 +1,112 @@
+//! IPv6, as far as /64: ranges side by side, and tables that lead to a few of them, which are compared with the address all at
+//! once. What is in use of IPv6 is far apart and deep: a table has as many bits as there are ranges to tell apart, and
+//! tables within where there are many.
+
+use super::prefixes::{Range, depth};
+
+/// Ranges that a look-up compares: without a branch, so that none is taken wrongly.
+const RUN: usize = 6;
+/// IPv6 is handed out in blocks of 12 to 23 bits, so that few of the first table's lines are read.
+const MOST_ROOT_BITS: u32 = 16;
+/// Bits of the tables within: a small one is a cache line. Their places count these.
+const LEAST_BITS: u32 = 4;
+const MOST_BITS: u32 = 20;
+
+/// In a word: what follows is the place of a table and (5 bits) how many bits it tells apart, not a range's position.
+const TABLE: u32 = 1 << 31;
+const WIDTH: u32 = 5;
+
+/// Numbers and depths by the upper halves of addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Runs {
+    /// Sorted; behind the last one is as much as a run, so that each range begins one.
+    all: Box<[Entry]>,
+    /// By the next bits of an address: the range that holds the first such address, if the last one is at most [`RUN`]
+    /// ranges farther; else a table. First the table of the first `root` bits.
+    tables: Box<[u32]>,
+    root: u32,
+}
+
+/// The addresses behind the range before, up to `last`. Packed, so that a run lies in one or two cache lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, packed(2))]
+struct Entry {
+    last: u64,
+    value: u16,
+}
+
+impl Runs {
+    /// `all`: sorted, the first from 0 on.
+    pub(super) fn new(all: &[Range<u64>]) -> Runs {
+        let lasts = all.iter().skip(1).map(|next| next.first - 1).chain([u64::MAX]);
+        let mut entries: Vec<Entry> =
+            all.iter().zip(lasts).map(|(range, last)| Entry { last, value: range.value }).collect();
+        entries.extend([Entry { last: u64::MAX, value: 0 }; RUN]);
+        let root = (all.len().ilog2() + 1).min(MOST_ROOT_BITS);
+        let mut tables = Vec::new();
+        table(&entries, &mut tables, Slot { first: 0, bits: 0, range: 0 }, root);
+        Runs { all: entries.into(), tables: tables.into(), root }
+    }
+
+    #[inline]
+    pub(super) fn look_up(&self, address: u64) -> (u16, u8) {
+        let found = self.range(address);
+        let Entry { last, value } = self.all[found];
+        let before = self.all.get(found.wrapping_sub(1)).map(|before| before.last);
+        (value, depth(address, before, last.checked_add(1)))
+    }
+
+    #[inline]
+    fn range(&self, address: u64) -> usize {
+        let mut word = self.tables[(address >> (u64::BITS - self.root)) as usize];
+        let mut rest = address << self.root;
+        while word & TABLE != 0 {
+            let bits = word & ((1 << WIDTH) - 1);
+            let table = (word & !TABLE) >> WIDTH << LEAST_BITS;
+            word = self.tables[table as usize + (rest >> (u64::BITS - bits)) as usize];
+            rest <<= bits;
+        }
+        let from = word as usize;
+        let before = |entry: &Entry| usize::from({ entry.last } < address);
+        from + self.all[from..from + RUN].iter().map(before).sum::<usize>()
+    }
+
+    pub(super) fn octets(&self) -> usize {
+        size_of_val(&*self.all) + size_of_val(&*self.tables)
+    }
+}
+
+/// The block of `bits` bits that begins at `first`, and the range that holds its first address.
+#[derive(Clone, Copy)]
+struct Slot {
+    first: u64,
+    bits: u32,
+    range: usize,
+}
+
+/// Adds the table of a block's next `width` bits.
+fn table(all: &[Entry], tables: &mut Vec<u32>, block: Slot, width: u32) {
+    let start = tables.len();
+    tables.resize(start + (1 << width.max(LEAST_BITS)), 0);
+    let bits = block.bits + width;
+    let mut range = block.range;
+    for n in 0..1 << width {
+        let slot = Slot { first: block.first | (n as u64) << (u64::BITS - bits), bits, range };
+        let last = slot.first | u64::MAX.checked_shr(bits).unwrap_or(0);
+        range += all[range..].iter().take_while(|entry| { entry.last } < last).count();
+        tables[start + n] = word(all, tables, slot, range - slot.range);
+        // Behind the end of a range the next one begins.
+        range += usize::from({ all[range].last } == last && last < u64::MAX);
+    }
+}
+
+/// What a table says of a block in which `more` ranges begin.
+fn word(all: &[Entry], tables: &mut Vec<u32>, block: Slot, more: usize) -> u32 {
+    if more <= RUN {
+        return block.range as u32;
+    }
+    let width = more.ilog2().clamp(LEAST_BITS, MOST_BITS).min(u64::BITS - block.bits);
+    let place = tables.len() as u32 >> LEAST_BITS;
+    table(all, tables, block, width);
+    TABLE | place << WIDTH | width
+}
