@@ -11,7 +11,7 @@ use crate::table::{
     Walk, Zone, ZoneIndex, client_number,
 };
 use crate::wire::response::{Options, Section};
-use crate::wire::{self, Edns, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
+use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
 use short::Short;
 
 /// Most CNAME and DNAME records that one answer follows. Chains in a zone file are short, loops are not.
@@ -94,6 +94,8 @@ struct Place {
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
+    /// From where to where that name (`S.N`) stands in the question's.
+    service: [u8; 2],
     /// It may go the short way.
     short: bool,
     /// See [`Responder::zone_label`].
@@ -113,6 +115,7 @@ impl Responder {
             request: Err(DropCause::Short),
             zone: None,
             hash: None,
+            service: [0; 2],
             short: false,
             label: 0,
         };
@@ -143,7 +146,7 @@ impl Responder {
     /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
     /// look up is on its way from memory while the next one is read.
     pub fn read(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
-        let Place { query, request, zone, hash, short, label } = &mut self.places[place];
+        let Place { query, request, zone, hash, service, short, label } = &mut self.places[place];
         *request = wire::parse(message, query);
         (*zone, *hash, *short, *label) = (None, None, false, 0);
         let Ok(request @ Request { fault: None, .. }) = request else { return };
@@ -151,11 +154,16 @@ impl Responder {
         let closest = table.zone_at(index);
         *zone = Some(index);
         *label = closest.label();
-        *hash = service_hash(table, closest, query);
-        *short = short::is_short(request, query, closest) && !table.remembers_any();
-        if let Some(hash) = *hash {
-            table.prefetch_slot(hash);
+        let depth = closest.label_count();
+        if !closest.is_federation() || query.label_count() < depth + 2 {
+            return;
         }
+        // No octet of a name is beyond 255.
+        *service = [query.suffix_at(depth + 2), query.suffix_at(depth)].map(|at| at as u8);
+        let found = table.hash(closest, query.between(*service));
+        *hash = Some(found);
+        *short = short::is_short(request, query, closest) && !table.remembers_any();
+        table.prefetch_slot(found);
     }
 
     /// How the zone of what was read into `place` is labelled in the table, for whoever counts; 0: its name is in none.
@@ -174,7 +182,7 @@ impl Responder {
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
     /// the same snapshot.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
-        let Place { query, request, zone, hash, short, .. } = &mut self.places[place];
+        let Place { query, request, zone, hash, service, short, .. } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
@@ -182,10 +190,9 @@ impl Responder {
         let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
         let mut elsewhere = subnet.and_then(|subnet| subnet.address());
         let view = table.view(client.audience.view, client.address, elsewhere.is_some());
-        let mut edns = request.edns;
-        if subnet.is_some() && !client.audience.client_subnet {
+        let subnet = subnet.filter(|_| client.audience.client_subnet);
+        if subnet.is_none() {
             elsewhere = None;
-            edns.iter_mut().for_each(|edns| edns.subnet = None);
         }
         let vantage = table.vantage(view, client.address, elsewhere);
         let class = match view {
@@ -196,10 +203,11 @@ impl Responder {
         if let (true, Transport::Udp, Some(zone), Some(hash)) =
             (*short && !self.long_way, client.transport, *zone, *hash)
         {
-            let short = Short { query, edns, zone: table.zone_at(zone), vantage };
+            let name = query.between(*service);
+            let short = Short { query, edns: request.edns.as_ref(), subnet, zone: table.zone_at(zone), vantage };
             // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
             let all_heard = !table.awaits_any();
-            record = table.service(hash, short.zone, short.name());
+            record = table.service(hash, short.zone, name);
             if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
                 return Reply::Send {
                     length,
@@ -207,7 +215,7 @@ impl Responder {
                 };
             }
         }
-        self.answer_at_length(place, table, client, Seen { vantage, class, edns, elsewhere, record }, buffer)
+        self.answer_at_length(place, table, client, Seen { vantage, class, elsewhere, record }, buffer)
     }
 
     /// Not inlined, so that the short way has the registers and a small stack frame for itself.
@@ -225,7 +233,11 @@ impl Responder {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
         };
-        let Seen { vantage, class, edns, elsewhere, record } = seen;
+        let Seen { vantage, class, elsewhere, record } = seen;
+        let mut edns = request.edns;
+        if !client.audience.client_subnet {
+            edns.iter_mut().for_each(|edns| edns.subnet = None);
+        }
         let (stream, keepalive) = match client.transport {
             Transport::Udp => (false, None),
             Transport::Tcp => (true, Some(client.keepalive)),
@@ -256,7 +268,6 @@ impl Responder {
 struct Seen<'a> {
     vantage: Vantage<'a>,
     class: ViewClass,
-    edns: Option<Edns>,
     /// The address for which the client asks.
     elsewhere: Option<IpAddr>,
     record: Option<Record<'a>>,

@@ -8,7 +8,7 @@
 
 use super::Rcode;
 use crate::table::{A_RECORD, Random, Record, Sight, Snapshot, Vantage, Zone};
-use crate::wire::{self, Edns, HEADER, MAX_UDP, MIN_UDP, Query, Request, class, pointer_to, rtype};
+use crate::wire::{self, Edns, HEADER, MAX_UDP, MIN_UDP, Query, Request, Subnet, class, pointer_to, rtype};
 
 /// OPT without options; the last octet is that of its length that these change.
 const OPT: usize = 11;
@@ -35,7 +35,9 @@ pub(super) fn is_short(request: &Request, query: &Query, zone: &Zone) -> bool {
 #[derive(Clone, Copy)]
 pub(super) struct Short<'a> {
     pub query: &'a Query,
-    pub edns: Option<Edns>,
+    pub edns: Option<&'a Edns>,
+    /// That of `edns`, if it counts.
+    pub subnet: Option<&'a Subnet>,
     pub zone: &'a Zone,
     pub vantage: Vantage<'a>,
 }
@@ -49,13 +51,6 @@ struct Written {
 }
 
 impl<'a> Short<'a> {
-    /// `S.N` of the service.
-    #[inline]
-    pub fn name(&self) -> &'a [u8] {
-        let depth = self.zone.label_count();
-        self.query.part(depth + SERVICE_LABELS, depth)
-    }
-
     /// Writes the answer over the query, which [`is_short`] and came by UDP; returns its length. `None`: the long way is to
     /// decide, whatever stands behind the question now.
     ///
@@ -69,8 +64,7 @@ impl<'a> Short<'a> {
         buffer: &mut [u8],
         random: &mut Random,
     ) -> Option<(usize, Rcode)> {
-        let Short { query, edns, zone, vantage } = self;
-        let subnet = edns.and_then(|edns| edns.subnet);
+        let Short { query, edns, subnet, zone, vantage, .. } = self;
         let opt = if edns.is_some() { OPT + subnet.map_or(0, |subnet| subnet.octet_count()) } else { 0 };
         let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
         let most = most.min(buffer.len()) - opt;
@@ -80,8 +74,7 @@ impl<'a> Short<'a> {
                 let sight = table.sight(record, zone, vantage);
                 let count = match sight.is_calm() {
                     true => sight.write_uniform(room, random)?,
-                    false if sight.is_uniform() => sight.write_loaded(room, random)?,
-                    false => return None,
+                    false => self.loaded(table, record, room, random)?,
                 };
                 Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
@@ -111,6 +104,13 @@ impl<'a> Short<'a> {
         header[8..10].copy_from_slice(&authority.to_be_bytes());
         header[10..].copy_from_slice(&(additional + u16::from(edns.is_some())).to_be_bytes());
         Some((end + opt, rcode))
+    }
+
+    /// A's way where load has its say. Not inlined, with a sight of its own, so that the other one needs none in memory.
+    #[inline(never)]
+    fn loaded(self, table: &Snapshot<'_>, record: Record<'_>, room: &mut [u8], random: &mut Random) -> Option<usize> {
+        let sight = table.sight(record, self.zone, self.vantage);
+        if sight.is_uniform() { sight.write_loaded(room, random) } else { None }
     }
 
     /// Not inlined, so that A's way has the registers for itself.

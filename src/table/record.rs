@@ -347,6 +347,8 @@ impl<'a> Record<'a> {
         Candidate { fields: *fields }
     }
 
+    /// Not inlined, so that the loops over other records stay small.
+    #[inline(never)]
     fn uniform_candidate(self, n: usize) -> Candidate {
         let (at, count) = (name_end(self.0), self.len());
         let addresses = at + 2 + 2 * count;

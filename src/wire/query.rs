@@ -145,6 +145,12 @@ impl Query {
         &self.name[self.suffix_at(count)..self.suffix_at(without)]
     }
 
+    /// The octets of the name from `start` to before `end`.
+    #[inline]
+    pub fn between(&self, [start, end]: [u8; 2]) -> &[u8] {
+        &self.name[usize::from(start)..usize::from(end)]
+    }
+
     /// What stands in front of the last `count` labels.
     #[inline]
     pub fn prefix(&self, count: usize) -> &[u8] {

@@ -103,7 +103,6 @@ impl Sight<'_> {
     }
 
     /// The same of one that is not calm.
-    #[inline(never)]
     pub fn write_loaded(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
         let mut all = [Item::default(); MOST_UNIFORM];
         let mut weights = [0; MOST_UNIFORM];
