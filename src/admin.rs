@@ -375,6 +375,7 @@ mod tests {
                 config.clone(),
                 reader.clone(),
                 Box::new(|_| Box::pin(async { Known::default() })),
+                Arc::new(|_, _| None),
             ),
             dumper: Dumper::new(config, Arc::default(), reader, nobody),
             status: Arc::new(Box::new(|| Box::pin(async { Status::default() }))),

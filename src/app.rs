@@ -45,7 +45,7 @@ use crate::zonefile::{self, ZoneData, ZoneFileError};
 use federation::{Ask, Gauges};
 pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index, resolver};
 use keeper::{Keeping, restore};
-pub use places::{PlacesProblem, Reading as PlacesReading, read as read_places};
+pub use places::{PlacesProblem, Reading as PlacesReading, finder as whereabouts, read as read_places};
 use successor::{Predecessor, Program, Successor};
 
 /// Where the addresses stand in the configuration.
@@ -300,7 +300,8 @@ impl Daemon {
         let labels = metrics.clone();
         publisher.label_zones(move |zone| labels.zone_label(zone));
         let (inquiries, inquired) = mpsc::channel(INQUIRIES);
-        let explainer = Explainer::new(config.clone(), reader.clone(), federation::inquire(inquiries.clone()));
+        let explainer =
+            Explainer::new(config.clone(), reader.clone(), federation::inquire(inquiries.clone()), whereabouts());
         let directory = federation::directory(inquiries.clone());
         let dumper = Dumper::new(config.clone(), zones.clone(), reader.clone(), directory);
         let status = Arc::new(federation::status(inquiries.clone()));

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Client, Reply, Responder, Transport};
-use crate::config::{Config, Places};
+use crate::config::Config;
 use crate::model::{Audience, ClusterId, Label, ServiceKey, View, ViewRule};
 use crate::ranking::Tier;
 use crate::table::{Candidate, Reader, ServiceSight};
@@ -86,11 +86,6 @@ pub struct Place {
     pub matched: Option<Matched>,
     /// All clusters are the same from there.
     pub is_unknown: bool,
-    /// Degrees north and east, where it is known where the region is.
-    #[serde(default)]
-    pub latitude: Option<f64>,
-    #[serde(default)]
-    pub longitude: Option<f64>,
     /// SCOPE PREFIX-LENGTH of answers that go by place.
     pub scope: Option<u8>,
 }
@@ -100,8 +95,17 @@ pub struct Place {
 pub struct Matched {
     pub prefix: IpNet,
     pub region: Option<String>,
+    /// A key of the configuration, or a file.
     pub by: String,
+    /// Degrees north and east, where it is known where that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latitude: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longitude: Option<f64>,
 }
+
+/// What says where a client is; `None`: nothing does. It may read files.
+pub type Whereabouts = Arc<dyn Fn(&Arc<Config>, IpAddr) -> Option<Matched> + Send + Sync>;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -232,11 +236,12 @@ pub struct Explainer {
     reader: Reader,
     /// Who knows how external addresses are judged.
     inquire: Inquire,
+    whereabouts: Whereabouts,
 }
 
 impl Explainer {
-    pub fn new(config: Arc<Config>, reader: Reader, inquire: Inquire) -> Arc<Explainer> {
-        Arc::new(Explainer { config: ArcSwap::from(config), reader, inquire })
+    pub fn new(config: Arc<Config>, reader: Reader, inquire: Inquire, whereabouts: Whereabouts) -> Arc<Explainer> {
+        Arc::new(Explainer { config: ArcSwap::from(config), reader, inquire, whereabouts })
     }
 
     /// To be called when the table is that of another configuration.
@@ -246,7 +251,9 @@ impl Explainer {
 
     pub async fn explain(&self, asked: Asked) -> Result<Explanation, ExplainError> {
         let seed = getrandom::u64().map_err(|error| ExplainError::Answer(error.to_string()))?;
-        let mut explanation = explain(&self.config.load(), &self.reader, asked, seed)?;
+        let (config, reader, whereabouts) = (self.config.load_full(), self.reader.clone(), self.whereabouts.clone());
+        let explained = tokio::task::spawn_blocking(move || explain(&config, &reader, asked, seed, &whereabouts));
+        let mut explanation = explained.await.map_err(|error| ExplainError::Answer(error.to_string()))??;
         if let Some(service) = &mut explanation.service
             && let Some((name, namespace)) = service.name.split_once('.')
             && let (Ok(name), Ok(namespace)) = (Label::parse(name), Label::parse(namespace))
@@ -368,8 +375,14 @@ fn own(config: &Config, asked: &Asked) -> Result<Option<ClusterId>, ExplainError
     }
 }
 
-/// `seed`: what is by chance in the answer, is by this.
-pub fn explain(config: &Config, reader: &Reader, asked: Asked, seed: u64) -> Result<Explanation, ExplainError> {
+/// `seed`: what is by chance in the answer, is by this. It may read files.
+pub fn explain(
+    config: &Arc<Config>,
+    reader: &Reader,
+    asked: Asked,
+    seed: u64,
+    whereabouts: &Whereabouts,
+) -> Result<Explanation, ExplainError> {
     let own = own(config, &asked)?;
     let octets = query(&asked)?;
     let client = client(config, &asked, own);
@@ -394,16 +407,11 @@ pub fn explain(config: &Config, reader: &Reader, asked: Asked, seed: u64) -> Res
     let message = Message::from_vec(&buffer[..length]).map_err(|error| ExplainError::Answer(error.to_string()))?;
     let place = (view == View::External).then(|| {
         let address = subnet.unwrap_or(client.address).to_canonical();
-        let matched = matched(config, address, is_unknown);
-        let region = matched.as_ref().and_then(|matched| matched.region.as_deref());
-        let at = region.and_then(|region| config.location.coordinates(&crate::model::Region(region.into())));
         Place {
             by: if subnet.is_some() { "the client subnet" } else { "the client's address" }.to_owned(),
             address,
-            matched,
+            matched: whereabouts(config, address),
             is_unknown,
-            latitude: at.map(|at| at.latitude()),
-            longitude: at.map(|at| at.longitude()),
             scope: subnet.map(|_| scope),
         }
     });
@@ -470,29 +478,6 @@ fn view_words(config: &Config, asked: &Asked, client: Client, view: View) -> (St
         (ViewRule::BySource, View::External) => format!("{} is in no cluster's clientCidrs", client.address),
     };
     (words, by)
-}
-
-/// What stands in the configuration; of files and databases it is only known that one of them has the place.
-fn matched(config: &Config, address: IpAddr, is_unknown: bool) -> Option<Matched> {
-    let places = config.location.places.iter().filter_map(|place| match place {
-        Places::Inline { region, cidrs, .. } => Some((region, cidrs)),
-        Places::File(_) => None,
-    });
-    let inline = places.flat_map(|(region, cidrs)| cidrs.iter().map(move |cidr| (*cidr, region)));
-    let inline = inline.filter(|(cidr, _)| cidr.contains(&address)).max_by_key(|(cidr, _)| cidr.prefix_len());
-    if let Some((prefix, region)) = inline {
-        return Some(Matched { prefix, region: Some(region.0.to_string()), by: "location.places".to_owned() });
-    }
-    let clusters = config.clusters.iter().flat_map(|c| c.client_cidrs.iter().map(move |cidr| (*cidr, c)));
-    if let Some((prefix, cluster)) = clusters.into_iter().find(|(cidr, _)| cidr.contains(&address)) {
-        let region = cluster.region.as_ref().map(|region| region.0.to_string());
-        return Some(Matched { prefix, region, by: format!("clientCidrs of {}", cluster.name) });
-    }
-    if is_unknown {
-        return None;
-    }
-    let whole = IpNet::from(address);
-    Some(Matched { prefix: whole, region: None, by: "a file or database of location".to_owned() })
 }
 
 /// As zone files have it.

@@ -15,7 +15,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::BinDecodable;
 use serde::Deserialize;
 use signpost::answer::{Client, Reply, Responder, Transport};
-use signpost::app::{Loaded, new_index};
+use signpost::app::{Loaded, new_index, whereabouts};
 use signpost::config::{Config, Source};
 use signpost::explain::{self, explain};
 use signpost::health::Health;
@@ -496,7 +496,8 @@ fn difference(wanted: &Seen, got: &Seen) -> String {
 /// The explanation of a case says what its answer says, and its words agree with one another.
 fn check_explanation(case: &Case, running: &Running) -> Result<(), String> {
     let Some(asked) = case.asked(&running.config) else { return Ok(()) };
-    let explained = explain(&running.config, &running.reader, asked, 7).map_err(|error| format!("  {error}\n"))?;
+    let explained =
+        explain(&running.config, &running.reader, asked, 7, &whereabouts()).map_err(|error| format!("  {error}\n"))?;
     let client = case.client(&running.config, Transport::Tcp);
     let wanted = case.wanted(client);
     let words = |record: &String| {

@@ -1,19 +1,25 @@
 //! The files that say where clients are: read at the start and with each configuration, and again when they change.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::federation::retire;
 use crate::config::{Config, Database, Places};
-use crate::location::{DatabaseError, Known, PlaceLine, Spot, coordinates, parse_places, read_database};
+use crate::explain::{Matched, Whereabouts};
+use crate::location::{
+    DatabaseError, Known, PlaceLine, Spot, coordinates, find_in_database, parse_places, read_database,
+};
 use crate::metrics::{Metrics, PlacesSample, Reload};
 use crate::model::Region;
 use crate::table::{Atlas, Cartographer, Layer};
@@ -26,6 +32,8 @@ const MAX_PLACES_FILE: u64 = 1 << 30;
 const MAX_DATABASE: u64 = 4 << 30;
 /// Of the thread that reads, on top of the process's own.
 const NICENESS: i32 = 10;
+/// Addresses of which it is remembered what says where they are.
+const MOST_KEPT: usize = 64;
 /// Most lines of a file of which it is told what is wrong with them.
 const MAX_TOLD: usize = 20;
 
@@ -145,6 +153,82 @@ pub fn read(config: &Config) -> (Atlas, Reading) {
         broken_files: broken.iter().filter(|broken| **broken).count() as u64,
     };
     (atlas, Reading { problems, stamps, broken, sample })
+}
+
+/// [`find`], which remembers what it found for as long as configuration and files stay the same: a page asks again and again.
+pub fn finder() -> Whereabouts {
+    let kept = Mutex::new(Kept::default());
+    Arc::new(move |config, address| {
+        let stamps = files(config).into_iter().map(Stamp::of).collect();
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = kept.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) && kept.stamps == stamps;
+        if !is_same || kept.found.len() == MOST_KEPT {
+            *kept = Kept { config: Some(config.clone()), stamps, found: HashMap::new() };
+        }
+        kept.found.entry(address).or_insert_with(|| find(config, address)).clone()
+    })
+}
+
+#[derive(Default)]
+struct Kept {
+    config: Option<Arc<Config>>,
+    stamps: Vec<Option<Stamp>>,
+    found: HashMap<IpAddr, Option<Matched>>,
+}
+
+/// What says where the client at `address` is, by the configuration and the files as they are now; `None`: nothing does. For
+/// people who ask why: it reads the files.
+fn find(config: &Config, address: IpAddr) -> Option<Matched> {
+    let address = address.to_canonical();
+    let (prefix, Spot { region, coordinates, .. }, by) = longest(operators(config), address)
+        .or_else(|| longest(clusters(config), address))
+        .or_else(|| in_databases(config, address))?;
+    let at = coordinates.or_else(|| config.location.coordinates(region.as_ref()?));
+    let region = region.map(|region| region.0.to_string());
+    Some(Matched { prefix, region, by, latitude: at.map(|at| at.latitude()), longitude: at.map(|at| at.longitude()) })
+}
+
+/// A prefix, what is there, and who says so.
+type Said = (IpNet, Spot, String);
+
+/// Of equal ones the last one counts, as for the answers.
+fn longest(all: impl Iterator<Item = Said>, address: IpAddr) -> Option<Said> {
+    all.filter(|(prefix, ..)| prefix.contains(&address)).max_by_key(|(prefix, ..)| prefix.prefix_len())
+}
+
+fn operators(config: &Config) -> impl Iterator<Item = Said> {
+    // What stands in the configuration itself counts before what a file says of the same prefix.
+    let is_inline = |place: &&Places| matches!(place, Places::Inline { .. });
+    let places = &config.location.places;
+    let ordered = places.iter().filter(move |place| !is_inline(place)).chain(places.iter().filter(is_inline));
+    ordered.flat_map(|place| match place {
+        Places::Inline { region, cidrs, .. } => {
+            let spot = || Spot { region: Some(region.clone()), ..Spot::default() };
+            cidrs.iter().map(|cidr| (*cidr, spot(), "location.places".to_owned())).collect()
+        }
+        // That a file cannot be read was told when it was read for the answers.
+        Places::File(path) => {
+            let text = read_text(path).unwrap_or_default();
+            let (list, _) = parse_places(&text, |region| is_known(config, region));
+            let by = path.display().to_string();
+            list.into_iter().map(|(cidr, spot)| (cidr, spot, by.clone())).collect::<Vec<_>>()
+        }
+    })
+}
+
+fn clusters(config: &Config) -> impl Iterator<Item = Said> {
+    config.clusters.iter().flat_map(|cluster| {
+        let spot = || Spot { region: cluster.region.clone(), ..Spot::default() };
+        cluster.client_cidrs.iter().map(move |cidr| (*cidr, spot(), format!("clientCidrs of {}", cluster.name)))
+    })
+}
+
+fn in_databases(config: &Config, address: IpAddr) -> Option<Said> {
+    config.location.databases.iter().find_map(|database| {
+        let octets = read_limited(&database.file, MAX_DATABASE).ok()?;
+        let (prefix, spot) = find_in_database(&octets, address, |known| spot(known, database)).ok()??;
+        Some((prefix, spot, database.file.display().to_string()))
+    })
 }
 
 impl Reading {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::check;
-use crate::app::Loaded;
+use crate::app::{Loaded, whereabouts};
 use crate::config::{Config, Source};
 use crate::explain::{Asked, Explanation, explain};
 use crate::index::Index;
@@ -123,5 +123,5 @@ pub(super) fn fill_from_disk(path: &Path) -> Result<Filled, String> {
 fn from_disk(path: &Path, asked: Asked) -> Result<Explanation, String> {
     let Filled { config, reader, .. } = fill_from_disk(path)?;
     let seed = getrandom::u64().map_err(|error| error.to_string())?;
-    explain(&config, &reader, asked, seed).map_err(|error| error.to_string())
+    explain(&config, &reader, asked, seed, &whereabouts()).map_err(|error| error.to_string())
 }

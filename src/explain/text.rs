@@ -36,8 +36,12 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.matched {
             Some(matched) => {
-                let region = matched.region.as_deref().unwrap_or("known");
-                write!(f, "{region} ({} is in {}, by {})", self.address, matched.prefix, matched.by)?;
+                match (&matched.region, matched.latitude.zip(matched.longitude)) {
+                    (Some(region), _) => write!(f, "{region}")?,
+                    (None, Some((north, east))) => write!(f, "{north}, {east}")?,
+                    (None, None) => write!(f, "known")?,
+                }
+                write!(f, " ({} is in {}, by {})", self.address, matched.prefix, matched.by)?;
             }
             None => write!(f, "unknown ({} is in no prefix that tells clusters apart)", self.address)?,
         }

@@ -1,6 +1,7 @@
 //! MaxMind DB files: read once into prefixes, never asked by a query.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use maxminddb::{MaxMindDbError, Reader, WithinOptions};
@@ -92,6 +93,23 @@ pub fn read_database(
         }
     }
     Ok(places)
+}
+
+/// The network of one address, and its place, if `place` knows it.
+pub fn find_in_database(
+    octets: &[u8],
+    address: IpAddr,
+    place: impl Fn(Known<'_>) -> Option<Spot>,
+) -> Result<Option<(IpNet, Spot)>, DatabaseError> {
+    let reader = Reader::from_source(octets).map_err(DatabaseError::Broken)?;
+    if address.is_ipv6() && reader.metadata().ip_version == 4 {
+        return Ok(None);
+    }
+    let found = reader.lookup(address).map_err(DatabaseError::Broken)?;
+    let record: Option<Record<'_>> = found.decode().map_err(DatabaseError::Broken)?;
+    let Some(spot) = record.and_then(|record| place(record.into())) else { return Ok(None) };
+    let network = found.network().map_err(DatabaseError::Broken)?;
+    Ok(IpNet::new(network.ip(), network.prefix()).ok().map(|net| (net.trunc(), spot)))
 }
 
 impl<'a> From<Record<'a>> for Known<'a> {

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub use distance::{Coordinates, CoordinatesError};
 pub use geography::{Geography, OrderingId, Site, Spot, World, tiers};
 pub use layers::overlaid;
-pub use mmdb::{DatabaseError, Known, read_database};
+pub use mmdb::{DatabaseError, Known, find_in_database, read_database};
 pub use places::{PlaceFault, PlaceLine, parse_places};
 pub use prefixes::{PrefixMap, SUBNET_BITS};
 pub use regions::coordinates;

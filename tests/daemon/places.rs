@@ -125,3 +125,51 @@ fn a_broken_file_is_no_reason_not_to_start_and_check_tells_it() {
     fs::write(server.demo.path().join("config/cities.mmdb"), database(IOWA, BELGIUM)).expect("the folder is ours");
     wait(&server, IOWA, &american());
 }
+
+#[test]
+fn an_explanation_names_the_prefix_and_who_says_it() {
+    let demo = demo();
+    let location = "location: {regions: [{name: lab, latitude: 1.5, longitude: -2}], \
+                    places: [{region: lab, cidrs: [203.0.113.0/25]}, {file: offices}], databases: [{file: cities.mmdb}]}\n";
+    let config = demo.read_config();
+    demo.write_config(&format!("{}{location}", config.split("location:").next().expect("the start")));
+    let offices = "203.0.113.0/24 europe-west1\n203.0.113.0/26 europe-west1\n198.51.100.77/32 us-central1\n";
+    fs::write(demo.path().join("config/offices"), offices).expect("the folder is ours");
+    let server = Server::start(demo, &[]);
+    let file = |name: &str| server.demo.path().join("config").join(name).display().to_string();
+    let (config, offices, cities) = (file("demo.yaml"), file("offices"), file("cities.mmdb"));
+    let matched = |subnet: &str, offline: bool| {
+        let mut words =
+            vec!["explain", "--config", &config, SERVICE, "--output", "json", "--subnet", subnet];
+        words.extend(offline.then_some("--offline"));
+        let output = run(server.demo.path(), &[], &words);
+        let text = String::from_utf8(output.stdout).expect("text");
+        let made: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        made["place"]["matched"].clone()
+    };
+    let said = |prefix: &str, region: serde_json::Value, by: &str, at: [f64; 2]| {
+        let mut said = serde_json::json!({"prefix": prefix, "region": region, "latitude": at[0], "longitude": at[1]});
+        said["by"] = by.into();
+        said
+    };
+    for offline in [false, true] {
+        // The longest one of what the operator says, wherever it stands.
+        let seen = matched("203.0.113.64/26", offline);
+        assert_eq!(seen, said("203.0.113.0/25", "lab".into(), "location.places", [1.5, -2.0]));
+        for (subnet, prefix) in [("203.0.113.0/26", "203.0.113.0/26"), ("203.0.113.128/25", "203.0.113.0/24")] {
+            let seen = matched(subnet, offline);
+            assert_eq!((seen["prefix"].as_str(), seen["by"].as_str()), (Some(prefix), Some(&*offices)), "{seen}");
+            assert_eq!(seen["region"], "europe-west1");
+        }
+        // A database knows coordinates.
+        let seen = matched(IOWA, offline);
+        assert_eq!(seen, said(IOWA, serde_json::Value::Null, &cities, [41.3, -95.9]));
+        for unknown in ["2001:db8::/48", "10.0.0.0/8"] {
+            assert!(matched(unknown, offline).is_null(), "{unknown}");
+        }
+    }
+    // It is remembered for as long as the files are the same.
+    fs::write(server.demo.path().join("config/offices"), "203.0.113.0/24 lab\n").expect("the folder is ours");
+    let seen = matched("203.0.113.0/26", false);
+    assert_eq!((seen["prefix"].as_str(), seen["by"].as_str()), (Some("203.0.113.0/25"), Some("location.places")));
+}

@@ -918,7 +918,7 @@ function addressItem(address, isAnswered) {
 
 function placeText({ address, by, matched, scope }) {
     const where = matched
-        ? `${matched.region ?? 'a known place'} (${address} is in ${matched.prefix}, by ${matched.by})`
+        ? `${matched.region ?? (Number.isFinite(matched.latitude) ? `${matched.latitude}, ${matched.longitude}` : 'a known place')} (${address} is in ${matched.prefix}, by ${matched.by})`
         : `place not known (${address} is in no prefix that tells clusters apart)`;
     return `${where}, ${by}${scope === null ? '' : `, scope /${scope}`}`;
 }
@@ -968,7 +968,7 @@ function showExplained(made) {
         explainedSign = sign;
         const title = el('h3', { tabindex: '-1' }, 'Why it is so');
         swap($('explained'), [title, ...explanation(made, null)]);
-        route = { place: made.place, region: made.place?.matched?.region, answered: answered.map(share => share.cluster) };
+        route = { place: made.place?.matched, region: made.place?.matched?.region, answered: answered.map(share => share.cluster) };
         drawMap();
     }
     if (isAsked) say(`${made.answer.rcode}; answered with: ${answered.map(share => share.cluster).join(', ') || 'no cluster'}.`);
