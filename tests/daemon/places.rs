@@ -139,8 +139,7 @@ fn an_explanation_names_the_prefix_and_who_says_it() {
     let file = |name: &str| server.demo.path().join("config").join(name).display().to_string();
     let (config, offices, cities) = (file("demo.yaml"), file("offices"), file("cities.mmdb"));
     let matched = |subnet: &str, offline: bool| {
-        let mut words =
-            vec!["explain", "--config", &config, SERVICE, "--output", "json", "--subnet", subnet];
+        let mut words = vec!["explain", "--config", &config, SERVICE, "--output", "json", "--subnet", subnet];
         words.extend(offline.then_some("--offline"));
         let output = run(server.demo.path(), &[], &words);
         let text = String::from_utf8(output.stdout).expect("text");
