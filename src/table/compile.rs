@@ -291,10 +291,13 @@ impl Compiler {
                 let (ingress, health) = judged(outside);
                 let (cluster_ips, hosts, pod_addresses) = (&[], &[], &[]);
                 let (audience, ingress) = (Audience::Outside, &ingress[..]);
+                // Nor is it told a name of which nothing is known but addresses that it is not told.
+                let aliases = if ingress.is_empty() { &[] } else { &aliases[..] };
                 self.encoder.push(&CandidateParts {
                     audience,
                     ingress,
                     health,
+                    aliases,
                     cluster_ips,
                     hosts,
                     pod_addresses,

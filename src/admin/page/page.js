@@ -849,7 +849,7 @@ function explanation(of, item) {
         );
     }
     if (service) {
-        const marked = service.candidates.some(share => share.answered.length);
+        const marked = service.candidates.some(share => answeredOf(share).length);
         const caption = `Candidates, the best first${marked ? '; addresses marked with * are in this answer' : ''}`;
         const loads = new Map((item?.clusters ?? []).filter(share => share.load !== null).map(share => [share.cluster, share.load]));
         const heads = loads.size ? [...CANDIDATE_HEADS.slice(0, 4), 'Load', ...CANDIDATE_HEADS.slice(4)] : CANDIDATE_HEADS;
@@ -861,11 +861,11 @@ function explanation(of, item) {
                 String(share.weight),
                 share.overloaded ? [percent(share.shed / 100), ' ', badge('overloaded')] : percent(share.shed / 100),
                 share.ready ? 'yes' : badge('empty', 'no'),
-                share.addresses.length
+                givenOf(share).length
                     ? el(
                           'ul',
                           {},
-                          share.addresses.map(address => addressItem(address, share.answered.includes(address))),
+                          givenOf(share).map(given => addressItem(given, answeredOf(share).includes(given))),
                       )
                     : null,
                 share.reason,
@@ -910,6 +910,10 @@ function explanation(of, item) {
     if (records.length) box.push(el('pre', { tabindex: '0', role: 'group', 'aria-label': 'Records of the answer' }, records.join('\n')));
     return box;
 }
+
+/** What a candidate gives: the names of its load balancers, where clients are told these, else its addresses. */
+const givenOf = share => (share.aliases?.length ? share.aliases : share.addresses);
+const answeredOf = share => [...share.answered, ...(share.answeredAliases ?? [])];
 
 function addressItem(address, isAnswered) {
     const classes = ['li', ...(isAnswered ? ['answered'] : []), ...(address.length < 20 ? ['short'] : [])];
@@ -963,7 +967,7 @@ function showExplained(made) {
     const selection = getSelection();
     const isBeingRead = !isAsked && !selection.isCollapsed && $('explained').contains(selection.anchorNode);
     const isSame = sign === explainedSign && $('explained').querySelector('h3');
-    const answered = (made.service?.candidates ?? []).filter(share => share.answered.length);
+    const answered = (made.service?.candidates ?? []).filter(share => answeredOf(share).length);
     if (!isSame && !isBeingRead) {
         explainedSign = sign;
         const title = el('h3', { tabindex: '-1' }, 'Why it is so');
