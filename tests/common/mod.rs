@@ -13,7 +13,9 @@ pub mod shared;
 pub mod signpost;
 pub mod tunnel;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,15 +54,16 @@ pub fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<(), Strin
     if got == want { Ok(()) } else { Err(format!("got {got:?}, want {want:?}")) }
 }
 
-/// A port of 127.0.0.1 that is free for UDP and TCP now. Somebody else may take it before it is used: whoever starts a
-/// program on one tries again with another.
+/// A port of 127.0.0.1 that is free for UDP and TCP now, and that this process was not given before. Somebody else may take it
+/// before it is used: whoever starts a program on one tries again with another.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     (0..100)
         .find_map(|_| {
             let tcp = TcpListener::bind("127.0.0.1:0").ok()?;
             let port = tcp.local_addr().ok()?.port();
             UdpSocket::bind(("127.0.0.1", port)).ok()?;
-            Some(port)
+            GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port).then_some(port)
         })
         .expect("one of 100 ephemeral ports is free for both UDP and TCP")
 }
