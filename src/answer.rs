@@ -154,13 +154,9 @@ impl Responder {
         let closest = table.zone_at(index);
         *zone = Some(index);
         *label = closest.label();
-        let depth = closest.label_count();
-        if !closest.is_federation() || query.label_count() < depth + 2 {
-            return;
-        }
-        // No octet of a name is beyond 255.
-        *service = [query.suffix_at(depth + 2), query.suffix_at(depth)].map(|at| at as u8);
-        let found = table.hash(closest, query.between(*service));
+        let Some(part) = service_part(closest, query) else { return };
+        *service = part;
+        let found = table.hash(closest, query.between(part));
         *hash = Some(found);
         *short = short::is_short(request, query, closest) && !table.remembers_any();
         table.prefetch_slot(found);
@@ -188,12 +184,10 @@ impl Responder {
             Err(cause) => return Reply::Drop(*cause),
         };
         let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
-        let mut elsewhere = subnet.and_then(|subnet| subnet.address());
+        let elsewhere = subnet.and_then(|subnet| subnet.address());
         let view = table.view(client.audience.view, client.address, elsewhere.is_some());
-        let subnet = subnet.filter(|_| client.audience.client_subnet);
-        if subnet.is_none() {
-            elsewhere = None;
-        }
+        let counts = client.audience.client_subnet;
+        let (subnet, elsewhere) = (subnet.filter(|_| counts), elsewhere.filter(|_| counts));
         let vantage = table.vantage(view, client.address, elsewhere);
         let class = match view {
             View::External => ViewClass::External,
@@ -642,7 +636,8 @@ impl<'a> Lookup<'a, '_, '_> {
     fn federated(self, scratch: &mut Scratch, chance: &mut Chance<'_>) -> Federated<'a> {
         let Lookup { table, zone, vantage, query, qtype, hash, record, .. } = self;
         let depth = zone.label_count();
-        let Some(hash) = hash.or_else(|| service_hash(table, zone, query)) else {
+        let hashed = || Some(table.hash(zone, query.between(service_part(zone, query)?)));
+        let Some(hash) = hash.or_else(hashed) else {
             let namespace = table.has_namespace(zone, query.prefix(depth), vantage);
             return if namespace { Federated::Is(Step::NoData { pending: false }) } else { Federated::Nothing };
         };
@@ -688,12 +683,13 @@ enum Federated<'a> {
     Nothing,
 }
 
-/// `None`: the name is no service's, nor below one's.
+/// From where to where `S.N` stands in the name. `None`: it is no service's, nor below one's.
 #[inline]
-fn service_hash(table: &Snapshot<'_>, zone: &Zone, query: &Query) -> Option<NameHash> {
+fn service_part(zone: &Zone, query: &Query) -> Option<[u8; 2]> {
     let depth = zone.label_count();
     let has = zone.is_federation() && query.label_count() >= depth + 2;
-    has.then(|| table.hash(zone, query.part(depth + 2, depth)))
+    // No octet of a name is beyond 255.
+    has.then(|| [query.suffix_at(depth + 2), query.suffix_at(depth)].map(|at| at as u8))
 }
 
 /// The first of the name's last `count` labels.

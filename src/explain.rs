@@ -218,6 +218,16 @@ pub struct Share {
     pub reason: String,
 }
 
+impl Share {
+    /// Each thing that it gives, the names where clients are told these, and whether it is in this very answer.
+    pub fn given(&self) -> Vec<(String, bool)> {
+        if self.aliases.is_empty() {
+            return self.addresses.iter().map(|a| (a.to_string(), self.answered.contains(a))).collect();
+        }
+        self.aliases.iter().map(|name| (name.clone(), self.answered_aliases.contains(name))).collect()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
@@ -646,14 +656,11 @@ fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others
         }
         return "left out: only its own clients see it, as it is not of type LoadBalancer".to_owned();
     };
+    let gives_nothing = sight.addresses.is_empty() && sight.aliases.is_empty();
     let Some(band) = band else {
         return match () {
-            () if sight.addresses.is_empty() && sight.aliases.is_empty() && candidate.headless => {
-                "left out: no ready pod".to_owned()
-            }
-            () if sight.addresses.is_empty() && sight.aliases.is_empty() => {
-                "left out: it has no address yet".to_owned()
-            }
+            () if gives_nothing && candidate.headless => "left out: no ready pod".to_owned(),
+            () if gives_nothing => "left out: it has no address yet".to_owned(),
             () if !candidate.ready && others.ready => "left out: no ready endpoint, and others have some".to_owned(),
             () if sight.down.contains(&true) && others.reachable => {
                 "left out: Down, its addresses cannot be reached from outside, and others can".to_owned()

@@ -33,6 +33,11 @@ pub struct Shedding {
 }
 
 impl Shedding {
+    /// What a weight becomes.
+    pub fn left_of(self, weight: u16) -> u16 {
+        (u32::from(weight) * u32::from(u8::MAX - self.share) / u32::from(u8::MAX)) as u16
+    }
+
     /// A service's and its cluster's together.
     pub fn most(self, other: Shedding) -> Shedding {
         Shedding { share: self.share.max(other.share), overloaded: self.overloaded || other.overloaded }

@@ -114,6 +114,11 @@ fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Result<(), NameError> {
     }
 }
 
+/// The first of names in wire form that stand one behind the other, and what is behind it.
+pub fn split_name(octets: &[u8]) -> Option<(&[u8], &[u8])> {
+    octets.split_at_checked(Labels::new(octets).map(|label| 1 + label.len()).sum::<usize>() + 1)
+}
+
 /// Whether two names in wire form and lower case are one: what `==` says, without its call.
 #[inline]
 pub fn is_same(a: &[u8], b: &[u8]) -> bool {

@@ -5,10 +5,12 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use hickory_proto::op::Message;
 use hickory_proto::rr::{RData, RecordType};
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
-use signpost::config::Mode;
+use signpost::answer::Transport;
+use signpost::config::{Hostnames, Mode};
 use signpost::health::Health;
 use signpost::model::{Federated, Share, View};
 use signpost::table::Outlook;
@@ -121,5 +123,30 @@ proptest! {
                 Mode::Nearest { .. } | Mode::Single => prop_assert!(inside.len() >= before.len()),
             }
         }
+    }
+}
+
+/// Beside an alias one cluster is answered with at a time; that it is Down, and nothing else is there, is told all the same.
+#[test]
+fn an_answer_of_one_cluster_fails_open_too() {
+    let mut config = config(vec![cluster("c0", "r0"), cluster("c1", "r0")]);
+    config.zones[0].hostnames = Hostnames::Cname;
+    let mut world = World::new(config, ZONE_FILE).synced();
+    let named = Share { hostnames: vec!["lb.cloud.test".into()], ..load_balancer(0, "10.0.0.1", &["104.0.0.1"]) };
+    let shares = vec![named, load_balancer(1, "10.1.0.1", &["104.0.1.1"])];
+    let service = Federated { key: key("ns", "svc"), shares, imports: vec![] };
+    for (health, ttl, open) in [(Health::Fine, 30, false), (Health::Suspect, 30, false), (Health::Down, 5, true)] {
+        let health = |_: &Share, _| health;
+        world.publisher.publish_with(&service.key, Some(&service), &Outlook { health: &health, ..Outlook::FAIR });
+        let mut types = BTreeSet::new();
+        for _ in 0..100 {
+            let query = query(&format!("svc.ns.{ZONE}"), RecordType::A, true);
+            let (answer, outcome) = world.exchange(View::External, Transport::Udp, &query).expect("an answer");
+            let message = Message::from_vec(&answer).expect("an answer that parses");
+            let [record] = &message.answers[..] else { panic!("{message}") };
+            assert_eq!((record.ttl, outcome.fails_open), (ttl, open), "{record}");
+            types.insert(record.record_type().to_string());
+        }
+        assert_eq!(types, ["A", "CNAME"].map(str::to_owned).into());
     }
 }

@@ -64,7 +64,7 @@ impl<'a> Short<'a> {
         buffer: &mut [u8],
         random: &mut Random,
     ) -> Option<(usize, Rcode)> {
-        let Short { query, edns, subnet, zone, vantage, .. } = self;
+        let Short { query, edns, subnet, zone, vantage } = self;
         let opt = if edns.is_some() { OPT + subnet.map_or(0, |subnet| subnet.octet_count()) } else { 0 };
         let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
         let most = most.min(buffer.len()) - opt;

@@ -22,7 +22,7 @@ use crate::location::{
 };
 use crate::metrics::{Metrics, PlacesSample, Reload};
 use crate::model::Region;
-use crate::table::{Atlas, Cartographer, Layer};
+use crate::table::{Atlas, Cartographer, Layer, clients, inline_places};
 
 /// How often it is looked whether a file has changed. What has changed is read when it has been the same for as long.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -88,13 +88,17 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// The files that `config` names, those with places first.
-fn files(config: &Config) -> Vec<&Path> {
-    let places = config.location.places.iter().filter_map(|place| match place {
+/// Those with places, one prefix a line.
+fn place_files(config: &Config) -> impl Iterator<Item = &Path> {
+    config.location.places.iter().filter_map(|place| match place {
         Places::File(path) => Some(path.as_path()),
         Places::Inline { .. } => None,
-    });
-    places.chain(config.location.databases.iter().map(|database| database.file.as_path())).collect()
+    })
+}
+
+/// The files that `config` names, those with places first.
+fn files(config: &Config) -> Vec<&Path> {
+    place_files(config).chain(config.location.databases.iter().map(|database| database.file.as_path())).collect()
 }
 
 /// Reads all files. What is wrong with one costs itself only.
@@ -103,10 +107,7 @@ pub fn read(config: &Config) -> (Atlas, Reading) {
     let mut problems = Vec::new();
     let (mut broken, mut left_out) = (Vec::new(), 0);
     let mut places = Layer::new();
-    for path in config.location.places.iter().filter_map(|place| match place {
-        Places::File(path) => Some(path),
-        Places::Inline { .. } => None,
-    }) {
+    for path in place_files(config) {
         match read_text(path) {
             Ok(text) => {
                 let (layer, lines) = parse_places(&text, |region| is_known(config, region));
@@ -114,14 +115,14 @@ pub fn read(config: &Config) -> (Atlas, Reading) {
                 left_out += lines.len();
                 let more = lines.len().saturating_sub(MAX_TOLD);
                 let told = lines.into_iter().take(MAX_TOLD);
-                problems.extend(told.map(|line| PlacesProblem::Line { path: path.clone(), line }));
+                problems.extend(told.map(|line| PlacesProblem::Line { path: path.to_owned(), line }));
                 if more > 0 {
-                    problems.push(PlacesProblem::MoreLines { path: path.clone(), more });
+                    problems.push(PlacesProblem::MoreLines { path: path.to_owned(), more });
                 }
                 broken.push(false);
             }
             Err(error) => {
-                problems.push(PlacesProblem::Unreadable { path: path.clone(), error });
+                problems.push(PlacesProblem::Unreadable { path: path.to_owned(), error });
                 broken.push(true);
             }
         }
@@ -181,7 +182,9 @@ struct Kept {
 fn find(config: &Config, address: IpAddr) -> Option<Matched> {
     let address = address.to_canonical();
     let (prefix, Spot { region, coordinates, .. }, by) = longest(operators(config), address)
-        .or_else(|| longest(clusters(config), address))
+        .or_else(|| {
+            longest(clients(config).map(|(cidr, spot, name)| (cidr, spot, format!("clientCidrs of {name}"))), address)
+        })
         .or_else(|| in_databases(config, address))?;
     let at = coordinates.or_else(|| config.location.coordinates(region.as_ref()?));
     let region = region.map(|region| region.0.to_string());
@@ -197,30 +200,13 @@ fn longest(all: impl Iterator<Item = Said>, address: IpAddr) -> Option<Said> {
 }
 
 fn operators(config: &Config) -> impl Iterator<Item = Said> {
-    // What stands in the configuration itself counts before what a file says of the same prefix.
-    let is_inline = |place: &&Places| matches!(place, Places::Inline { .. });
-    let places = &config.location.places;
-    let ordered = places.iter().filter(move |place| !is_inline(place)).chain(places.iter().filter(is_inline));
-    ordered.flat_map(|place| match place {
-        Places::Inline { region, cidrs, .. } => {
-            let spot = || Spot { region: Some(region.clone()), ..Spot::default() };
-            cidrs.iter().map(|cidr| (*cidr, spot(), "location.places".to_owned())).collect()
-        }
+    let files = place_files(config).flat_map(|path| {
         // That a file cannot be read was told when it was read for the answers.
-        Places::File(path) => {
-            let text = read_text(path).unwrap_or_default();
-            let (list, _) = parse_places(&text, |region| is_known(config, region));
-            let by = path.display().to_string();
-            list.into_iter().map(|(cidr, spot)| (cidr, spot, by.clone())).collect::<Vec<_>>()
-        }
-    })
-}
-
-fn clusters(config: &Config) -> impl Iterator<Item = Said> {
-    config.clusters.iter().flat_map(|cluster| {
-        let spot = || Spot { region: cluster.region.clone(), ..Spot::default() };
-        cluster.client_cidrs.iter().map(move |cidr| (*cidr, spot(), format!("clientCidrs of {}", cluster.name)))
-    })
+        let text = read_text(path).unwrap_or_default();
+        let (list, _) = parse_places(&text, |region| is_known(config, region));
+        list.into_iter().map(|(cidr, spot)| (cidr, spot, path.display().to_string()))
+    });
+    files.chain(inline_places(config).map(|(cidr, spot)| (cidr, spot, "location.places".to_owned())))
 }
 
 fn in_databases(config: &Config, address: IpAddr) -> Option<Said> {

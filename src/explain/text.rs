@@ -1,7 +1,6 @@
 //! An explanation as a table for people.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use super::{Answer, Directed, Explanation, Judged, Place, Restored, Service, Share, Voted};
 
@@ -59,15 +58,8 @@ impl fmt::Display for Service {
         let mut rows = vec![head.map(str::to_owned)];
         for share in &self.candidates {
             let dash = || "-".to_owned();
-            let mark = |a: &IpAddr| if share.answered.contains(a) { format!("{a}*") } else { a.to_string() };
-            let mark_name = |name: &String| match share.answered_aliases.contains(name) {
-                true => format!("{name}*"),
-                false => name.clone(),
-            };
-            let addresses: Vec<String> = match share.aliases.is_empty() {
-                true => share.addresses.iter().map(mark).collect(),
-                false => share.aliases.iter().map(mark_name).collect(),
-            };
+            let mark = |(given, answered)| if answered { format!("{given}*") } else { given };
+            let addresses: Vec<String> = share.given().into_iter().map(mark).collect();
             rows.push([
                 share.band.map_or_else(dash, |band| band.to_string()),
                 share.cluster.clone(),
@@ -80,8 +72,7 @@ impl fmt::Display for Service {
             ]);
         }
         columns(f, "  ", &rows)?;
-        let is_answered = |share: &Share| !share.answered.is_empty() || !share.answered_aliases.is_empty();
-        if self.candidates.iter().any(is_answered) {
+        if self.candidates.iter().flat_map(Share::given).any(|(_, answered)| answered) {
             writeln!(f, "  * in this answer")?;
         }
         writeln!(f)?;

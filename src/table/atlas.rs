@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::{Retired, Table};
 use crate::config::{Config, Places};
 use crate::location::{Geography, Spot, overlaid};
+use crate::model::Label;
 use crate::ranking::{Reach, Tier, sites, world};
 
 /// Prefixes from one source with what is there.
@@ -27,25 +28,9 @@ impl Atlas {
     /// them first.
     pub fn new(config: &Config, places: Layer, databases: Vec<Layer>) -> Atlas {
         let mut operator = places;
-        for place in &config.location.places {
-            if let Places::Inline { region, availability_zone, cidrs } = place {
-                let spot = Spot {
-                    region: Some(region.clone()),
-                    availability_zones: availability_zone.iter().cloned().collect(),
-                    coordinates: None,
-                };
-                operator.extend(cidrs.iter().map(|cidr| (*cidr, spot.clone())));
-            }
-        }
-        let clusters = config.clusters.iter().flat_map(|cluster| {
-            let spot = Spot {
-                region: cluster.region.clone(),
-                availability_zones: cluster.availability_zones.clone(),
-                coordinates: None,
-            };
-            cluster.client_cidrs.iter().map(move |cidr| (*cidr, spot.clone()))
-        });
-        let layers = [operator, clusters.collect()].into_iter().chain(databases);
+        operator.extend(inline_places(config));
+        let clusters = clients(config).map(|(cidr, spot, _)| (cidr, spot)).collect();
+        let layers = [operator, clusters].into_iter().chain(databases);
         let geography = Geography::build(&sites(&config.clusters), &world(config), overlaid(layers));
         let row = |tiers: &[u8]| tiers.iter().map(|&tier| Reach { tier: Tier::new(tier), pods: false }).collect();
         let reach = geography.orderings().map(row).collect();
@@ -70,6 +55,34 @@ impl Atlas {
         };
         (&self.reach[usize::from(ordering.0)], scope)
     }
+}
+
+/// What stands in the configuration itself; it counts before what a file says of the same prefix.
+pub fn inline_places(config: &Config) -> impl Iterator<Item = (IpNet, Spot)> {
+    let inline = config.location.places.iter().filter_map(|place| match place {
+        Places::Inline { region, availability_zone, cidrs } => Some((region, availability_zone, cidrs)),
+        Places::File(_) => None,
+    });
+    inline.flat_map(|(region, availability_zone, cidrs)| {
+        let spot = Spot {
+            region: Some(region.clone()),
+            availability_zones: availability_zone.iter().cloned().collect(),
+            coordinates: None,
+        };
+        cidrs.iter().map(move |cidr| (*cidr, spot.clone()))
+    })
+}
+
+/// Where the clients of the clusters are, and of which.
+pub fn clients(config: &Config) -> impl Iterator<Item = (IpNet, Spot, &Label)> {
+    config.clusters.iter().flat_map(|cluster| {
+        let spot = Spot {
+            region: cluster.region.clone(),
+            availability_zones: cluster.availability_zones.clone(),
+            coordinates: None,
+        };
+        cluster.client_cidrs.iter().map(move |cidr| (*cidr, spot.clone(), &cluster.name))
+    })
 }
 
 /// Replaces the atlas of the table that is published. Nobody may replace the table meanwhile: an atlas is for its clusters.

@@ -192,8 +192,8 @@ impl Compiler {
     ) {
         names.check_static(&[]);
         names.check_ports(service);
-        let settings = settings(service, &names.zone.policy, special);
         let hostnames = special.map_or(names.zone.policy.hostnames, |special| special.hostnames);
+        let settings = settings(service, &names.zone.policy, special, hostnames);
         let instead = special.map_or(&[][..], |special| &special.addresses);
         // Of these, clients outside and inside are told different addresses.
         let is_split = |share: &Share| {
@@ -348,14 +348,20 @@ fn by_health(addresses: &[IpAddr], health: impl Fn(IpAddr) -> health::Health) ->
 }
 
 /// How a service is answered for, where that is not how its zone's others are.
-fn settings(service: &Federated, policy: &Policy, special: Option<&config::Service>) -> Option<Settings> {
+fn settings(
+    service: &Federated,
+    policy: &Policy,
+    special: Option<&config::Service>,
+    hostnames: config::Hostnames,
+) -> Option<Settings> {
     // Each cluster may ask for less than the others, so that its own changes show soon enough.
     let wish = service.shares.iter().filter_map(|share| share.wishes.ttl).min();
     let ttl = special.and_then(|special| special.ttl).or(wish).unwrap_or(policy.ttl);
     // An address that was asked for by name may be another one after that.
-    let hostnames = special.map_or(policy.hostnames, |special| special.hostnames);
-    let found = service.shares.iter().filter(|_| hostnames == config::Hostnames::Addresses);
-    let most = found.filter_map(|share| share.most_ttl).min();
+    let most = match hostnames {
+        config::Hostnames::Addresses => service.shares.iter().filter_map(|share| share.most_ttl).min(),
+        config::Hostnames::Cname => None,
+    };
     let ttl = most.map_or(ttl, |most| ttl.min(most.max(MIN_TTL)));
     let cut = |mode, most| Cut { mode, most };
     let (external, internal) = match special {
@@ -396,7 +402,7 @@ impl Names<'_> {
     }
 
     /// The names of a share's load balancers, but for those that would lead back to us.
-    fn aliases(&mut self, share: &Share) -> Vec<Name> {
+    fn aliases(&self, share: &Share) -> Vec<Name> {
         let names = share.hostnames.iter().filter_map(|name| Name::parse(name).ok());
         names.filter(|name| !self.zones.iter().any(|zone| name.is_at_or_below(&zone.name))).collect()
     }

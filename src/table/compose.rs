@@ -199,8 +199,7 @@ fn shed(seen: &mut [Seen], summary: &mut Summary) {
     summary.clear_bands();
     for s in seen {
         s.standing.band = s.standing.band.overloaded(s.shedding.overloaded);
-        let rest = u32::from(u8::MAX - s.shedding.share);
-        s.weight = (u32::from(s.weight) * rest / u32::from(u8::MAX)) as u16;
+        s.weight = s.shedding.left_of(s.weight);
         if s.standing.has_address() {
             summary.add_band(s.standing.band);
         }
@@ -233,9 +232,9 @@ impl Set {
     /// Whether there is nothing in it that is not Down. `scratch`: as it was looked up.
     pub fn fails_open(self, scratch: &Scratch) -> bool {
         match self.0 {
-            Kind::Addresses { v4, of: Owner::Service } => scratch.summary.choice(v4).fails_open(),
+            Kind::Addresses { v4, of } if of.is_service() => scratch.summary.choice(v4).fails_open(),
             Kind::Targets { choice, .. } => choice.fails_open(),
-            Kind::Alias { open, .. } => open,
+            Kind::Alias { choice, .. } => choice.is_some_and(Choice::fails_open),
             // A pin is asked for as it is.
             Kind::Addresses { .. } => false,
         }
@@ -244,9 +243,9 @@ impl Set {
     /// Whether its order, or what is in it, goes by where the client is.
     pub fn goes_by_place(self) -> bool {
         match self.0 {
-            Kind::Addresses { of, .. } => matches!(of, Owner::Service | Owner::Best(_)),
+            Kind::Addresses { of, .. } => of.is_service(),
             Kind::Targets { .. } => true,
-            Kind::Alias { pin, .. } => !pin,
+            Kind::Alias { choice, .. } => choice.is_some(),
         }
     }
 }
@@ -265,10 +264,8 @@ enum Kind {
     /// CNAME, to one of the names of the candidate at this position in `Scratch::seen`.
     Alias {
         at: u16,
-        /// Of `C.S.N.Z`.
-        pin: bool,
-        /// It is Down, and there is nothing else.
-        open: bool,
+        /// What it was chosen by; of `C.S.N.Z` nothing.
+        choice: Option<Choice>,
     },
 }
 
@@ -281,6 +278,13 @@ enum Owner {
     Cluster(u16),
     /// `H.C.S.N.Z`: where the host stands in the record.
     Host(u32),
+}
+
+impl Owner {
+    /// The service's own name, and no pin.
+    fn is_service(self) -> bool {
+        matches!(self, Owner::Service | Owner::Best(_))
+    }
 }
 
 /// A record as one view sees it. What is seen stands in the scratch, so that there is one at a time.
@@ -423,7 +427,7 @@ impl<'a> Sight<'a> {
                 },
                 None => match self.find_cluster(only, scratch) {
                     Some(at) if scratch.seen[at].aliases.is_some() => {
-                        Found::Set(Set(Kind::Alias { at: at as u16, pin: true, open: false }))
+                        Found::Set(Set(Kind::Alias { at: at as u16, choice: None }))
                     }
                     Some(at) => addresses(scratch.seen[at].addresses, Owner::Cluster(at as u16), qtype, any),
                     None => Found::Missing,
@@ -500,9 +504,9 @@ impl<'a> Sight<'a> {
                 if let Some(client) = client {
                     sticky::arrange(&mut scratch.items, self.record.octets(), address_size(v4), client);
                 }
-                let ttl = match of {
-                    Owner::Service | Owner::Best(_) => self.ttl_of(scratch.summary.choice(v4)),
-                    Owner::Cluster(_) | Owner::Host(_) => self.perspective.ttl,
+                let ttl = match of.is_service() {
+                    true => self.ttl_of(scratch.summary.choice(v4)),
+                    false => self.perspective.ttl,
                 };
                 let items = &mut scratch.items[..];
                 let count = items.len().min(limit);
@@ -518,8 +522,9 @@ impl<'a> Sight<'a> {
                 true
             }
             Kind::Targets { ports, choice } => self.write_targets(self.wanted(ports), choice, writer, owner, scratch),
-            Kind::Alias { at, open, .. } => {
-                self.write_alias(&scratch.seen[usize::from(at)], open, writer, owner, random)
+            Kind::Alias { at, choice } => {
+                let ttl = choice.map_or(self.perspective.ttl, |choice| self.ttl_of(choice));
+                self.write_alias(&scratch.seen[usize::from(at)], ttl, writer, owner, random)
             }
         }
     }

@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
 
-pub use atlas::{Atlas, Cartographer, Layer};
+pub use atlas::{Atlas, Cartographer, Layer, clients, inline_places};
 pub use compile::{Note, NoteKind, Outlook};
 pub use compose::{A_RECORD, Chance, EXPLAIN, Found, Scratch, Set, Sight, client_number};
 pub use explain::{Candidate, CandidateSight, ServiceSight};

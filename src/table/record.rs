@@ -37,7 +37,7 @@ use super::map::{Key, name_end, name_of, put_head};
 use crate::config::Mode;
 use crate::load::Shedding;
 use crate::model::{ClusterId, Label, Port, Protocol};
-use crate::names::{Labels, Name};
+use crate::names::{Name, split_name};
 use crate::ranking::{BothFamilies, Cut, Reach, Tier};
 
 /// Octets of a candidate.
@@ -373,8 +373,7 @@ impl<'a> Record<'a> {
         let end = end.get() as usize - 2;
         let mut rest = &self.0[end - usize::from(u16_at(self.0, end))..end];
         std::iter::from_fn(move || {
-            let length = Labels::new(rest).map(|label| 1 + label.len()).sum::<usize>() + 1;
-            let (name, others) = rest.split_at_checked(length)?;
+            let (name, others) = split_name(rest)?;
             rest = others;
             Some(name)
         })

@@ -10,7 +10,7 @@ use super::FIXED;
 use super::map::Key;
 use super::ready::{Builder, Group, RrSets, put_record};
 use crate::config::{self, Families, Hostnames, Schema};
-use crate::names::{Labels, Name, is_same};
+use crate::names::{Name, is_same, split_name};
 use crate::ranking::Cut;
 use crate::wire::{Query, rtype};
 use crate::zonefile::{RrSet, ZoneData};
@@ -84,8 +84,7 @@ impl NegativeSoa {
         let mut pointers = [0; 3];
         let mut rest = rdata;
         for pointer in &mut pointers[1..] {
-            let length = Labels::new(rest).map(|label| 1 + label.len()).sum::<usize>() + 1;
-            let (name, others) = rest.split_at(length);
+            let (name, others) = split_name(rest).expect("the data of an SOA record begins with two names");
             rest = others;
             // A pointer to the root would be longer than the root.
             if apex.label_count() > 0 && Name::from_wire(name).is_ok_and(|name| name.is_at_or_below(apex)) {

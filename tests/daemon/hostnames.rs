@@ -1,6 +1,7 @@
 //! Load balancers that have a name and no address, as some clouds give them. The resolver is another instance, which has them in
 //! a static zone.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use rustix::process::Signal;
@@ -25,13 +26,18 @@ fn cloud(records: &str) -> Server {
     Server::start(demo, &[])
 }
 
-/// As above, but whoever asks is sent to the name; what is known of its addresses says whether it works.
-#[test]
-fn clients_are_told_the_names_where_the_zone_says_so() {
-    let cloud = cloud("lb A 104.197.74.78\ninside A 10.1.2.3\n");
+/// The demo, which asks there.
+fn demo_of(cloud: &Server) -> Demo {
     let demo = Demo::new();
     let resolvers = format!("resolvers: [\"{}\"]\n", local(cloud.ports.external));
     demo.write_config(&format!("{}{resolvers}", demo.read_config()));
+    demo
+}
+
+#[test]
+fn clients_are_told_the_names_where_the_zone_says_so() {
+    let cloud = cloud("lb A 104.197.74.78\n");
+    let demo = demo_of(&cloud);
     demo.edit_config("    ttl: 180\n", "    ttl: 180\n    hostnames: cname\n    externalMode: ordered\n");
     for (number, address) in (1..).zip(EXTERNAL) {
         let path = demo.manifest(number, "my-service.yaml");
@@ -43,7 +49,7 @@ fn clients_are_told_the_names_where_the_zone_says_so() {
     }
     let server = Server::start(demo, &[]);
     let dig = server.external();
-    let mut told = std::collections::BTreeSet::new();
+    let mut told = BTreeSet::new();
     wait_for("both names", DEADLINE, || {
         let reply = dig.ask(SERVICE, "A")?;
         let [record] = &reply.answer[..] else { return Err(format!("{reply:?}")) };
@@ -58,9 +64,7 @@ fn clients_are_told_the_names_where_the_zone_says_so() {
 #[test]
 fn names_are_answered_with_addresses() {
     let cloud = cloud("lb CNAME lb-1\nlb-1 A 104.197.74.78\nlb-1 A 104.197.74.79\ninside A 10.1.2.3\n");
-    let demo = Demo::new();
-    let resolvers = format!("resolvers: [\"{}\"]\n", local(cloud.ports.external));
-    demo.write_config(&format!("{}{resolvers}", demo.read_config()));
+    let demo = demo_of(&cloud);
     let path = demo.manifest(2, "my-service.yaml");
     let manifest = fs::read_to_string(&path).expect("the demo is there");
     let named = |entries: &str| {

@@ -920,9 +920,14 @@ function addressItem(address, isAnswered) {
     return el(classes.join('.'), {}, isAnswered ? `${address}*` : address);
 }
 
+function spotText({ region, latitude, longitude }) {
+    if (region) return region;
+    return Number.isFinite(latitude) ? `${latitude}, ${longitude}` : 'a known place';
+}
+
 function placeText({ address, by, matched, scope }) {
     const where = matched
-        ? `${matched.region ?? (Number.isFinite(matched.latitude) ? `${matched.latitude}, ${matched.longitude}` : 'a known place')} (${address} is in ${matched.prefix}, by ${matched.by})`
+        ? `${spotText(matched)} (${address} is in ${matched.prefix}, by ${matched.by})`
         : `place not known (${address} is in no prefix that tells clusters apart)`;
     return `${where}, ${by}${scope === null ? '' : `, scope /${scope}`}`;
 }

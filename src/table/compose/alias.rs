@@ -9,7 +9,7 @@ use super::super::FIXED;
 use super::super::ready::fixed;
 use super::{Draws, Found, Kind, Owner, Scratch, Seen, Set, Sight, addresses, client_number, draw, in_band, sticky};
 use crate::ranking::{Asked, Choice};
-use crate::table::{MIN_TTL, Random};
+use crate::table::Random;
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
 
@@ -27,7 +27,7 @@ impl Sight<'_> {
         let Some(at) = self.first(choice, scratch, chance) else { return self.find_service(qtype, any, scratch) };
         let seen = &scratch.seen[usize::from(at)];
         if seen.aliases.is_some() {
-            return Found::Set(Set(Kind::Alias { at, pin: false, open: choice.fails_open() }));
+            return Found::Set(Set(Kind::Alias { at, choice: Some(choice) }));
         }
         match addresses(seen.addresses, Owner::Best(at), qtype, any) {
             Found::NoData { .. } if qtype == rtype::SRV => self.find_service(qtype, any, scratch),
@@ -60,7 +60,7 @@ impl Sight<'_> {
     pub(super) fn write_alias(
         &self,
         seen: &Seen,
-        open: bool,
+        ttl: u32,
         writer: &mut Writer<'_>,
         owner: usize,
         random: &mut Random,
@@ -69,9 +69,8 @@ impl Sight<'_> {
         let names = self.record.aliases(end);
         let count = names.clone().count() as u32;
         let drawn = if count > 1 { random.below(count) } else { 0 };
-        let Some(name) = names.into_iter().nth(drawn as usize) else { return true };
+        let Some(name) = { names }.nth(drawn as usize) else { return true };
         let Some(record) = writer.reserve_records(Section::Answer, FIXED + name.len(), 1) else { return false };
-        let ttl = if open { self.perspective.ttl.min(MIN_TTL) } else { self.perspective.ttl };
         record[..FIXED].copy_from_slice(&fixed(pointer_to(owner), rtype::CNAME, ttl, name.len() as u16));
         record[FIXED..].copy_from_slice(name);
         true

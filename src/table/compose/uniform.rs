@@ -83,30 +83,14 @@ impl Sight<'_> {
                 all.swap(n, n + draws.below((end - n) as u32) as usize);
             }
         }
-        let mut head = [0; A_RECORD];
-        head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4));
-        let head = u128::from_le_bytes(head);
-        for (record, item) in records.iter_mut().zip(all) {
-            *record = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
-        }
+        self.put_addresses(records, all);
         Some(count)
-    }
-
-    /// The number of the port `_port._proto` of a [uniform](Sight::is_uniform) service. `None`: there is none, or more than
-    /// one, or the labels are of another kind.
-    pub fn uniform_port(&self, port: &[u8], protocol: &[u8]) -> Option<u16> {
-        let ports = self.record.ports(self.record.candidates().next()?.ports_at());
-        let protocol = super::protocol(protocol)?;
-        let name = port.strip_prefix(b"_").filter(|name| !name.is_empty())?;
-        let found = ports.into_iter().find(|port| port.name == name && port.protocol() == protocol)?;
-        ports.has_distinct_names().then_some(found.number)
     }
 
     /// The same of one that is not calm.
     pub fn write_loaded(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
         let mut all = [Item::default(); MOST_UNIFORM];
-        let mut weights = [0; MOST_UNIFORM];
-        let count = self.rank_loaded(&mut all, &mut weights, random);
+        let (count, mut weights) = self.rank_loaded(&mut all, random);
         let (all, weights) = (&mut all[..count], &mut weights[..count]);
         let mut end = band(all, 0);
         let count = count.min(self.perspective.cut.addresses(end, false));
@@ -127,27 +111,37 @@ impl Sight<'_> {
                 weights.swap(n, n + drawn);
             }
         }
-        let head = fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4);
-        for (record, item) in records.iter_mut().zip(all) {
-            let record: &mut [u8; A_RECORD] = record;
-            record[..FIXED].copy_from_slice(&head);
-            record[FIXED..].copy_from_slice(&item.address().to_le_bytes());
-        }
+        self.put_addresses(records, all);
         Some(count)
     }
 
-    /// Its candidates in the order of their bands, as load makes these, with what each weighs; how many there are. What stands in an
-    /// item as its tier is the rank of its band.
-    fn rank_loaded(
-        &self,
-        all: &mut [Item; MOST_UNIFORM],
-        weights: &mut [u16; MOST_UNIFORM],
-        random: &mut Random,
-    ) -> usize {
+    /// As many records as there are, of the first items.
+    #[inline(always)]
+    fn put_addresses(&self, records: &mut [[u8; A_RECORD]], all: &[Item]) {
+        let mut head = [0; A_RECORD];
+        head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4));
+        let head = u128::from_le_bytes(head);
+        for (record, item) in records.iter_mut().zip(all) {
+            *record = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
+        }
+    }
+
+    /// The number of the port `_port._proto` of a [uniform](Sight::is_uniform) service. `None`: there is none, or more than
+    /// one, or the labels are of another kind.
+    pub fn uniform_port(&self, port: &[u8], protocol: &[u8]) -> Option<u16> {
+        let ports = self.record.ports(self.record.candidates().next()?.ports_at());
+        let protocol = super::protocol(protocol)?;
+        let name = port.strip_prefix(b"_").filter(|name| !name.is_empty())?;
+        let found = ports.into_iter().find(|port| port.name == name && port.protocol() == protocol)?;
+        ports.has_distinct_names().then_some(found.number)
+    }
+
+    /// Its candidates in the order of their bands, as load makes these; how many there are, and what each weighs. What stands in
+    /// an item as its tier is the rank of its band.
+    fn rank_loaded(&self, all: &mut [Item; MOST_UNIFORM], random: &mut Random) -> (usize, [u16; MOST_UNIFORM]) {
         let count = self.rank_uniform(all);
         let all = &mut all[..count];
-        let weight = self.uniform_weight();
-        weights[..count].fill(weight);
+        let mut weights = [self.uniform_weight(); MOST_UNIFORM];
         // Items were moved: what they shed is found by their clusters.
         let mut shed = [Shedding::default(); MOST_UNIFORM];
         for ((cluster, _), own) in self.record.uniform().zip(self.record.uniform_shedding()) {
@@ -159,10 +153,10 @@ impl Sight<'_> {
         let shed = &mut shed[..count];
         // With no load, or where all are overloaded, there is nothing to choose.
         if shed.iter().all(|s| *s == Shedding::default()) || shed.iter().all(|s| s.overloaded) {
-            return count;
+            return (count, weights);
         }
         for (n, s) in shed.iter().enumerate() {
-            weights[n] = (u32::from(weight) * u32::from(u8::MAX - s.share) / u32::from(u8::MAX)) as u16;
+            weights[n] = s.left_of(weights[n]);
             if s.overloaded {
                 all[n] = all[n].with_tier(all[n].tier() | u64::from(Tier::COUNT));
             }
@@ -186,7 +180,7 @@ impl Sight<'_> {
                 weights[..best + next].rotate_left(best);
             }
         }
-        count
+        (count, weights)
     }
 
     /// What each candidate weighs. Where all are drained, they are equals.
@@ -205,10 +199,9 @@ impl Sight<'_> {
         random: &mut Random,
     ) -> Option<(usize, u16)> {
         let mut all = [Item::default(); MOST_UNIFORM];
-        let mut weights = [self.uniform_weight(); MOST_UNIFORM];
-        let count = match self.is_calm() {
-            true => self.rank_uniform(&mut all),
-            false => self.rank_loaded(&mut all, &mut weights, random),
+        let (count, weights) = match self.is_calm() {
+            true => (self.rank_uniform(&mut all), [self.uniform_weight(); MOST_UNIFORM]),
+            false => self.rank_loaded(&mut all, random),
         };
         let all = &all[..count];
         let ttl = self.perspective.ttl;
