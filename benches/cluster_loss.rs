@@ -2,7 +2,7 @@
 //! notice. Beside it what they notice of many loads that are published at once.
 //!
 //! The daemon's own task that writes, its queue and one UDP worker, in this process; what the cluster's API says is made
-//! before the clock starts. `cargo bench --bench cluster_loss`; `-- --help` lists the options.
+//! before the clock starts. All of these share one core, which is the worst that can happen to the worker; who asks has another. `cargo bench --bench cluster_loss`; `-- --help` lists the options.
 
 #[path = "support/addresses.rs"]
 mod addresses;
@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use signpost::answer::{Client, Reply, Responder, Transport};
 use signpost::app::{Federation, Member, Seen, UPDATE_QUEUE};
 use signpost::config::{Listener, Source};
+use signpost::courtesy::give_way;
 use signpost::index::{Kind, Object, Update};
 use signpost::metrics::Metrics;
 use signpost::model::{ClusterId, Load, LoadReport, View, ViewRule};
@@ -121,7 +122,7 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     let world = options.world;
     println!(
         "{}\n{} services in each of {} clusters, {ENDPOINTS} endpoints a slice; {} queries/s, from a core of their own. One \
-         UDP worker has another core; the task that writes runs where the kernel puts it.\n\
+         UDP worker and all that writes share another core.\n\
          Latency from the moment at which a query was to be sent.",
         usage::machine(),
         world.services,
@@ -145,14 +146,16 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     for round in 0..options.rounds {
         let quiet = rig.load(options, || thread::sleep(options.time))?;
         let beside = rig.load(options, || burn(options.time))?;
-        let loads = rig.load(options, || rig.publish_loads(options.time, round))?;
+        let lists = rig.lists_of_loads(options.time, round);
+        let (cpu, loads) = rig.load_with(options, || rig.publish_each_second(lists))?;
+        let loads_cpu = Change { right: Duration::ZERO, cpu: cpu? };
         of_loads.push(percentile(&loads.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
         let slices: Vec<Update> = rig.slices(false);
         let (change, tally) = rig.measure(options, slices, false)?;
         let row = Row { quiet: &quiet, beside: &beside };
         row.print("quiet", None, &quiet);
         row.print("beside a thread that only computes", None, &beside);
-        row.print("1,000 loads are published, once a second", None, &loads);
+        row.print("1,000 loads are published, once a second", Some(loads_cpu), &loads);
         row.print("all endpoints go, one by one", Some(change), &tally);
         ratios.push(percentile(&tally.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
         let (change, tally) = rig.measure(options, rig.slices(true), true)?;
@@ -180,7 +183,8 @@ impl Row<'_> {
     fn print(&self, what: &str, change: Option<Change>, tally: &Tally) {
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| percentile(&tally.latencies, share));
         let milliseconds = |time: Duration| format!("{:.0}", time.as_secs_f64() * 1000.0);
-        let [right, cpu] = change.map_or(Default::default(), |change| [change.right, change.cpu].map(milliseconds));
+        let told = |time: Duration| if time.is_zero() { String::new() } else { milliseconds(time) };
+        let [right, cpu] = change.map_or(Default::default(), |change| [change.right, change.cpu].map(told));
         let [quiet, beside] = [self.quiet, self.beside].map(|other| p99 / percentile(&other.latencies, 0.99));
         let (rate, lost) = (tally.rate(), tally.lost);
         println!(
@@ -216,6 +220,8 @@ struct Rig {
     lost: Member,
     reader: Reader,
     server: SocketAddr,
+    /// Of whoever asks.
+    core: usize,
     stop: CancellationToken,
 }
 
@@ -228,6 +234,8 @@ impl Rig {
         });
         let mut config = support::config(clusters.collect());
         config.listeners.truncate(1);
+        // What is shed moves with each TTL: the loads of a second are to be all that changes in it.
+        config.zones[0].ttl = 86_400;
         config.limits.objects_per_cluster = world.services;
         config.limits.udp_receive_buffer = 4 << 20;
         let listener = Listener { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ..config.listeners[0] };
@@ -235,7 +243,12 @@ impl Rig {
         let zone = zonefile::parse(ZONE_FILE, &config.zones[0].name, "loss.zone".as_ref())
             .map_err(|problem| problem.to_string())?;
 
-        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name(WRITERS).enable_all().build()?;
+        let (Some(&first), Some(&last)) = (udp::allowed_cores().first(), udp::allowed_cores().last()) else {
+            return Err("there is no core to run on".into());
+        };
+        udp::pin_to(first);
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.thread_name(WRITERS).on_thread_start(move || udp::pin_to(first)).enable_all().build()?;
         let (started, stop) = (Instant::now(), CancellationToken::new());
         let (publisher, reader) = Publisher::new(config.clone(), &[zone], 1);
         let members: Vec<Member> = (0..world.clusters).map(|id| Member::new(ClusterId(id), started)).collect();
@@ -252,7 +265,7 @@ impl Rig {
             tokio::spawn(async move { while serving.ended().await.is_some() {} });
             Ok::<_, net::BindError>(address)
         })?;
-        Ok(Rig { world, runtime, updates, lost, reader, server, stop })
+        Ok(Rig { world, runtime, updates, lost, reader, server, core: last, stop })
     }
 
     fn tell(&self, cluster: u16, update: Update) -> Result<(), Box<dyn Error>> {
@@ -267,27 +280,34 @@ impl Rig {
         (0..self.world.services).map(slice).collect()
     }
 
-    /// Each second another thousand services of the cluster are overloaded, by one list.
-    fn publish_loads(&self, time: Duration, round: u32) -> Result<(), String> {
-        let start = Instant::now();
+    /// One for each second, each with another thousand services of the cluster that are overloaded.
+    fn lists_of_loads(&self, time: Duration, round: u32) -> Vec<Update> {
         let seconds = time.as_secs() as u32;
-        let mut objects = Vec::new();
-        for second in 0..seconds {
-            let first = (round * seconds + second) * LOADS_AT_ONCE;
-            objects.extend((first..first + LOADS_AT_ONCE).map(|number| {
-                Object::Load(LoadReport {
-                    service: Some(self.world.key(number % self.world.services)),
-                    load: Some(Load::FULL),
-                    valid: Duration::from_secs(3600),
-                    stamp: u64::from(number),
-                })
-            }));
-            let list = Update::Reset { kind: Kind::ServiceLoad, objects: objects.clone(), keep: Vec::new() };
-            self.tell(LOST, list).map_err(|error| error.to_string())?;
-            let next = Duration::from_secs(u64::from(second) + 1);
-            thread::sleep(next.saturating_sub(start.elapsed()));
+        let load = |number| {
+            Object::Load(LoadReport {
+                service: Some(self.world.key(number % self.world.services)),
+                load: Some(Load::FULL),
+                valid: Duration::from_secs(3600),
+                stamp: u64::from(number),
+            })
+        };
+        let list = |second| {
+            let count = (round * seconds + second) * LOADS_AT_ONCE;
+            let objects = (0..count).map(load).collect();
+            Update::Reset { kind: Kind::ServiceLoad, objects, keep: Vec::new() }
+        };
+        (1..=seconds).map(list).collect()
+    }
+
+    /// Returns what it took of the writers' time.
+    fn publish_each_second(&self, updates: Vec<Update>) -> Result<Duration, String> {
+        let writing = || usage::cpu_of_threads(std::process::id(), WRITERS).map_err(|error| error.to_string());
+        let (before, start) = (writing()?, Instant::now());
+        for (second, update) in (1..).zip(updates) {
+            self.tell(LOST, update).map_err(|error| error.to_string())?;
+            thread::sleep(Duration::from_secs(second).saturating_sub(start.elapsed()));
         }
-        Ok(())
+        Ok(writing()?.saturating_sub(before))
     }
 
     /// Asks while `during` runs. Its end is the end of the load.
@@ -300,7 +320,7 @@ impl Rig {
         let plan = Plan { rate: Some(options.rate.into()), train: 1, time: DEADLINE, rests: false };
         let (result, tally) = thread::scope(|scope| {
             let load = scope.spawn(|| {
-                udp::allowed_cores().last().copied().into_iter().for_each(udp::pin_to);
+                udp::pin_to(self.core);
                 load::run(self.server, plan, &mut Asked::new(self.world), &done)
             });
             let result = during();
@@ -324,6 +344,8 @@ impl Rig {
                 for update in said {
                     // Whoever waits for the answers sees that they do not come.
                     let _ = updates.send((Number::new(ClusterId(LOST)), update)).await;
+                    // As a source does.
+                    give_way();
                 }
             });
             let right = self.wait_until_right(start, is_there).map_err(|error| error.to_string())?;
@@ -364,10 +386,14 @@ impl Rig {
         let last: Vec<u32> =
             [&as_said, &by_name].into_iter().flat_map(|order| order.iter().rev().take(LAST).copied()).collect();
         loop {
-            if last.iter().all(|&number| checker.is_right(number, is_there)) {
+            let mut is_right = |number: &u32| {
+                give_way();
+                checker.is_right(*number, is_there)
+            };
+            if last.iter().all(&mut is_right) {
                 let time = start.elapsed();
                 // Else the last ones were not the last.
-                if as_said.iter().all(|&number| checker.is_right(number, is_there)) {
+                if as_said.iter().all(is_right) {
                     return Ok(time);
                 }
             }

@@ -43,6 +43,7 @@ pub mod answer;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod courtesy;
 pub mod dump;
 pub mod explain;
 pub mod health;

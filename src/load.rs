@@ -10,6 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use crate::courtesy::give_way;
 use crate::model::{ClusterId, Load, Moment, ServiceKey};
 
 /// Ten-thousandths of the capacity.
@@ -177,6 +178,7 @@ impl Loads {
             if self.of(&subject) != before {
                 changed.push(subject);
             }
+            give_way();
         }
         changed
     }

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 /// Which of our modules a module may name. The order is the flow's; a new edge is a design change with its own commit.
 const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("courtesy", &[]),
     ("names", &["model"]),
     ("wire", &["names"]),
     ("config", &["names", "model", "location", "health"]),
-    ("index", &["model"]),
-    ("source", &["config", "model", "index", "health"]),
+    ("index", &["courtesy", "model"]),
+    ("source", &["config", "courtesy", "model", "index", "health"]),
     ("snapshot", &["config", "model", "index", "source"]),
-    ("load", &["model"]),
+    ("load", &["courtesy", "model"]),
     ("location", &["model"]),
     ("health", &["model", "location"]),
     ("zonefile", &["names"]),
@@ -39,6 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "app",
         &[
             "config",
+            "courtesy",
             "source",
             "index",
             "health",

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::app::keeper::Unsaved;
 use crate::app::prober::{self, Heard};
 use crate::config::{Cluster, Config, Export, Quorum, Source};
+use crate::courtesy::give_way;
 use crate::health::Health;
 use crate::index::{Changes, Held, Index, Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update};
 use crate::load::{Counts, Loads, Origin, Rules, Shedding, Subject};
@@ -668,6 +669,7 @@ impl Federation {
                 Kind::Directive => self.take_directive(cluster, update, now),
                 _ => self.index.apply(cluster, update, now),
             });
+            give_way();
             next = if changes.len() < BATCH { updates.try_recv().ok() } else { None };
         }
         if !unsaved.is_empty() {
@@ -720,6 +722,7 @@ impl Federation {
             let said = beside.publish(publisher, key, service, now);
             let new = notes.set(key, said);
             say(publisher.config(), key, &new);
+            give_way();
         });
     }
 

@@ -13,6 +13,7 @@ use super::losses::LossGuard;
 use super::packed::{Addresses, Entries, Entry, Key, Written, service_keys};
 use super::share::{Joined, SliceWait, Stored, StoredSlice};
 use super::{Kept, Kind, Object, ObjectKey, Policy, Refused, SlicePolicy, Update, each_once, merged};
+use crate::courtesy::give_way;
 use crate::model::{Exposure, Label, Moment, Service, ServiceExport, ServiceImport, ServiceKey, Slice};
 
 /// How long a share that was ready stays so without the slice that its controller should make. The controller takes
@@ -297,6 +298,7 @@ impl Cluster {
             if joined.is_some_and(|joined| joined.read().ready(sliceless_ready) != was_ready) {
                 edit.mark(&key);
             }
+            give_way();
         }
         if edit.sliceless_ready != sliceless_ready {
             self.mark_sliceless(&mut edit);
@@ -326,6 +328,7 @@ impl Cluster {
             }
             let entry = Entry::write(&octets, &joined, &mut self.buffer);
             self.entries.put(&octets, entry);
+            give_way();
         }
         self.service_losses.expire(now);
         self.slice_losses.expire(now);
@@ -406,6 +409,7 @@ impl Cluster {
         let Some(key) = service_key(key) else { return };
         if self.has_service(&key) && self.service_losses.delete(&key, self.service_count, edit.now) {
             self.remove_service(&key, edit);
+            give_way();
         }
     }
 
@@ -447,6 +451,7 @@ impl Cluster {
         self.apply_all(services, key, |cluster, service| cluster.apply_service(&service, edit));
         for key in gone {
             self.remove_service(&key, edit);
+            give_way();
         }
     }
 
@@ -459,6 +464,7 @@ impl Cluster {
             keys.extend(objects.as_slice().iter().take(WARMED_AT_ONCE).map(&key));
             self.entries.warm(&keys);
             objects.by_ref().take(WARMED_AT_ONCE).for_each(|object| apply(self, object));
+            give_way();
         }
     }
 
@@ -519,6 +525,7 @@ impl Cluster {
         let Some(key) = slice_key(key) else { return };
         if self.owner(&key).is_some() && self.slice_losses.delete(&key, self.slice_count, edit.now) {
             self.remove_slice(&key, edit);
+            give_way();
         }
     }
 
@@ -555,6 +562,7 @@ impl Cluster {
         self.apply_all(slices, key, |cluster, slice| cluster.apply_slice(slice, edit));
         for key in gone {
             self.remove_slice(&key, edit);
+            give_way();
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::quality::FixedState;
 
+use crate::courtesy::give_way;
 use crate::index::{Kind, Object, ObjectKey, Update};
 use crate::load::{Loads, Origin, Subject};
 use crate::model::{ClusterId, LoadReport, Moment};
@@ -62,15 +63,25 @@ impl Reports {
             Update::Apply(object) => enter(known, object),
             Update::Delete(_, key) => gone.push(key),
             Update::Reset { kind, objects, keep } => {
-                let listed: HashSet<ObjectKey> = objects.iter().map(Object::key).chain(keep).collect();
+                let mut listed: HashSet<ObjectKey, FixedState> = keep.into_iter().collect();
+                for object in &objects {
+                    listed.insert(object.key());
+                    give_way();
+                }
                 // Those of a cluster are in no namespace.
                 let of_kind = |seen: &Seen| match seen.subject {
                     Subject::Service(..) => kind == Kind::ServiceLoad,
                     Subject::Cluster(_) => kind == Kind::ClusterLoad,
                 };
-                let missing = known.iter().filter(|(key, seen)| of_kind(seen) && !listed.contains(*key));
+                let missing = known.iter().filter(|(key, seen)| {
+                    give_way();
+                    of_kind(seen) && !listed.contains(*key)
+                });
                 gone.extend(missing.map(|(key, _)| key.clone()));
-                objects.into_iter().for_each(|object| enter(known, object));
+                for object in objects {
+                    enter(known, object);
+                    give_way();
+                }
             }
         }
         for key in gone {

@@ -18,6 +18,7 @@ use super::nodes;
 use super::resource::{Presence, Resource};
 use super::watch::{Event, EventKind, Lines};
 use crate::config::Namespaces;
+use crate::courtesy::give_way;
 use crate::index::{Kind, Object, ObjectKey, Update};
 use crate::model::{Label, Place};
 use crate::source::convert::{self, Converted, Problem};
@@ -467,6 +468,7 @@ impl Scope {
                 self.heard = Instant::now();
                 progress.heard = true;
                 subject.heard(self.number);
+                give_way();
             }
         }
         Ok(())
@@ -596,7 +598,10 @@ impl Subject<'_> {
             let mut chunks = api.get(&target, "a list", timing.read).await?;
             let mut decoder = ListDecoder::default();
             while let Some(chunk) = chunks.next(end.min(Instant::now() + timing.read)).await? {
-                decoder.feed(&chunk, &mut |raw| self.gather(raw, gathered))?;
+                decoder.feed(&chunk, &mut |raw| {
+                    give_way();
+                    self.gather(raw, gathered)
+                })?;
                 let limit = self.link.feed.limits.objects_per_cluster;
                 if gathered.objects.len() + gathered.keep.len() > limit as usize {
                     return Err(Failure::TooMany { limit });
