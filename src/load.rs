@@ -7,8 +7,10 @@
 //! elsewhere is overloaded: it is behind all that are not, until it is at [`CALM_AT`] or below. It stays in the answers.
 //! `tests/load_simulation.rs` shows what that comes to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
+
+use foldhash::quality::FixedState;
 
 use crate::courtesy::give_way;
 use crate::model::{ClusterId, Load, Moment, ServiceKey};
@@ -35,8 +37,8 @@ pub struct Shedding {
 
 impl Shedding {
     /// What a weight becomes.
-    pub fn left_of(self, weight: u16) -> u16 {
-        (u32::from(weight) * u32::from(u8::MAX - self.share) / u32::from(u8::MAX)) as u16
+    pub fn left_of(self, weight: u32) -> u32 {
+        weight * u32::from(u8::MAX - self.share) / u32::from(u8::MAX)
     }
 
     /// A service's and its cluster's together.
@@ -66,7 +68,7 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct Loads {
     rules: Rules,
-    states: HashMap<Subject, State>,
+    states: States,
     /// When a state moves by itself.
     due: BTreeSet<(Moment, Subject)>,
     counts: Counts,
@@ -123,15 +125,88 @@ struct State {
     due: Option<Moment>,
 }
 
+/// By subject. Of most services nothing is told, which one look shows for all clusters.
+#[derive(Debug, Default)]
+struct States {
+    clusters: BTreeMap<ClusterId, State>,
+    /// In no order.
+    services: HashMap<ServiceKey, Vec<(ClusterId, State)>, FixedState>,
+}
+
+impl States {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.clusters.is_empty() && self.services.is_empty()
+    }
+
+    fn subjects(&self) -> impl Iterator<Item = Subject> {
+        let of_service = |(key, all): (&ServiceKey, &Vec<(ClusterId, State)>)| {
+            let subjects = all.iter().map(|(id, _)| Subject::Service(*id, key.clone()));
+            subjects.collect::<Vec<_>>()
+        };
+        self.clusters.keys().map(|id| Subject::Cluster(*id)).chain(self.services.iter().flat_map(of_service))
+    }
+
+    fn of_service(&self, cluster: ClusterId, key: &ServiceKey) -> Option<&State> {
+        self.services.get(key)?.iter().find(|(id, _)| *id == cluster).map(|(_, state)| state)
+    }
+
+    fn get(&self, subject: &Subject) -> Option<&State> {
+        match subject {
+            Subject::Cluster(id) => self.clusters.get(id),
+            Subject::Service(id, key) => self.of_service(*id, key),
+        }
+    }
+
+    fn get_mut(&mut self, subject: &Subject) -> Option<&mut State> {
+        match subject {
+            Subject::Cluster(id) => self.clusters.get_mut(id),
+            Subject::Service(id, key) => {
+                let all = self.services.get_mut(key)?;
+                all.iter_mut().find(|(other, _)| other == id).map(|(_, state)| state)
+            }
+        }
+    }
+
+    /// It is there after that.
+    fn insert(&mut self, subject: &Subject, state: State) {
+        match subject {
+            Subject::Cluster(id) => drop(self.clusters.insert(*id, state)),
+            Subject::Service(id, key) => self.services.entry(key.clone()).or_default().push((*id, state)),
+        }
+    }
+
+    fn remove(&mut self, subject: &Subject) {
+        match subject {
+            Subject::Cluster(id) => drop(self.clusters.remove(id)),
+            Subject::Service(id, key) => {
+                let Some(all) = self.services.get_mut(key) else { return };
+                all.retain(|(other, _)| other != id);
+                if all.is_empty() {
+                    self.services.remove(key);
+                }
+            }
+        }
+    }
+
+    fn into_all(self) -> impl Iterator<Item = (Subject, State)> {
+        let of_service = |(key, all): (ServiceKey, Vec<(ClusterId, State)>)| {
+            all.into_iter().map(move |(id, state)| (Subject::Service(id, key.clone()), state))
+        };
+        let clusters = self.clusters.into_iter().map(|(id, state)| (Subject::Cluster(id), state));
+        clusters.chain(self.services.into_iter().flat_map(of_service))
+    }
+}
+
 impl Loads {
     pub fn new(rules: Rules) -> Loads {
-        Loads { rules, states: HashMap::new(), due: BTreeSet::new(), counts: Counts::default() }
+        Loads { rules, states: States::default(), due: BTreeSet::new(), counts: Counts::default() }
     }
 
     /// The same for other rules and other numbers of the clusters; `None`: that cluster is gone.
     pub fn renumbered(self, rules: Rules, new: impl Fn(ClusterId) -> Option<ClusterId>) -> Loads {
         let mut loads = Loads::new(rules);
-        for (subject, state) in self.states {
+        for (subject, state) in self.states.into_all() {
             let subject = match subject {
                 Subject::Cluster(id) => new(id).map(Subject::Cluster),
                 Subject::Service(id, key) => new(id).map(|id| Subject::Service(id, key)),
@@ -139,23 +214,26 @@ impl Loads {
             let Some(subject) = subject else { continue };
             loads.due.extend(state.due.map(|at| (at, subject.clone())));
             loads.counts.add(state.shedding());
-            loads.states.insert(subject, state);
+            loads.states.insert(&subject, state);
         }
         loads
     }
 
-    /// Nothing sheds anything, and nothing was told that could.
-    pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
+    /// Whether nothing was told of the service that could still have an effect, in any cluster.
+    pub fn is_silent_about(&self, service: &ServiceKey) -> bool {
+        !self.states.services.contains_key(service)
     }
 
     /// Enters what was told, or that nothing is told any more by an annotation. Returns whether that changes what is to be
     /// done now.
     pub fn tell(&mut self, subject: &Subject, load: Option<Load>, origin: Origin, now: Moment) -> bool {
-        if load.is_none() && !self.states.contains_key(subject) {
-            return false;
+        if self.states.get(subject).is_none() {
+            if load.is_none() {
+                return false;
+            }
+            self.states.insert(subject, State::default());
         }
-        let state = self.states.entry(subject.clone()).or_default();
+        let Some(state) = self.states.get_mut(subject) else { return false };
         let before = state.shedding();
         match origin {
             Origin::Annotation => state.annotated = load,
@@ -192,6 +270,11 @@ impl Loads {
         self.states.get(subject).map(State::shedding).unwrap_or_default()
     }
 
+    /// The same of a cluster's share of a service.
+    pub fn of_service(&self, cluster: ClusterId, service: &ServiceKey) -> Shedding {
+        self.states.of_service(cluster, service).map(State::shedding).unwrap_or_default()
+    }
+
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -199,6 +282,29 @@ impl Loads {
     /// What was told last and still counts.
     pub fn load(&self, subject: &Subject, now: Moment) -> Option<Load> {
         self.states.get(subject)?.load(now)
+    }
+
+    /// The same, and how it was told.
+    pub fn told(&self, subject: &Subject, now: Moment) -> Option<(Load, Origin)> {
+        self.states.get(subject)?.told(now)
+    }
+
+    /// As if all that was told had been so for long. Returns whose shedding is another one now.
+    pub fn settle(&mut self, now: Moment) -> Vec<Subject> {
+        let usual = self.rules;
+        self.rules = Rules { step: ALL, part: 1, ..usual };
+        let mut subjects: Vec<Subject> = self.states.subjects().collect();
+        subjects.sort();
+        subjects.retain(|subject| {
+            let before = self.of(subject);
+            if let Some(state) = self.states.get_mut(subject) {
+                state.rests_until = now;
+            }
+            self.advance(subject, now);
+            self.of(subject) != before
+        });
+        self.rules = usual;
+        subjects
     }
 
     fn advance(&mut self, subject: &Subject, now: Moment) {
@@ -222,7 +328,13 @@ impl Loads {
 
 impl State {
     fn load(&self, now: Moment) -> Option<Load> {
-        self.object.filter(|(_, until)| *until > now).map(|(load, _)| load).or(self.annotated)
+        self.told(now).map(|(load, _)| load)
+    }
+
+    fn told(&self, now: Moment) -> Option<(Load, Origin)> {
+        let object = self.object.filter(|(_, until)| *until > now);
+        let object = object.map(|(load, until)| (load, Origin::Object { until }));
+        object.or(self.annotated.map(|load| (load, Origin::Annotation)))
     }
 
     fn shedding(&self) -> Shedding {
@@ -391,6 +503,25 @@ mod tests {
         assert_eq!(loads.load(&one, at(90)), load(0.5), "the annotation still counts");
         settle(&mut loads);
         assert_eq!(loads.of(&one), Shedding::default());
+    }
+
+    #[test]
+    fn in_the_end_it_is_as_if_it_had_been_so_for_long() {
+        for part in [0.5, 0.75, 0.95, 1.0] {
+            let (mut slowly, mut at_once) = (Loads::new(Rules::new(TTL)), Loads::new(Rules::new(TTL)));
+            for loads in [&mut slowly, &mut at_once] {
+                loads.tell(&subject(0), load(part), Origin::Annotation, at(0));
+                loads.tell(&Subject::Cluster(ClusterId(0)), load(0.9), Origin::Annotation, at(0));
+            }
+            settle(&mut slowly);
+            let moved = at_once.settle(at(0));
+            assert_eq!(moved.contains(&subject(0)), part > 0.7);
+            for subject in [subject(0), Subject::Cluster(ClusterId(0))] {
+                assert_eq!(at_once.of(&subject), slowly.of(&subject), "{part}");
+            }
+            assert_eq!(at_once.counts(), slowly.counts());
+            assert_eq!(at_once.next_deadline(), None);
+        }
     }
 
     #[test]

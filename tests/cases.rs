@@ -77,6 +77,9 @@ struct Member {
     /// It was not heard yet.
     #[serde(default)]
     missing: bool,
+    /// It was heard, and says nothing any more.
+    #[serde(default)]
+    silent: bool,
 }
 
 #[derive(Deserialize)]
@@ -229,6 +232,7 @@ impl World {
         }
         for (id, _) in config.numbered() {
             publisher.set_shedding(id, loads.of(&Subject::Cluster(id)));
+            publisher.set_silent(id, self.clusters[id.index()].silent);
         }
         for (id, _) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {
             publisher.set_synced(id);

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use hickory_proto::rr::{RData, RecordType};
@@ -188,6 +188,45 @@ fn a_clusters_own_load_changes_one_value() {
     }
 }
 
+/// Clusters whose APIs say nothing any more come behind others that are as near, and behind nobody else.
+#[test]
+fn a_silent_cluster_comes_behind_its_equals() {
+    for plain in [true, false] {
+        let mut world = world(Mode::Ordered, plain);
+        world.publisher.set_silent(ClusterId(1), true);
+        for _ in 0..20 {
+            assert_eq!(clusters(&order(&mut world, C0, RecordType::A)), [0, 2, 1, 3]);
+            let srv = order(&mut world, C0, RecordType::SRV);
+            assert_eq!(srv, [(0, 0), (10, 2), (12, 1), (20, 3)]);
+            assert_eq!(clusters(&order(&mut world, View::External, RecordType::A))[3], 1);
+        }
+        // With load: the one that sheds nothing is in front, and what is overloaded is behind what is silent.
+        load(&mut world, plain, [CALM, CALM, OVER, CALM]);
+        assert_eq!(clusters(&order(&mut world, C0, RecordType::A)), [0, 1, 3, 2]);
+        load(&mut world, plain, [OVER; 4]);
+        assert_eq!(clusters(&order(&mut world, C0, RecordType::A)), [0, 2, 1, 3]);
+        // Two that are silent are equals, and both are there.
+        world.publisher.set_silent(ClusterId(2), true);
+        load(&mut world, plain, [CALM; 4]);
+        let seen: BTreeSet<usize> = (0..50).map(|_| clusters(&order(&mut world, C0, RecordType::A))[1]).collect();
+        assert_eq!(seen, BTreeSet::from([1, 2]));
+        assert!(order(&mut world, C0, RecordType::SRV).iter().all(|(priority, _)| [0, 12, 20].contains(priority)));
+        for cluster in [1, 2] {
+            world.publisher.set_silent(ClusterId(cluster), false);
+        }
+        let seen: BTreeSet<usize> = (0..50).map(|_| clusters(&order(&mut world, C0, RecordType::A))[1]).collect();
+        assert_eq!(seen, BTreeSet::from([1, 2]));
+        let srv: BTreeSet<u16> = order(&mut world, C0, RecordType::SRV).into_iter().map(|(at, _)| at).collect();
+        assert_eq!(srv, BTreeSet::from([0, 10, 20]));
+        // A membership that goes by the best band does not change.
+        let mut world = self::world(Mode::Nearest { spare: 0 }, plain);
+        world.publisher.set_silent(ClusterId(1), true);
+        let of = |world: &mut World| clusters(&order(world, View::Internal(ClusterId(3)), RecordType::A)).len();
+        assert_eq!(of(&mut world), 1);
+        assert_eq!(clusters(&order(&mut world, View::External, RecordType::A)).len(), 4);
+    }
+}
+
 fn shedding() -> impl Strategy<Value = Shedding> {
     (prop_oneof![Just(0u8), Just(255), any::<u8>()], any::<bool>())
         .prop_map(|(share, overloaded)| Shedding { share, overloaded })
@@ -196,12 +235,13 @@ fn shedding() -> impl Strategy<Value = Shedding> {
 proptest! {
     #![proptest_config(Cases { cases: 64, max_shrink_time: 15_000, ..Cases::default() })]
 
-    /// Whatever the load: no candidate is lost, none comes that was not there, and what is NODATA stays so.
+    /// Whatever the load, and whoever is silent: no candidate is lost, none comes that was not there, and what is NODATA stays so.
     #[test]
-    fn load_takes_nobody_away(
+    fn neither_load_nor_silence_takes_anybody_away(
         mut federation in federations(),
         all in prop::collection::vec(prop::collection::vec(shedding(), 5), 4),
         whole in prop::collection::vec(shedding(), 5),
+        silent in prop::collection::vec(any::<bool>(), 5),
     ) {
         federation.mode = Mode::Ordered;
         federation.max_answers = 255;
@@ -216,6 +256,7 @@ proptest! {
             if loaded {
                 for (id, whole) in (0..).map(ClusterId).zip(&whole[..federation.clusters.len()]) {
                     world.publisher.set_shedding(id, *whole);
+                    world.publisher.set_silent(id, silent[id.index()]);
                 }
             }
             world
@@ -251,6 +292,7 @@ proptest! {
         federation in plain_federations(),
         all in prop::collection::vec(prop::collection::vec(prop_oneof![Just(CALM), shedding()], 20), 4),
         whole in prop::collection::vec(prop_oneof![3 => Just(CALM), 1 => shedding()], 20),
+        silent in prop_oneof![Just(vec![false; 20]), prop::collection::vec(any::<bool>(), 20)],
     ) {
         let mut world = World::new(federation.config(), &federation.zone_file()).synced();
         for (n, (key, shares)) in federation.services.iter().enumerate() {
@@ -261,6 +303,7 @@ proptest! {
         }
         for (id, whole) in (0..).map(ClusterId).zip(&whole[..federation.clusters.len()]) {
             world.publisher.set_shedding(id, *whole);
+            world.publisher.set_silent(id, silent[id.index()]);
         }
         let mut answered = 0;
         for view in federation.views() {

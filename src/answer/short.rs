@@ -74,7 +74,7 @@ impl<'a> Short<'a> {
                 let sight = table.sight(record, zone, vantage);
                 let count = match sight.is_calm() {
                     true => sight.write_uniform(room, random)?,
-                    false => self.loaded(table, record, room, random)?,
+                    false => self.swayed(table, record, room, random)?,
                 };
                 Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
@@ -106,11 +106,11 @@ impl<'a> Short<'a> {
         Some((end + opt, rcode))
     }
 
-    /// A's way where load has its say. Not inlined, with a sight of its own, so that the other one needs none in memory.
+    /// A's way where load has its say, or a cluster is silent. Not inlined, with a sight of its own, so that the other one needs none in memory.
     #[inline(never)]
-    fn loaded(self, table: &Snapshot<'_>, record: Record<'_>, room: &mut [u8], random: &mut Random) -> Option<usize> {
+    fn swayed(self, table: &Snapshot<'_>, record: Record<'_>, room: &mut [u8], random: &mut Random) -> Option<usize> {
         let sight = table.sight(record, self.zone, self.vantage);
-        if sight.is_uniform() { sight.write_loaded(room, random) } else { None }
+        if sight.is_uniform() { sight.write_swayed(room, random) } else { None }
     }
 
     /// Not inlined, so that A's way has the registers for itself.

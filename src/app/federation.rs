@@ -957,15 +957,17 @@ impl Beside<'_> {
             |share: &Share, address| checks.map_or(Health::Fine, |checks| checks.of(key, share, address, &named));
         let health =
             |share: &Share, address| steering.of(share.cluster, key).forced.unwrap_or_else(|| seen(share, address));
-        if steered.is_none() && loads.is_empty() && shares.iter().all(|share| share.wishes.load.is_none()) {
+        let is_loaded = !loads.is_silent_about(key) || shares.iter().any(|share| share.wishes.load.is_some());
+        if steered.is_none() && !is_loaded {
             return publisher.publish_with(key, service, &Outlook { health: &health, ..Outlook::FAIR });
         }
-        let subject = |cluster| Subject::Service(cluster, key.clone());
-        for (cluster, _) in publisher.config().clone().numbered() {
-            let load = shares.iter().find(|share| share.cluster == cluster).and_then(|share| share.wishes.load);
-            loads.tell(&subject(cluster), load, Origin::Annotation, now);
+        if is_loaded {
+            for (cluster, _) in publisher.config().numbered() {
+                let load = shares.iter().find(|share| share.cluster == cluster).and_then(|share| share.wishes.load);
+                loads.tell(&Subject::Service(cluster, key.clone()), load, Origin::Annotation, now);
+            }
         }
-        let shedding = |cluster| loads.of(&subject(cluster)).most(steering.of(cluster, key).shedding());
+        let shedding = |cluster| loads.of_service(cluster, key).most(steering.of(cluster, key).shedding());
         publisher.publish_with(key, service, &Outlook { shedding: &shedding, health: &health })
     }
 }

@@ -36,7 +36,7 @@ pub struct Perspective<'a> {
     pub(super) reach: &'a [Reach],
     /// By cluster.
     pub(super) members: &'a [Member],
-    /// No cluster as a whole sheds traffic.
+    /// No cluster as a whole sheds traffic or is silent.
     pub(super) calm: bool,
     pub(super) families: Families,
     /// Seconds.
@@ -65,6 +65,8 @@ pub(super) struct Seen {
     addresses: Addresses,
     /// How many of the last addresses of each family are Suspect.
     suspect: [u8; 2],
+    /// Its cluster's API says nothing any more.
+    silent: bool,
     /// Where its aliases end, which stand for it instead of its addresses.
     aliases: Option<NonZero<u32>>,
 }
@@ -88,6 +90,15 @@ impl Seen {
     /// All its addresses are Suspect.
     pub fn is_suspect(&self) -> bool {
         self.suspect != [0; 2] && [true, false].into_iter().all(|v4| self.firm(v4) == 0)
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// How far behind the others of its band: what is Suspect, then what is of a silent cluster, then what is both.
+    fn step(&self) -> u8 {
+        (u8::from(self.is_suspect()) * SUSPECT_STEP) | (u8::from(self.silent) * SILENT_STEP)
     }
 
     fn has(&self, flag: u8) -> bool {
@@ -119,6 +130,10 @@ impl Seen {
     }
 }
 
+/// In a band, candidates come step by step. The steps are the sums of these.
+const SUSPECT_STEP: u8 = 1;
+const SILENT_STEP: u8 = 2;
+
 impl AsRef<Standing> for Seen {
     fn as_ref(&self) -> &Standing {
         &self.standing
@@ -138,10 +153,10 @@ struct Item {
 pub struct Scratch {
     seen: Vec<Seen>,
     summary: Summary,
-    /// At most one address of a family from each candidate, none from two, no pods, and none that is Suspect.
+    /// At most one address of a family from each candidate, none from two, no pods, and one [step](Seen::step) in each band.
     plain: bool,
-    /// An address of a candidate is Suspect.
-    suspects: bool,
+    /// No address is on a later one. Almost always the first one, 0.
+    last_step: u8,
     /// A candidate has aliases.
     aliased: bool,
     items: Vec<Item>,
@@ -153,7 +168,7 @@ impl Scratch {
             seen: Vec::with_capacity(MAX_CLUSTERS),
             summary: Summary::default(),
             plain: false,
-            suspects: false,
+            last_step: 0,
             aliased: false,
             items: Vec::with_capacity(most_addresses(true)),
         }
@@ -199,7 +214,7 @@ fn shed(seen: &mut [Seen], summary: &mut Summary) {
     summary.clear_bands();
     for s in seen {
         s.standing.band = s.standing.band.overloaded(s.shedding.overloaded);
-        s.weight = s.shedding.left_of(s.weight);
+        s.weight = s.shedding.left_of(s.weight.into()) as u16;
         if s.standing.has_address() {
             summary.add_band(s.standing.band);
         }
@@ -328,7 +343,7 @@ impl<'a> Sight<'a> {
         seen.clear();
         let mut summary = Summary::default();
         let mut plain = !self.record.shares_addresses();
-        let (mut suspects, mut aliased) = (false, false);
+        let (mut last_step, mut aliased) = (0, false);
         let mut loaded = Shedding::default();
         for candidate in self.record.candidates() {
             let cluster = candidate.cluster();
@@ -362,17 +377,31 @@ impl<'a> Sight<'a> {
             summary.add(&standing);
             plain &= pods.is_none() && addresses.v4.count <= 1 && addresses.v6.count <= 1;
             let suspect = health.suspect;
-            suspects |= suspect != [0; 2];
+            last_step |= u8::from(suspect != [0; 2]) * SUSPECT_STEP;
             aliased |= aliases.is_some();
             // Where drained ones are answered with, they are equals.
             let weight = candidate.weight().max(1);
             let (flags, ports) = (candidate.flags(), candidate.ports_at());
-            let mut shedding = candidate.shedding();
+            let (mut shedding, mut silent) = (candidate.shedding(), false);
             if !self.perspective.calm {
-                shedding = shedding.most(self.perspective.members[cluster.index()].shedding());
+                let member = &self.perspective.members[cluster.index()];
+                (shedding, silent) = (shedding.most(member.shedding()), member.is_silent());
+                last_step |= u8::from(silent) * SILENT_STEP;
             }
             loaded = loaded.most(shedding);
-            seen.push(Seen { standing, cluster, weight, shedding, flags, ports, pods, addresses, suspect, aliases });
+            seen.push(Seen {
+                standing,
+                cluster,
+                weight,
+                shedding,
+                flags,
+                ports,
+                pods,
+                addresses,
+                suspect,
+                silent,
+                aliases,
+            });
             if flags & flag::IMPORT != 0 {
                 break;
             }
@@ -381,8 +410,8 @@ impl<'a> Sight<'a> {
             shed(seen, &mut summary);
         }
         scratch.summary = summary;
-        scratch.plain = plain && !suspects;
-        scratch.suspects = suspects;
+        scratch.plain = plain && last_step == 0;
+        scratch.last_step = last_step;
         scratch.aliased = aliased;
         !scratch.seen.is_empty()
     }
@@ -564,10 +593,10 @@ impl<'a> Sight<'a> {
         cut.addresses(best, false)
     }
 
-    /// Band by band, in a band all first addresses before all second ones. An address that several clusters give is one
-    /// record at its best rank, with the weights added.
+    /// Band by band, in a band step by step, and of a step all first addresses before all second ones. An address that several
+    /// clusters give is one record at its best rank, with the weights added.
     fn collect_bands(&self, v4: bool, cut: Cut, scratch: &mut Scratch) -> usize {
-        let Scratch { seen, summary, items, .. } = scratch;
+        let Scratch { seen, summary, items, last_step, .. } = scratch;
         let choice = summary.choice(v4);
         let most = most_addresses(v4);
         let whole = seen.iter().any(|s| s.pods.is_some() && choice.takes(&s.standing));
@@ -579,19 +608,23 @@ impl<'a> Sight<'a> {
             let band = || in_band(seen, band, choice);
             // The pods of a headless share are one run: none of them is a cluster's second choice.
             let one_run = band().any(|s| s.pods.is_some());
-            let before = items.len();
-            let mut firm = before;
-            let mut depths = [0; 2];
-            for s in band() {
-                depths = [depths[0].max(s.firm(v4)), depths[1].max(s.suspect(v4))];
-            }
-            for (suspect, depth) in [false, true].into_iter().zip(depths) {
+            let mut firm = false;
+            for step in 0..=*last_step {
+                let (suspect, silent) = (step & SUSPECT_STEP != 0, step & SILENT_STEP != 0);
+                // Where its addresses of this step begin, and how many there are.
+                let part = |s: &Seen| match (suspect, s.silent == silent) {
+                    (_, false) => (0, 0),
+                    (false, true) => (0, s.firm(v4)),
+                    (true, true) => (s.firm(v4), s.suspect(v4)),
+                };
+                let depth = band().map(|s| part(s).1).max().unwrap_or(0);
+                let before = items.len();
                 for row in 0..depth {
                     if !merge && items.len() >= enough {
                         break;
                     }
                     for s in band() {
-                        let (first, count) = if suspect { (s.firm(v4), s.suspect(v4)) } else { (0, s.firm(v4)) };
+                        let (first, count) = part(s);
                         if row >= count {
                             continue;
                         }
@@ -606,12 +639,10 @@ impl<'a> Sight<'a> {
                     run += u16::from(!one_run);
                 }
                 run += 1;
-                if !suspect {
-                    firm = items.len();
-                }
+                firm |= !suspect && items.len() > before;
             }
             // Behind a band of which all are Suspect, the next one is in the answer too.
-            if best == 0 && firm > before {
+            if best == 0 && firm {
                 best = items.len();
             }
             // No later band is in the answer.

@@ -45,6 +45,8 @@ pub struct CandidateSight {
     pub down: [bool; 2],
     /// All are suspected to be Down: behind the others of its band.
     pub suspect: bool,
+    /// The cluster's API says nothing any more: behind the others of its band, too.
+    pub silent: bool,
     /// Answered with, for IPv4 and for IPv6, if there is room for it.
     pub taken: [bool; 2],
 }
@@ -101,6 +103,7 @@ impl Snapshot<'_> {
                     aliases: aliases(record, seen),
                     down: [seen.standing().down.ipv4, seen.standing().down.ipv6],
                     suspect: seen.is_suspect(),
+                    silent: seen.is_silent(),
                     taken: [0, 1].map(|n| seen.standing().has_family(n == 0) && choices[n].takes(seen.standing())),
                 }),
             }

@@ -86,8 +86,8 @@ pub struct Table {
     unsynced: AtomicUsize,
     /// Which clusters are registered is not known yet, but what they may hold.
     unlisted: Option<Namespaces>,
-    /// Clusters of which some traffic is to go elsewhere.
-    shedding: AtomicUsize,
+    /// Clusters of which some traffic is to go elsewhere, or that are silent.
+    swayed: AtomicUsize,
     /// Clusters that are answered for as they were remembered.
     remembered: AtomicUsize,
     version: Option<Box<[u8]>>,
@@ -102,18 +102,25 @@ struct Member {
     synced: AtomicBool,
     remembered: AtomicBool,
     namespaces: Namespaces,
-    /// A [`Shedding`] in one word.
-    shedding: AtomicU16,
+    /// A [`Shedding`] and [`SILENT`] in one word. 0: nothing is the matter with it.
+    sway: AtomicU16,
 }
 
 /// Beside the share, in a [`Member`]'s word.
 const OVERLOADED: u16 = 1 << 8;
+/// Its API says nothing any more.
+const SILENT: u16 = 1 << 9;
 
 impl Member {
     #[inline]
     fn shedding(&self) -> Shedding {
-        let packed = self.shedding.load(Ordering::Relaxed);
+        let packed = self.sway.load(Ordering::Relaxed);
         Shedding { share: packed as u8, overloaded: packed & OVERLOADED != 0 }
+    }
+
+    #[inline]
+    fn is_silent(&self) -> bool {
+        self.sway.load(Ordering::Relaxed) & SILENT != 0
     }
 }
 
@@ -217,7 +224,7 @@ impl Table {
             synced: AtomicBool::new(false),
             remembered: AtomicBool::new(false),
             namespaces: cluster.namespaces.clone(),
-            shedding: AtomicU16::new(0),
+            sway: AtomicU16::new(0),
         });
         let views = config.views();
         let internal = |n| views.binary_search(&View::Internal(ClusterId(n as u16))).map_or(EXTERNAL, ViewIndex);
@@ -242,7 +249,7 @@ impl Table {
             members: members.collect(),
             unsynced: AtomicUsize::new(config.clusters.len() + usize::from(unlisted.is_some())),
             unlisted,
-            shedding: AtomicUsize::new(0),
+            swayed: AtomicUsize::new(0),
             remembered: AtomicUsize::new(0),
             version: config.identity.version.as_deref().map(|text| text.as_bytes().into()),
             server: config.identity.server.as_deref().map(|text| text.as_bytes().into()),
@@ -373,10 +380,24 @@ impl Publisher {
     /// What is to be done about the load of a cluster as a whole. No record is made anew.
     pub fn set_shedding(&mut self, cluster: ClusterId, shedding: Shedding) {
         let packed = u16::from(shedding.share) | if shedding.overloaded { OVERLOADED } else { 0 };
-        let before = self.table.members[cluster.index()].shedding.swap(packed, Ordering::AcqRel);
-        match (before, packed) {
-            (0, 1..) => self.table.shedding.fetch_add(1, Ordering::Release),
-            (1.., 0) => self.table.shedding.fetch_sub(1, Ordering::Release),
+        self.set_sway(cluster, !SILENT, packed);
+    }
+
+    /// Whether the cluster's API says nothing any more: what it said last may not be so, and in each band others come first. No
+    /// record is made anew.
+    pub fn set_silent(&mut self, cluster: ClusterId, silent: bool) {
+        self.set_sway(cluster, SILENT, if silent { SILENT } else { 0 });
+    }
+
+    /// Sets these bits of the cluster's word.
+    fn set_sway(&mut self, cluster: ClusterId, mask: u16, bits: u16) {
+        let word = &self.table.members[cluster.index()].sway;
+        let before = word.load(Ordering::Relaxed);
+        let after = before & !mask | bits;
+        word.store(after, Ordering::Release);
+        match (before, after) {
+            (0, 1..) => self.table.swayed.fetch_add(1, Ordering::Release),
+            (1.., 0) => self.table.swayed.fetch_sub(1, Ordering::Release),
             _ => 0,
         };
     }
@@ -612,7 +633,7 @@ impl Snapshot<'_> {
             Some(Settings { ttl, external, internal, .. }) => (ttl, of_view(external, internal)),
         };
         let (reach, members, apex) = (vantage.reach, &self.table.members, zone.apex.as_wire());
-        let calm = self.table.shedding.load(Ordering::Relaxed) == 0;
+        let calm = self.table.swayed.load(Ordering::Relaxed) == 0;
         let (families, inside, mcs) = (policy.families, vantage.view != EXTERNAL, zone.is_mcs());
         let perspective = Perspective { reach, members, calm, families, ttl, cut, inside, mcs, apex };
         Sight::new(record, perspective)

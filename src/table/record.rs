@@ -306,14 +306,20 @@ impl<'a> Record<'a> {
         self.0[1] == UNIFORM_SERVICE
     }
 
-    /// What each candidate of a uniform record sheds, in their order.
+    /// What each candidate of a uniform record weighs. Where all are drained, they are equals.
+    #[inline]
+    pub(super) fn uniform_weight(self) -> u32 {
+        u32::from(u16_at(self.0, name_end(self.0)).max(1))
+    }
+
+    /// What each candidate of a uniform record sheds, in their order; nothing at all if none sheds anything.
     #[inline]
     pub(super) fn uniform_shedding(self) -> impl Iterator<Item = Shedding> + use<'a> {
         let at = name_end(self.0) + 2 + (2 + 8) * self.len();
         let count = if self.is_calm_and_uniform() { 0 } else { self.len() };
         let loads = self.0[at..at + 2 * count].as_chunks().0.iter();
         let shedding = |&[share, overloaded]: &[u8; 2]| Shedding { share, overloaded: overloaded != 0 };
-        loads.map(shedding).chain(std::iter::repeat(Shedding::default()))
+        loads.map(shedding)
     }
 
     /// The clusters of a uniform record, and what each gives: the octets of its ingress address and then of its clusterIP,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::super::FIXED;
 use super::super::ready::fixed;
 use super::{Draws, Found, Kind, Owner, Scratch, Seen, Set, Sight, addresses, client_number, draw, in_band, sticky};
-use crate::ranking::{Asked, Choice};
+use crate::ranking::{Asked, Band, Choice};
 use crate::table::Random;
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
@@ -38,13 +38,10 @@ impl Sight<'_> {
     /// The position of the candidate that comes first.
     fn first(&self, choice: Choice, scratch: &mut Scratch, chance: &mut Chance<'_>) -> Option<u16> {
         scratch.exchange_bands(chance.random, |seen| choice.takes(&seen.standing));
-        let is_first = |band| [false, true].map(|suspect| (band, suspect));
-        let (band, suspect) =
-            scratch.summary.bands().flat_map(is_first).find(|&(band, suspect)| {
-                in_band(&scratch.seen, band, choice).any(|seen| seen.is_suspect() == suspect)
-            })?;
-        let here = |seen: &&Seen| seen.is_suspect() == suspect;
-        let found = || in_band(&scratch.seen, band, choice).filter(here);
+        let is_in = |band: &Band| in_band(&scratch.seen, *band, choice).next().is_some();
+        let band = scratch.summary.bands().find(is_in)?;
+        let step = in_band(&scratch.seen, band, choice).map(Seen::step).min()?;
+        let found = || in_band(&scratch.seen, band, choice).filter(|seen| seen.step() == step);
         let drawn = if self.is_sticky() {
             let client = client_number(chance.origin, self.record);
             let key = |seen: &Seen| sticky::key(client, self.cluster_name(seen.cluster), seen.weight);

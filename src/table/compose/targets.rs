@@ -155,10 +155,10 @@ impl<'a> Sight<'a> {
         let mut told = false;
         for band in scratch.summary.bands() {
             let mut next = priority;
-            // A suspicion is told inside of the band.
-            for suspect in 0..=u16::from(scratch.suspects) {
+            // A step is told inside of the band.
+            for step in 0..=scratch.last_step {
                 for seen in in_band(&scratch.seen, band, choice) {
-                    if scratch.suspects && u16::from(seen.is_suspect()) != suspect {
+                    if scratch.last_step > 0 && seen.step() != step {
                         continue;
                     }
                     next = priority + 10;
@@ -174,7 +174,7 @@ impl<'a> Sight<'a> {
                     };
                     told = true;
                     let mut tell = |host, port: &PortEntry<'_>| {
-                        let numbers = [priority + suspect, seen.weight.max(1), port.number];
+                        let numbers = [priority + u16::from(step), seen.weight.max(1), port.number];
                         let mut tell = |alias| each(&Target { seen, name: Prefix { host, cluster, alias }, numbers });
                         match seen.aliases {
                             None => tell(None),

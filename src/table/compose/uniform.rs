@@ -6,7 +6,7 @@ use super::super::random::{Draws, Random};
 use super::super::ready::fixed;
 use super::super::record::MOST_UNIFORM;
 use super::targets::Prefix;
-use super::{Sight, draw};
+use super::{SILENT_STEP, Sight};
 use crate::load::Shedding;
 use crate::model::ClusterId;
 use crate::ranking::Tier;
@@ -18,17 +18,34 @@ pub const A_RECORD: usize = FIXED + 4;
 /// How many are as near as the one that stands there.
 #[inline(always)]
 fn band(all: &[Item], from: usize) -> usize {
+    same(all, from, Item::tier)
+}
+
+/// How many of these are on one step.
+fn run(all: &[Item], from: usize) -> usize {
+    same(all, from, Item::rank)
+}
+
+#[inline(always)]
+fn same(all: &[Item], from: usize, by: impl Fn(Item) -> u64) -> usize {
     // A loop of our own: those of iterators are functions, and whether they are inlined is not for us to say.
     let mut end = from;
-    while end < all.len() && all[end].tier() == all[from].tier() {
+    while end < all.len() && by(all[end]) == by(all[from]) {
         end += 1;
     }
     end - from
 }
 
-/// Whether these are not all the same.
-fn weighs(weights: &[u16]) -> bool {
-    weights.iter().any(|weight| *weight != weights[0])
+/// As [`draw`](super::draw), of weights whose sum is known.
+fn draw_of(weights: &[u32], total: u32, draws: &mut Draws<'_>) -> usize {
+    let mut ticket = draws.below(total.max(1));
+    for (n, weight) in weights.iter().enumerate() {
+        if ticket < *weight {
+            return n;
+        }
+        ticket -= weight;
+    }
+    0
 }
 
 impl Sight<'_> {
@@ -49,10 +66,7 @@ impl Sight<'_> {
     fn rank_uniform(&self, all: &mut [Item; MOST_UNIFORM]) -> usize {
         let (mut count, mut ordered, mut last) = (0, true, 0);
         for (item, (cluster, addresses)) in all.iter_mut().zip(self.record.uniform()) {
-            let tier = self.perspective.reach[cluster.index()].tier;
-            // The ingress address comes before the clusterIP.
-            let [ingress, cluster_ip] = [addresses as u32, (addresses >> 32) as u32];
-            *item = Item::new(tier, cluster, if tier == Tier::OWN_CLUSTER { cluster_ip } else { ingress });
+            *item = self.item(cluster, addresses);
             ordered &= last <= item.tier();
             last = item.tier();
             count += 1;
@@ -61,6 +75,15 @@ impl Sight<'_> {
             all[..count].sort_by_key(|item| item.tier());
         }
         count
+    }
+
+    /// `addresses`: as [`Record::uniform`](super::Record::uniform) gives them.
+    #[inline(always)]
+    fn item(&self, cluster: ClusterId, addresses: u64) -> Item {
+        let tier = self.perspective.reach[cluster.index()].tier;
+        // The ingress address comes before the clusterIP.
+        let [ingress, cluster_ip] = [addresses as u32, (addresses >> 32) as u32];
+        Item::new(tier, cluster, if tier == Tier::OWN_CLUSTER { cluster_ip } else { ingress })
     }
 
     /// Writes the best A records for the question's name, of a [calm](Sight::is_calm) service, in the order that
@@ -88,27 +111,29 @@ impl Sight<'_> {
     }
 
     /// The same of one that is not calm.
-    pub fn write_loaded(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
-        let mut all = [Item::default(); MOST_UNIFORM];
-        let (count, mut weights) = self.rank_loaded(&mut all, random);
+    pub fn write_swayed(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
+        let (mut all, mut weights) = ([Item::default(); MOST_UNIFORM], [0; MOST_UNIFORM]);
+        let count = self.rank_swayed(&mut all, &mut weights, random);
         let (all, weights) = (&mut all[..count], &mut weights[..count]);
-        let mut end = band(all, 0);
-        let count = count.min(self.perspective.cut.addresses(end, false));
+        let count = count.min(self.perspective.cut.addresses(band(all, 0), false));
         let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
         let mut draws = Draws::new(random);
-        let mut by_weight = weighs(&weights[..end]);
+        // Of the run that is under way: where it ends, what is left of it weighs, and whether all weigh the same.
+        let (mut end, mut total, mut even) = (0, 0, true);
         for n in 0..count {
             if n == end {
-                end += band(all, n);
-                by_weight = weighs(&weights[n..end]);
+                end += run(all, n);
+                total = weights[n..end].iter().sum();
+                even = weights[n..end].iter().all(|weight| *weight == weights[n]);
             }
             if end - n > 1 {
-                let drawn = match by_weight {
-                    true => draw(weights[n..end].iter().copied(), &mut draws),
-                    false => draws.below((end - n) as u32) as usize,
+                let drawn = match even {
+                    true => draws.below((end - n) as u32) as usize,
+                    false => draw_of(&weights[n..end], total, &mut draws),
                 };
                 all.swap(n, n + drawn);
                 weights.swap(n, n + drawn);
+                total -= weights[n];
             }
         }
         self.put_addresses(records, all);
@@ -136,43 +161,55 @@ impl Sight<'_> {
         ports.has_distinct_names().then_some(found.number)
     }
 
-    /// Its candidates in the order of their bands, as load makes these; how many there are, and what each weighs. What stands in
-    /// an item as its tier is the rank of its band.
-    fn rank_loaded(&self, all: &mut [Item; MOST_UNIFORM], random: &mut Random) -> (usize, [u16; MOST_UNIFORM]) {
-        let count = self.rank_uniform(all);
-        let all = &mut all[..count];
-        let mut weights = [self.uniform_weight(); MOST_UNIFORM];
-        // Items were moved: what they shed is found by their clusters.
+    /// Its candidates in the order of their bands, as load makes these, and of their steps, with what each weighs; how many there are.
+    fn rank_swayed(
+        &self,
+        all: &mut [Item; MOST_UNIFORM],
+        weights: &mut [u32; MOST_UNIFORM],
+        random: &mut Random,
+    ) -> usize {
+        let mut count = 0;
+        for (item, (cluster, addresses)) in all.iter_mut().zip(self.record.uniform()) {
+            *item = self.item(cluster, addresses);
+            count += 1;
+        }
+        let (all, weights) = (&mut all[..count], &mut weights[..count]);
+        weights.fill(self.record.uniform_weight());
         let mut shed = [Shedding::default(); MOST_UNIFORM];
-        for ((cluster, _), own) in self.record.uniform().zip(self.record.uniform_shedding()) {
-            let of_cluster = self.perspective.members[cluster.index()].shedding();
-            if let Some(at) = all.iter().position(|item| item.cluster() == cluster) {
-                shed[at] = own.most(of_cluster);
-            }
-        }
         let shed = &mut shed[..count];
-        // With no load, or where all are overloaded, there is nothing to choose.
-        if shed.iter().all(|s| *s == Shedding::default()) || shed.iter().all(|s| s.overloaded) {
-            return (count, weights);
-        }
-        for (n, s) in shed.iter().enumerate() {
-            weights[n] = s.left_of(weights[n]);
-            if s.overloaded {
-                all[n] = all[n].with_tier(all[n].tier() | u64::from(Tier::COUNT));
+        shed.iter_mut().zip(self.record.uniform_shedding()).for_each(|(shed, own)| *shed = own);
+        if !self.perspective.calm {
+            for (shed, item) in shed.iter_mut().zip(&mut *all) {
+                let member = &self.perspective.members[item.cluster().index()];
+                *shed = shed.most(member.shedding());
+                if member.is_silent() {
+                    *item = item.silent();
+                }
             }
         }
-        // Insertion: they are few, and in order but for those that are overloaded. Equal ones keep theirs.
+        // With no load, or where all are overloaded, it has no say.
+        let any = shed.iter().any(|s| *s != Shedding::default());
+        let loaded = any && !shed.iter().all(|s| s.overloaded);
+        if loaded {
+            for (n, s) in shed.iter().enumerate() {
+                weights[n] = s.left_of(weights[n]);
+                if s.overloaded {
+                    all[n] = all[n].overloaded();
+                }
+            }
+        }
+        // Insertion: they are few, and mostly in order. Equal ones keep theirs.
         for n in 1..count {
             let mut at = n;
-            while at > 0 && all[at - 1].tier() > all[at].tier() {
+            while at > 0 && all[at - 1].rank() > all[at].rank() {
                 all.swap(at - 1, at);
-                shed.swap(at - 1, at);
                 weights.swap(at - 1, at);
+                shed.swap(at - 1, at);
                 at -= 1;
             }
         }
         let best = band(all, 0);
-        if best < count {
+        if loaded && best < count {
             let share = shed[..best].iter().map(|s| s.share).min().unwrap_or(0);
             if random.below(255) < u32::from(share) {
                 let next = band(all, best);
@@ -180,12 +217,7 @@ impl Sight<'_> {
                 weights[..best + next].rotate_left(best);
             }
         }
-        (count, weights)
-    }
-
-    /// What each candidate weighs. Where all are drained, they are equals.
-    fn uniform_weight(&self) -> u16 {
-        self.record.candidates().next().map_or(1, |candidate| candidate.weight().max(1))
+        count
     }
 
     /// Writes the SRV records of that port for the question's name, and behind them the A records of their targets, which
@@ -199,9 +231,10 @@ impl Sight<'_> {
         random: &mut Random,
     ) -> Option<(usize, u16)> {
         let mut all = [Item::default(); MOST_UNIFORM];
-        let (count, weights) = match self.is_calm() {
-            true => (self.rank_uniform(&mut all), [self.uniform_weight(); MOST_UNIFORM]),
-            false => self.rank_loaded(&mut all, random),
+        let mut weights = [self.record.uniform_weight(); MOST_UNIFORM];
+        let count = match self.is_calm() {
+            true => self.rank_uniform(&mut all),
+            false => self.rank_swayed(&mut all, &mut weights, random),
         };
         let all = &all[..count];
         let ttl = self.perspective.ttl;
@@ -216,7 +249,7 @@ impl Sight<'_> {
             }
             let name = name(item);
             let (record, others) = rest.split_at_mut_checked(self.target_size(&name))?;
-            self.put_target(record, &mut head, &name, [priority, weight.max(1), port]);
+            self.put_target(record, &mut head, &name, [priority + item.step(), weight.max(1) as u16, port]);
             rest = others;
         }
         let head = fixed(pointer_to(service), rtype::A, ttl, 4);
@@ -230,24 +263,42 @@ impl Sight<'_> {
     }
 }
 
-/// Tier, cluster and address in one word, as it is moved about more than looked at.
+/// Tier, step, cluster and address in one word, as it is moved about more than looked at.
 #[derive(Clone, Copy, Default)]
 struct Item(u64);
+
+/// Of an item: its cluster is silent.
+const SILENT: u64 = 1 << 48;
 
 impl Item {
     /// `address`: its octets, little endian.
     #[inline]
     fn new(tier: Tier, cluster: ClusterId, address: u32) -> Item {
-        Item(u64::from(tier.number()) << 48 | u64::from(cluster.0) << 32 | u64::from(address))
+        Item(u64::from(tier.number()) << 49 | u64::from(cluster.0) << 32 | u64::from(address))
     }
 
     #[inline]
     fn tier(self) -> u64 {
+        self.0 >> 49
+    }
+
+    /// What the order goes by: the tier, then the step.
+    fn rank(self) -> u64 {
         self.0 >> 48
     }
 
-    fn with_tier(self, tier: u64) -> Item {
-        Item(self.0 & ((1 << 48) - 1) | tier << 48)
+    fn overloaded(self) -> Item {
+        Item(self.0 | u64::from(Tier::COUNT) << 49)
+    }
+
+    fn silent(self) -> Item {
+        Item(self.0 | SILENT)
+    }
+
+    /// As [`Seen::step`](super::Seen::step).
+    #[inline]
+    fn step(self) -> u16 {
+        if self.0 & SILENT == 0 { 0 } else { u16::from(SILENT_STEP) }
     }
 
     fn cluster(self) -> ClusterId {

@@ -71,7 +71,8 @@ impl Sight<'_> {
             Tier::SAME_REGION => "same-region",
             _ => "region",
         };
-        write!(line, " cluster={name} tier={tier} weight={}", seen.weight)?;
+        let weight = if seen.standing.drained { 0 } else { seen.weight };
+        write!(line, " cluster={name} tier={tier} weight={weight}")?;
         write!(line, " shed={}%", u32::from(seen.shedding.share) * 100 / 255)?;
         let words = [
             (seen.has(flag::IMPORT), " import"),
@@ -82,6 +83,7 @@ impl Sight<'_> {
             (seen.standing.down.ipv4, " down=A"),
             (seen.standing.down.ipv6, " down=AAAA"),
             (seen.is_suspect(), " suspect"),
+            (seen.is_silent(), " silent"),
         ];
         for (_, word) in words.iter().filter(|(on, _)| *on) {
             line.write_str(word)?;
