@@ -3,6 +3,7 @@
 
 mod federation;
 mod keeper;
+mod offline;
 mod places;
 mod prober;
 mod registered;
@@ -45,6 +46,7 @@ use crate::zonefile::{self, ZoneData, ZoneFileError};
 use federation::{Ask, Gauges};
 pub use federation::{Federation, Member, Seen, UPDATE_QUEUE, new_index, resolver};
 use keeper::{Keeping, restore};
+pub use offline::Offline;
 pub use places::{PlacesProblem, Reading as PlacesReading, finder as whereabouts, read as read_places};
 use successor::{Predecessor, Program, Successor};
 

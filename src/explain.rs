@@ -3,7 +3,7 @@
 
 mod text;
 
-pub use text::columns;
+pub use text::{age, columns};
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
@@ -123,17 +123,39 @@ pub struct Service {
     /// What operators say of it, or of clusters that have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub directives: Vec<Directed>,
-    /// Of the clusters that have it, those that were not heard since the start.
+    /// What clusters that have it say of its load, or of theirs, as far as it counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub restored: Vec<Restored>,
+    pub loads: Vec<Told>,
+    /// Of the clusters that have it, those that are watched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freshness: Vec<Freshness>,
 }
 
-/// A cluster as its snapshot has it.
+/// How fresh it is what is known of a cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Restored {
+#[serde(rename_all = "camelCase")]
+pub struct Freshness {
     pub cluster: String,
-    /// RFC 3339.
-    pub written: String,
+    /// Since its API said something; `None`: not since the start.
+    pub heard_seconds: Option<f64>,
+    /// That is so long ago that others as near come first.
+    pub silent: bool,
+    /// Not heard in full since the start: it is answered for as its snapshot of then has it. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+}
+
+/// A load that counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Told {
+    pub cluster: String,
+    /// Part of its capacity.
+    pub load: f64,
+    /// `annotation of NAMESPACE/SERVICE`, `ServiceLoad NAMESPACE/SERVICE`, or `ClusterLoad`, which is of all that is in the cluster.
+    pub by: String,
+    /// Until it expires, if it is not told again; `None`: it holds until it is changed.
+    pub expires_seconds: Option<f64>,
 }
 
 /// A directive.
@@ -158,7 +180,8 @@ pub struct Directed {
 pub struct Known {
     pub health: Vec<Judged>,
     pub directives: Vec<Directed>,
-    pub restored: Vec<Restored>,
+    pub loads: Vec<Told>,
+    pub freshness: Vec<Freshness>,
 }
 
 /// An external address of a cluster, as it is judged.
@@ -218,6 +241,22 @@ pub struct Share {
     pub reason: String,
 }
 
+impl Service {
+    pub fn key(&self) -> Option<ServiceKey> {
+        let (name, namespace) = self.name.split_once('.')?;
+        Some(ServiceKey { name: Label::parse(name).ok()?, namespace: Label::parse(namespace).ok()? })
+    }
+
+    /// Takes in what is known of it, but for clusters that do not have it.
+    pub fn learn(&mut self, known: Known) {
+        let Known { health, directives, mut loads, mut freshness } = known;
+        let has_it = |cluster: &str| self.candidates.iter().any(|share| share.cluster == cluster);
+        loads.retain(|of| has_it(&of.cluster));
+        freshness.retain(|of| has_it(&of.cluster));
+        (self.health, self.directives, self.loads, self.freshness) = (health, directives, loads, freshness);
+    }
+}
+
 impl Share {
     /// Each thing that it gives, the names where clients are told these, and whether it is in this very answer.
     pub fn given(&self) -> Vec<(String, bool)> {
@@ -265,14 +304,10 @@ impl Explainer {
         let explained = tokio::task::spawn_blocking(move || explain(&config, &reader, asked, seed, &whereabouts));
         let mut explanation = explained.await.map_err(|error| ExplainError::Answer(error.to_string()))??;
         if let Some(service) = &mut explanation.service
-            && let Some((name, namespace)) = service.name.split_once('.')
-            && let (Ok(name), Ok(namespace)) = (Label::parse(name), Label::parse(namespace))
+            && let Some(key) = service.key()
         {
-            let inquiry = (self.inquire)(ServiceKey { namespace, name });
-            let known = tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default();
-            let Known { health, directives, mut restored } = known;
-            restored.retain(|of| service.candidates.iter().any(|share| share.cluster == of.cluster));
-            (service.health, service.directives, service.restored) = (health, directives, restored);
+            let inquiry = (self.inquire)(key);
+            service.learn(tokio::time::timeout(PATIENCE, inquiry).await.unwrap_or_default());
         }
         Ok(explanation)
     }
@@ -570,10 +605,11 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
         "AAAA" if is_own => Some(false),
         _ => None,
     };
-    let mut candidates: Vec<Share> = sight
+    let mut candidates: Vec<(u8, Share)> = sight
         .candidates
         .into_iter()
         .map(|candidate| {
+            let step = candidate.sight.as_ref().map_or(0, |s| u8::from(s.suspect) + 2 * u8::from(s.silent));
             let there = config.clusters.iter().find(|cluster| cluster.name.as_str() == candidate.name);
             let there = there.and_then(|cluster| cluster.region.as_ref()).map(|region| &*region.0);
             let band = candidate.sight.as_ref().filter(|_| is_taken(&candidate)).map(|s| s.band);
@@ -603,13 +639,17 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
             } else if band.is_some() && has_family && answered.is_empty() {
                 reason += "; the mode and maxAnswers give nearer ones only";
             }
-            Share {
+            let share = Share {
                 reason,
                 band,
                 tier: tier.to_owned(),
                 distance: here.zip(there).and_then(|(here, there)| distance(config, here, there)),
                 ready: candidate.ready,
-                weight: candidate.sight.as_ref().map_or(candidate.weight, |s| s.weight),
+                weight: match (candidate.weight, &candidate.sight) {
+                    // Where they are answered with, they are equals, which is no weight to be shown.
+                    (0, _) | (_, None) => candidate.weight,
+                    (_, Some(sight)) => sight.weight,
+                },
                 shed: (u32::from(candidate.shedding.share) * 100 / 255) as u8,
                 overloaded: candidate.shedding.overloaded,
                 answered,
@@ -617,16 +657,19 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
                 aliases,
                 answered_aliases,
                 cluster: candidate.name,
-            }
+            };
+            (step, share)
         })
         .collect();
-    candidates.sort_by_key(|share| (share.band.is_none(), share.band, share.cluster.clone()));
+    candidates.sort_by_key(|(step, share)| (share.band.is_none(), share.band, *step, share.cluster.clone()));
+    let candidates = candidates.into_iter().map(|(_, share)| share).collect();
     let families = ["IPv4", "IPv6"].iter().zip(sight.families).filter(|(_, has)| *has);
     let families = families.map(|(name, _)| (*name).to_owned()).collect();
     Service {
         health: Vec::new(),
         directives: Vec::new(),
-        restored: Vec::new(),
+        loads: Vec::new(),
+        freshness: Vec::new(),
         name: sight.name,
         ttl: sight.ttl,
         families,
@@ -691,6 +734,9 @@ fn reason(candidate: &Candidate, band: Option<usize>, tier: &str, others: Others
     }
     if sight.suspect {
         words.push("suspected to be Down, so behind the others of its band".to_owned());
+    }
+    if sight.silent {
+        words.push("its cluster's API says nothing any more, so behind those of its band that are heard".to_owned());
     }
     words.join("; ")
 }

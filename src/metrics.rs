@@ -219,6 +219,8 @@ pub struct ClusterSample {
     pub synced: bool,
     /// It is answered for as its snapshot has it.
     pub restored: bool,
+    /// Its API says nothing any more, and what others have comes first.
+    pub silent: bool,
     /// Time since the last event or bookmark; `None` before the first.
     pub last_heard: Option<Duration>,
     pub source_errors: Vec<(&'static str, u64)>,
@@ -859,6 +861,13 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         Opts::new("signpost_cluster_stale", "1 while a cluster is answered for as its snapshot has it."),
         &["cluster"],
     )?;
+    let silent = IntGaugeVec::new(
+        Opts::new(
+            "signpost_cluster_silent",
+            "1 while a cluster that was heard says nothing: others as near come first.",
+        ),
+        &["cluster"],
+    )?;
     let synced = IntGaugeVec::new(Opts::new("signpost_cluster_synced", "1 once all kinds were listed."), &["cluster"])?;
     let heard = GaugeVec::new(
         Opts::new("signpost_cluster_last_heard_seconds", "Seconds since the last event or bookmark."),
@@ -884,6 +893,7 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
         let cluster = sample.cluster.as_str();
         synced.with_label_values(&[cluster]).set(i64::from(sample.synced));
         restored.with_label_values(&[cluster]).set(i64::from(sample.restored));
+        silent.with_label_values(&[cluster]).set(i64::from(sample.silent));
         if let Some(age) = sample.last_heard {
             heard.with_label_values(&[cluster]).set(age.as_secs_f64());
         }
@@ -903,6 +913,7 @@ fn put_federation(page: &Page, federation: &dyn FederationGauges) -> Result<(), 
     page.0.register(Box::new(names))?;
     page.0.register(Box::new(synced))?;
     page.0.register(Box::new(restored))?;
+    page.0.register(Box::new(silent))?;
     page.0.register(Box::new(heard))?;
     page.0.register(Box::new(errors))?;
     page.0.register(Box::new(skipped))?;
@@ -1117,6 +1128,7 @@ mod tests {
                     cluster: "cluster-1".into(),
                     synced: true,
                     restored: true,
+                    silent: true,
                     last_heard: Some(Duration::from_millis(1500)),
                     source_errors: vec![("forbidden", 3)],
                     objects_skipped: vec![("port", 2)],
@@ -1153,6 +1165,8 @@ mod tests {
         assert_line(&text, r#"signpost_cluster_synced{cluster="cluster-2"} 0"#);
         assert_line(&text, r#"signpost_cluster_stale{cluster="cluster-1"} 1"#);
         assert_line(&text, r#"signpost_cluster_stale{cluster="cluster-2"} 0"#);
+        assert_line(&text, r#"signpost_cluster_silent{cluster="cluster-1"} 1"#);
+        assert_line(&text, r#"signpost_cluster_silent{cluster="cluster-2"} 0"#);
         assert_line(&text, "signpost_registered_clusters 2");
         assert_line(&text, r#"signpost_cluster_secrets_refused{reason="forbidden"} 1"#);
         assert_line(&text, "signpost_cluster_secrets_held_deletions 11");

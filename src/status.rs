@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use crate::explain::{Directed, columns};
+use crate::explain::{Directed, age, columns};
 
 /// The whole of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,9 @@ pub struct Cluster {
     pub longitude: Option<f64>,
     /// All of it, by a directive.
     pub drained: bool,
+    /// Its API says nothing any more, so that others as near come first.
+    #[serde(default)]
+    pub silent: bool,
     pub services: u64,
     pub endpoint_slices: u64,
     /// Failed lists and watches, and unreadable files, since the start.
@@ -141,8 +144,8 @@ impl Cluster {
             (State::Synced, _) => "synced".to_owned(),
             (State::NotSynced, _) => "not synced".to_owned(),
         };
-        if self.drained {
-            state += ", drained";
+        for (_, word) in [(self.silent, ", silent"), (self.drained, ", drained")].iter().filter(|(is, _)| *is) {
+            state += word;
         }
         let counts = [
             (self.errors, "errors"),
@@ -183,13 +186,6 @@ impl fmt::Display for Health {
     }
 }
 
-/// In the largest unit that it fills.
-fn age(seconds: f64) -> String {
-    let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
-    let unit = units.iter().find(|(length, _)| seconds >= *length);
-    unit.map_or_else(|| format!("{seconds:.0} s"), |(length, unit)| format!("{:.0} {unit}", (seconds / length).floor()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +203,7 @@ mod tests {
             latitude: Some(38.9),
             longitude: Some(-77.4),
             drained: state == State::Stale,
+            silent: false,
             services: 3,
             endpoint_slices: 40,
             errors: u64::from(state == State::Stale) * 7,

@@ -20,8 +20,9 @@ use common::{same, stays, try_wait_for, wait_for};
 const SHOWS: Duration = Duration::from_secs(30);
 /// From a cluster's return to the answer that shows what changed meanwhile.
 const RETURNS: Duration = Duration::from_secs(60);
-/// Longer than the 35 s in which a silent watch is given up, so that its end is seen too.
-const SILENCE: Duration = Duration::from_secs(45);
+/// Longer than the 35 s in which a silent watch is given up, so that its end is seen too, and than the 60 s after which a cluster
+/// counts as silent.
+const SILENCE: Duration = Duration::from_secs(65);
 
 /// The load balancer of each cluster: globally routable, as special-purpose addresses (RFC 6890) need ingressCidrs.
 const INGRESS: [&str; 3] = ["104.197.117.10", "104.197.74.77", "104.197.38.157"];
@@ -252,13 +253,37 @@ fn clusters_that_die_freeze_or_fall_silent_change_nothing() {
     assert_eq!(status(&dig, &named("meanwhile")), Ok(code("NXDOMAIN", &[])), "nothing passed the silent proxy");
     // One line for each kind and outage, not one for each try; and each names its cluster.
     let log = signpost.log();
-    let told = log.lines().filter(|line| line.contains("cluster-1") && line.contains("WARN")).count();
+    let of_first = || log.lines().filter(|line| line.contains("cluster-1") && line.contains("WARN"));
+    let (silent, told): (Vec<&str>, Vec<&str>) = of_first().partition(|line| line.contains("says nothing any more"));
+    assert_eq!(silent.len(), 1, "{log}");
+    let told = told.len();
     assert!((1..=2).contains(&told) && !log.contains("client error"), "{told} lines of cluster-1:\n{log}");
 
+    let silent = |wanted: [f64; 3]| {
+        wait_for("which clusters are silent", RETURNS, || {
+            let metrics = http_get(signpost.ports.admin, "/metrics").map_err(|error| error.to_string())?;
+            let of = |n: usize| metric(&metrics, &format!("signpost_cluster_silent{{cluster=\"cluster-{}\"}}", n + 1));
+            same([0, 1, 2].map(of), wanted.map(Some))
+        });
+    };
+    silent([1.0; 3]);
     proxy.forward();
     shows(&dig, &named("meanwhile"), &[INGRESS[2]], RETURNS);
     shows(&dig, &cart, &[INGRESS[0], INGRESS[1], "104.197.38.158"], RETURNS);
+    // What is heard comes before what is not, and all of it stays in the answer.
+    silent([1.0, 1.0, 0.0]);
+    for _ in 0..10 {
+        let first = dig.ask(&cart, "A").map(|reply| reply.addresses().first().copied());
+        assert_eq!(first, Ok(Some(addresses(&["104.197.38.158"])[0])));
+    }
+    let explained = signpost.command(&["explain", &cart]).expect("an explanation");
+    assert!(explained.contains("ago; silent, so that others as near come first"), "{explained}");
+    assert!(explained.contains("says nothing any more, so behind those of its band that are heard"), "{explained}");
+    let shown = signpost.command(&["status"]).expect("a status");
+    let line = shown.lines().find(|line| line.starts_with("cluster-2 ")).expect("a line");
+    assert!(line.contains("synced, silent"), "{shown}");
     frozen.resume();
+    silent([1.0, 0.0, 0.0]);
     frozen.set_ingress("faults", "cart", &["104.197.74.78"]);
     shows(&dig, &cart, &[INGRESS[0], "104.197.74.78", "104.197.38.158"], RETURNS);
     dead.restart();

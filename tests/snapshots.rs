@@ -173,7 +173,7 @@ fn starts(kept: &Kept) {
         if has_any && !down.is_empty() {
             let path = format!("/explain?name=only-2.n.{ZONE}&format=text");
             let explained = http_get(signpost.ports.admin, &path).expect("an explanation");
-            assert!(explained.contains("\"restored\""), "{explained}");
+            assert!(explained.contains("\"snapshot\""), "{explained}");
             let words = ["explain", &format!("only-2.n.{ZONE}")];
             let table = signpost.command(&words).expect("an explanation");
             assert!(table.contains("stale      cluster-2 was not heard since the start"), "{table}");

@@ -105,6 +105,13 @@ fn drained_and_back() {
     }
     let table = world.signpost.command(&["explain", &format!("web.n.{ZONE}")]).expect("an explanation");
     assert!(table.contains("directive  drain cluster-2/n/web: active from "), "{table}");
+    // What stands in files is known without the server, too.
+    let offline = world.signpost.command(&["explain", &format!("web.n.{ZONE}"), "--offline"]).expect("an explanation");
+    for part in ["directive  drain cluster-2/n/web: active from ", "left out: drained, and others are not"] {
+        assert!(offline.contains(part), "{offline}");
+    }
+    let dumped = world.signpost.command(&["dump", ZONE, "--offline"]).expect("a zone");
+    assert!(dumped.contains("104.16.1.1") && dumped.contains("104.16.3.1"), "{dumped}");
     let status = world.signpost.command(&["status"]).expect("a status");
     assert!(status.contains("directive  drain cluster-2/n/web: active from "), "{status}");
     let json = world.signpost.command(&["status", "--output", "json"]).expect("a status");

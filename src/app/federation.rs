@@ -7,6 +7,7 @@ mod inquiries;
 mod keeping;
 mod notes;
 mod reports;
+mod silence;
 mod steering;
 mod votes;
 
@@ -48,6 +49,7 @@ pub use hostnames::{Ask, resolver};
 pub use inquiries::{Inquiry, asked, directory, inquire, overview, status};
 use notes::Notes;
 use reports::{Reports, Taken};
+use silence::Silence;
 use steering::{Moved, Sight, Steered, Steering};
 
 /// Updates that wait for the publisher; a source that is faster than it waits.
@@ -112,6 +114,7 @@ pub struct Federation {
     not_awaited: BTreeSet<Label>,
     /// Clusters as their snapshots have them: which kinds they did not say themselves yet, and when they were written.
     restored: BTreeMap<ClusterId, (Vec<Kind>, Timestamp)>,
+    silence: Silence,
 }
 
 /// What /metrics and /readyz see of the federation. Written after each batch where that changed it, never by a query.
@@ -143,6 +146,7 @@ struct SeenCluster {
     name: String,
     synced: bool,
     restored: bool,
+    silent: bool,
     status: Arc<status::Status>,
     held: Vec<(&'static str, u64)>,
 }
@@ -230,6 +234,7 @@ impl FederationGauges for Gauges {
                 cluster: cluster.name.clone(),
                 synced: cluster.synced,
                 restored: cluster.restored,
+                silent: cluster.silent,
                 last_heard: status.last_heard().map(|at| now - at),
                 source_errors: ErrorReason::ALL.iter().map(|&r| (r.label(), status.errors(r))).collect(),
                 objects_skipped: Reason::ALL.iter().map(|&r| (r.label(), status.skips(r))).collect(),
@@ -322,6 +327,7 @@ impl Federation {
             unsaved: Arc::default(),
             not_awaited: BTreeSet::new(),
             restored: BTreeMap::new(),
+            silence: Silence::default(),
         };
         // Of whoever only votes, nothing has to be known.
         for (id, _) in federation.publisher.config().clone().numbered() {
@@ -402,6 +408,7 @@ impl Federation {
         let restored = std::mem::take(&mut self.restored).into_iter();
         self.restored = restored.filter_map(|(id, waits)| Some((new_id(id)?, waits))).collect();
         self.restored.retain(|id, _| self.index.is_synced(*id));
+        self.silence.renumber(new_id);
         // Their numbers are others, or their rules.
         self.unsaved.add(config.numbered().map(|(id, _)| id));
         self.hostnames.reconfigure(&config, ask);
@@ -410,7 +417,7 @@ impl Federation {
             (_, None) => None,
             (None, Some(_)) => checks(&config, self.seed),
         };
-        let Federation { index, loads, steering, hostnames, checks, restored, .. } = self;
+        let Federation { index, loads, steering, hostnames, checks, restored, silence, .. } = self;
         let mut beside = Beside { loads, steering, hostnames, checks };
         let keys = index.keys();
         let before = std::mem::take(&mut self.notes);
@@ -419,6 +426,7 @@ impl Federation {
             table.set_atlas(atlas);
             table.reserve(keys.len());
             restored.keys().for_each(|cluster| table.set_remembered(*cluster, true));
+            silence.tell(table);
             for (cluster, _) in table.config().clone().numbered() {
                 table.set_shedding(cluster, shedding(beside.loads, beside.steering, cluster));
             }
@@ -503,6 +511,7 @@ impl Federation {
             self.seen.waiting.store(updates.len() as u64, Relaxed);
             self.tell_health();
             self.hostnames.tick(self.now());
+            self.look_for_silence();
             self.ask_for_lists();
         }
     }
@@ -512,7 +521,21 @@ impl Federation {
         let checks = self.checks.as_ref().and_then(Checks::next_deadline);
         let steering = self.steering.next_deadline();
         let own = [self.index.next_deadline(), self.loads.next_deadline(), self.hostnames.next_deadline()];
-        own.into_iter().chain([checks, steering]).flatten().chain(release).min()
+        own.into_iter().chain([checks, steering, self.next_look()]).flatten().chain(release).min()
+    }
+
+    /// As if all that the clusters say of their load had been so for long.
+    pub fn settle(&mut self) {
+        let changed = self.loads.settle(self.now());
+        let changes = self.shed(changed);
+        self.compile(&changes.services);
+    }
+
+    /// All of them, as the index has them.
+    pub fn services(&self) -> Vec<Federated> {
+        let mut all = Vec::new();
+        self.index.services(&self.index.keys(), |_, service| all.extend(service.cloned()));
+        all
     }
 
     fn take_load(&mut self, cluster: ClusterId, update: Update, now: Moment) -> Changes {
@@ -826,6 +849,7 @@ impl Federation {
             name: cluster.name.to_string(),
             synced: self.index.is_synced(id),
             restored: self.restored.contains_key(&id),
+            silent: self.silence.is_silent(id),
             status: self.members[id.index()].status.clone(),
             held: Vec::new(),
         });

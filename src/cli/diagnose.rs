@@ -194,6 +194,10 @@ fn of_server(status: &Status) -> Vec<Finding> {
             State::Stale => findings.push(Finding::warned(format!("it answers for {} from a snapshot", cluster.name))),
             State::NotSynced => findings.push(Finding::failed(format!("it has never heard {}", cluster.name))),
         }
+        if cluster.silent {
+            findings
+                .push(Finding::warned(format!("{} says nothing any more, and is behind others as near", cluster.name)));
+        }
         if cluster.held_deletions > 0 {
             findings
                 .push(Finding::warned(format!("{} deletions in {} are held", cluster.held_deletions, cluster.name)));

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::explain::{Filled, OFFLINE, ask, encoded, fill_from_disk, load, who};
+use super::explain::{OFFLINE, ask, encoded, load, who};
+use crate::app::Offline;
 use crate::dump::{Dump, END, Wanted};
-use crate::model::Federated;
 
 /// Octets of a zone file: a million services have some 500.
 const MAX_ZONE: u64 = 1 << 30;
@@ -22,12 +22,10 @@ pub fn run(path: &Path, wanted: &Wanted, offline: bool) -> Result<String, String
 }
 
 fn from_disk(path: &Path, wanted: &Wanted) -> Result<String, String> {
-    let Filled { config, zones, index, reader } = fill_from_disk(path)?;
+    let Offline { config, zones, federation, reader } = Offline::read(path).map_err(|error| error.to_string())?;
     let (mut dump, mut text) = Dump::begin(&config, reader, &zones, wanted).map_err(|error| error.to_string())?;
     if dump.has_services() {
-        let mut all: Vec<Federated> = Vec::new();
-        index.services(&index.keys(), |_, service| all.extend(service.cloned()));
-        text += &dump.services(&all);
+        text += &dump.services(&federation.services());
     }
     Ok(text + &dump.end())
 }

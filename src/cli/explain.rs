@@ -4,20 +4,13 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::check;
-use crate::app::{Loaded, whereabouts};
-use crate::config::{Config, Source};
+use crate::app::{Offline, whereabouts};
+use crate::config::Config;
 use crate::explain::{Asked, Explanation, explain};
-use crate::index::Index;
-use crate::model::ClusterId;
-use crate::source;
-use crate::table::{Publisher, Reader};
-use crate::zonefile::ZoneData;
 
 /// To connect to the server, and for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -92,36 +85,15 @@ fn get(address: SocketAddr, path: &str, most: u64) -> io::Result<String> {
     String::from_utf8(answer).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// A table that was filled from what stands on disk; clusters behind an API server are as if they had nothing.
-pub(super) struct Filled {
-    pub config: Arc<Config>,
-    pub zones: Arc<Vec<ZoneData>>,
-    pub index: Index,
-    pub reader: Reader,
-}
-
-pub(super) fn fill_from_disk(path: &Path) -> Result<Filled, String> {
-    let Loaded { mut config, zones, atlas, .. } = Loaded::load(path).map_err(|error| error.to_string())?;
-    if let Some(secrets) = &mut Arc::make_mut(&mut config).cluster_secrets {
-        secrets.listed = true;
-    }
-    let mut index = crate::app::new_index(&config);
-    for (id, cluster) in config.numbered() {
-        if let Source::Manifests { directory } = &cluster.source {
-            check::fill(&mut index, id, source::manifests::read(directory, cluster, &config.limits));
-        }
-    }
-    let (mut publisher, reader) = Publisher::new(config.clone(), &zones, 0);
-    publisher.set_atlas(atlas);
-    for key in index.keys() {
-        publisher.publish(&key, index.service(&key).as_ref());
-    }
-    (0..config.clusters.len()).for_each(|id| publisher.set_synced(ClusterId(id as u16)));
-    Ok(Filled { config, zones, index, reader })
-}
-
 fn from_disk(path: &Path, asked: Asked) -> Result<Explanation, String> {
-    let Filled { config, reader, .. } = fill_from_disk(path)?;
+    let Offline { config, federation, reader, .. } = Offline::read(path).map_err(|error| error.to_string())?;
     let seed = getrandom::u64().map_err(|error| error.to_string())?;
-    explain(&config, &reader, asked, seed, &whereabouts()).map_err(|error| error.to_string())
+    let explained = explain(&config, &reader, asked, seed, &whereabouts());
+    let mut explanation = explained.map_err(|error| error.to_string())?;
+    if let Some(service) = &mut explanation.service
+        && let Some(key) = service.key()
+    {
+        service.learn(federation.known(&key));
+    }
+    Ok(explanation)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Answer, Directed, Explanation, Judged, Place, Restored, Service, Share, Voted};
+use super::{Answer, Directed, Explanation, Freshness, Judged, Place, Service, Share, Told, Voted};
 
 /// Rows of cells, each column as wide as its widest one.
 pub fn columns<const N: usize>(f: &mut fmt::Formatter<'_>, indent: &str, rows: &[[String; N]]) -> fmt::Result {
@@ -13,6 +13,13 @@ pub fn columns<const N: usize>(f: &mut fmt::Formatter<'_>, indent: &str, rows: &
         writeln!(f, "{indent}{}", cells.join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// Seconds in the largest unit that they fill.
+pub fn age(seconds: f64) -> String {
+    let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
+    let unit = units.iter().find(|(length, _)| seconds >= *length);
+    unit.map_or_else(|| format!("{seconds:.0} s"), |(length, unit)| format!("{:.0} {unit}", (seconds / length).floor()))
 }
 
 impl fmt::Display for Explanation {
@@ -76,14 +83,15 @@ impl fmt::Display for Service {
             writeln!(f, "  * in this answer")?;
         }
         writeln!(f)?;
-        if self.health.is_empty() && self.directives.is_empty() && self.restored.is_empty() {
+        let Service { health, directives, loads, freshness, .. } = self;
+        if health.is_empty() && directives.is_empty() && loads.is_empty() && freshness.is_empty() {
             return Ok(());
         }
-        for Restored { cluster, written } in &self.restored {
-            writeln!(
-                f,
-                "stale      {cluster} was not heard since the start: it is answered for as its snapshot of {written} has it"
-            )?;
+        for fresh in freshness {
+            writeln!(f, "{fresh}")?;
+        }
+        for told in loads {
+            writeln!(f, "load       {told}")?;
         }
         for directed in &self.directives {
             writeln!(f, "directive  {directed}")?;
@@ -94,6 +102,30 @@ impl fmt::Display for Service {
             writeln!(f, "health     {endpoint} of {cluster} by {probe}: {health} ({})", votes.join(", "))?;
         }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Freshness { cluster, heard_seconds, silent, snapshot } = self;
+        if let Some(written) = snapshot {
+            write!(
+                f,
+                "stale      {cluster} was not heard since the start: it is answered for as its snapshot of {written} has it"
+            )?;
+        } else {
+            let heard = heard_seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", age(seconds)));
+            write!(f, "heard      {cluster} {heard}")?;
+        }
+        if *silent { write!(f, "; silent, so that others as near come first") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Told { cluster, load, by, expires_seconds } = self;
+        write!(f, "{load} of {cluster}, by {by}")?;
+        expires_seconds.map_or(Ok(()), |seconds| write!(f, ", for another {}", age(seconds)))
     }
 }
 

@@ -1,9 +1,11 @@
 //! `signpost explain` and the admin server's `/explain`.
 
 use std::collections::BTreeSet;
+use std::fs;
 
-use super::server::{DEADLINE, EXTERNAL, INTERNAL, SERVICE, Server};
+use super::server::{DEADLINE, Demo, EXTERNAL, INTERNAL, SERVICE, Server};
 use super::startup::run;
+use crate::common::{same, wait_for};
 
 /// Exit code, output and errors.
 fn explain(server: &Server, words: &[&str]) -> (Option<i32>, String, String) {
@@ -65,4 +67,66 @@ fn the_running_server_explains_itself() {
     let errors = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains(&format!("127.0.0.1:{}", ports.admin)) && errors.contains("--offline"), "{errors}");
+}
+
+/// Who told a load, whether it still counts, and what comes of it in the end.
+#[test]
+fn loads_are_explained_with_their_tellers() {
+    let demo = Demo::new();
+    let load = |name: &str, spec: &str| {
+        format!("apiVersion: signpost.dev/v1alpha1\nkind: {name}\nmetadata: {{name: cluster}}\nspec: {spec}\n")
+    };
+    let own = load("ServiceLoad", "{load: 1, validForSeconds: 3600}");
+    let own = own.replace("{name: cluster}", "{name: my-service, namespace: my-namespace}");
+    let elsewhere = own.replace("my-service", "another");
+    let write = |cluster, text: &str| fs::write(demo.manifest(cluster, "load.yaml"), text).expect("the folder is ours");
+    write(1, &format!("{own}---\n{elsewhere}"));
+    write(3, &load("ClusterLoad", "{load: 0.5}"));
+    let path = demo.manifest(2, "my-service.yaml");
+    let manifest = fs::read_to_string(&path).expect("the demo is there");
+    let annotated = manifest.replacen("metadata:", "metadata:\n  annotations: {signpost.dev/load: '0.8'}", 1);
+    fs::write(&path, annotated).expect("the folder is ours");
+    let server = Server::start(demo, &[]);
+    let words = [SERVICE, "--cluster", "cluster-1", "--output", "json"];
+    let json = |more: &[&str]| {
+        let (_, text, errors) = explain(&server, &[&words, more].concat());
+        serde_json::from_str::<serde_json::Value>(&text).map_err(|error| format!("{error}: {text}{errors}"))
+    };
+    let told = |json: &serde_json::Value| -> Vec<(String, f64, String, bool)> {
+        let loads = json["service"]["loads"].as_array().into_iter().flatten();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let expires =
+            |load: &serde_json::Value| load["expiresSeconds"].as_f64().is_some_and(|s| s > 3_500.0 && s <= 3_600.0);
+        loads
+            .map(|load| {
+                (text(&load["cluster"]), load["load"].as_f64().unwrap_or(f64::NAN), text(&load["by"]), expires(load))
+            })
+            .collect()
+    };
+    let wanted = [
+        ("cluster-1".to_owned(), 1.0, "ServiceLoad my-namespace/my-service".to_owned(), true),
+        ("cluster-2".to_owned(), 0.8, "annotation of my-namespace/my-service".to_owned(), false),
+        ("cluster-3".to_owned(), 0.5, "ClusterLoad".to_owned(), false),
+    ];
+    wait_for("all loads", DEADLINE, || same(told(&json(&[])?), wanted.to_vec()));
+    let offline = json(&["--offline"]).expect("an explanation");
+    assert_eq!(told(&offline), wanted);
+    // As if it had been so for long: the own cluster is behind, the next one sheds two of five answers.
+    let candidates = offline["service"]["candidates"].as_array().expect("candidates");
+    let seen: Vec<_> =
+        candidates.iter().map(|c| (c["cluster"].as_str(), c["shed"].as_u64(), c["overloaded"].as_bool())).collect();
+    assert_eq!(
+        seen,
+        [
+            (Some("cluster-2"), Some(40), Some(false)),
+            (Some("cluster-3"), Some(0), Some(false)),
+            (Some("cluster-1"), Some(100), Some(true)),
+        ]
+    );
+    let (_, table, _) = explain(&server, &[SERVICE, "--cluster", "cluster-1"]);
+    assert!(
+        table.contains("load       1 of cluster-1, by ServiceLoad my-namespace/my-service, for another 59 min"),
+        "{table}"
+    );
+    assert!(table.contains("load       0.8 of cluster-2, by annotation of my-namespace/my-service\n"), "{table}");
 }

@@ -28,6 +28,7 @@ const STATES = {
     fine: ['fine', 'It is answered with.'],
     notExported: ['not exported', 'The cluster has it and does not offer it to the federation.'],
     stale: ['stale', 'Not heard since the server was started: it is answered for as its snapshot on disk has it.'],
+    silent: ['silent', 'Its API says nothing any more: its last answers stay, and of what is equally near, others come first.'],
     notSynced: ['not synced', 'Never heard in full: names that only it could have are answered with SERVFAIL.'],
     synced: ['synced', 'All that the cluster has was read, and it is being watched.'],
 };
@@ -59,7 +60,7 @@ function svg(tag, attributes, ...children) {
 }
 
 const MARKS = ['fine', 'down', 'empty', 'suspect', 'overloaded', 'drained', 'shifting', 'notExported', 'stale', 'client'];
-const markName = state => ({ notSynced: 'down', synced: 'fine' })[state] ?? (MARKS.includes(state) ? state : 'unknown');
+const markName = state => ({ notSynced: 'down', synced: 'fine', silent: 'stale' })[state] ?? (MARKS.includes(state) ? state : 'unknown');
 const mark = state => svg('svg', { class: 'mark', 'aria-hidden': 'true' }, svg('use', { href: `#m-${markName(state)}` }));
 const word = state => STATES[state]?.[0] ?? String(state);
 const badge = (state, text) => el(`span.state.s-${markName(state)}`, { title: STATES[state]?.[1] }, mark(state), text ?? word(state));
@@ -341,6 +342,7 @@ function clusterState(cluster) {
     if (cluster.state === 'notSynced') return 'notSynced';
     if (cluster.drained) return 'drained';
     if (cluster.state === 'stale') return 'stale';
+    if (cluster.silent) return 'silent';
     if (wholeDirectives(cluster.name).some(directive => directive.phase === 'shifting')) return 'shifting';
     return 'synced';
 }
@@ -353,6 +355,7 @@ const CLUSTER_HEADS = ['Cluster', 'State', 'Heard', 'Place', 'Services', 'Voters
 function clusterCells(cluster) {
     const states = [badge(cluster.state)];
     if (cluster.snapshot && cluster.state !== 'synced') states.push(el('small', {}, 'as of ', time(cluster.snapshot)));
+    if (cluster.silent) states.push(badge('silent'));
     if (cluster.drained) states.push(badge('drained'));
     for (const directive of wholeDirectives(cluster.name)) {
         if (directive.phase === 'shifting') states.push(badge('shifting', 'being drained'));
@@ -407,6 +410,7 @@ function showStatus() {
     for (const cluster of clusters) {
         if (cluster.state !== 'synced')
             notices.push([cluster.state, `${cluster.name}: ${word(cluster.state)}. ${STATES[cluster.state]?.[1] ?? ''}`]);
+        if (cluster.silent) notices.push(['silent', `${cluster.name}: ${word('silent')}. ${STATES.silent[1]}`]);
         if (cluster.heldDeletions)
             notices.push(['suspect', `${cluster.name}: ${plural(cluster.heldDeletions, 'deletion')} held, since so many came at once.`]);
     }
@@ -826,15 +830,27 @@ function explanation(of, item) {
             ['Service', service ? `${service.name}, ${service.families.join(' and ') || 'no address'}, TTL ${service.ttl} s` : null],
         ]),
     );
-    for (const { cluster, written } of service?.restored ?? []) {
+    for (const { cluster, heardSeconds, silent, snapshot } of service?.freshness ?? []) {
+        if (snapshot)
+            box.push(
+                el(
+                    'p',
+                    {},
+                    badge('stale'),
+                    ` ${cluster} was not heard since the start: it is answered for as its snapshot of `,
+                    time(snapshot),
+                    ' has it.',
+                ),
+            );
+        else if (silent) box.push(el('p', {}, badge('silent'), ` ${cluster} was heard ${age(heardSeconds)} ago.`));
+    }
+    if (service?.loads?.length) {
         box.push(
+            el('h4', {}, 'What clusters say of load'),
             el(
-                'p',
+                'ul.loads',
                 {},
-                badge('stale'),
-                ` ${cluster} was not heard since the start: it is answered for as its snapshot of `,
-                time(written),
-                ' has it.',
+                service.loads.map(told => el('li', {}, loadText(told))),
             ),
         );
     }
@@ -937,6 +953,10 @@ function loadCell(load) {
     const bar = el('span');
     bar.style.width = `${Math.round(100 * Math.min(1, load))}%`;
     return [`${percent(load)} `, el('span.meter', { 'aria-hidden': 'true' }, bar)];
+}
+
+function loadText({ cluster, load, by, expiresSeconds }) {
+    return `${cluster}: ${percent(load)}, by ${by}${expiresSeconds === null ? '' : `, for another ${age(expiresSeconds)}`}`;
 }
 
 function voteText({ cluster, vote, heardSeconds }) {

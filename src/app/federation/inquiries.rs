@@ -4,15 +4,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Federation;
 use super::checks::Checks;
+use super::silence::is_watched;
 use super::steering::Sight;
 use crate::app::keeper::Begun;
 use crate::app::view_text;
 use crate::config::{Cluster, Listener, Schema, Zone};
 use crate::dump::Directory;
-use crate::explain::{Directed, Inquire, Known, Restored};
+use crate::explain::{Directed, Freshness, Inquire, Known, Told};
 use crate::health::Health;
 use crate::index::Kind;
-use crate::load::Subject;
+use crate::load::{Origin, Subject};
 use crate::metrics::{HealthSample, VoterSample};
 use crate::model::{ClusterAddress, ClusterId, Exposure, Federated, Moment, ServiceKey, Share};
 use crate::overview::{self, List, Overview};
@@ -105,7 +106,8 @@ impl Federation {
                     (None, false) => shown::State::NotSynced,
                 },
                 snapshot: restored.map(|(_, written)| written.to_string()),
-                heard_seconds: told.last_heard().map(|at| (now - at).as_secs_f64()),
+                heard_seconds: self.heard_seconds(id, now),
+                silent: self.silence.is_silent(id),
                 region: cluster.region.as_ref().map(|region| region.0.to_string()),
                 availability_zones: cluster.availability_zones.iter().map(|zone| zone.0.to_string()).collect(),
                 latitude: place.map(|place| place.latitude()),
@@ -219,16 +221,48 @@ impl Federation {
         }
     }
 
-    fn known(&self, service: &ServiceKey) -> Known {
+    /// What is known of it beside what its answers are made from.
+    pub fn known(&self, service: &ServiceKey) -> Known {
         let now = self.now();
         let health = self.checks.as_ref().map(|checks| checks.judged(service, now)).unwrap_or_default();
         let concerns = |sight: &Sight<'_>| sight.directive.service.as_ref().is_none_or(|key| key == service);
         let directives = self.steering.sights(now).into_iter().filter(concerns).map(|sight| self.directed(&sight));
-        let restored = self.restored.iter().map(|(cluster, (_, written))| Restored {
-            cluster: self.publisher.config().cluster(*cluster).name.to_string(),
-            written: written.to_string(),
+        let config = self.publisher.config();
+        let watched = config.numbered().filter(|(_, cluster)| is_watched(cluster));
+        let freshness = watched.map(|(id, cluster)| Freshness {
+            cluster: cluster.name.to_string(),
+            heard_seconds: self.heard_seconds(id, now),
+            silent: self.silence.is_silent(id),
+            snapshot: self.restored.get(&id).map(|(_, written)| written.to_string()),
         });
-        Known { health, directives: directives.collect(), restored: restored.collect() }
+        let loads = config.numbered().flat_map(|(id, _)| self.told(id, service, now));
+        Known { health, directives: directives.collect(), loads: loads.collect(), freshness: freshness.collect() }
+    }
+
+    /// What counts of what the cluster says of the service's load and of its own.
+    fn told(&self, cluster: ClusterId, service: &ServiceKey, now: Moment) -> impl Iterator<Item = Told> {
+        let told = |subject: Subject| {
+            let (load, origin) = self.loads.told(&subject, now)?;
+            Some(Told {
+                cluster: self.publisher.config().cluster(cluster).name.to_string(),
+                load: load.part(),
+                by: match (subject, origin) {
+                    (Subject::Service(_, key), Origin::Annotation) => format!("annotation of {key}"),
+                    (Subject::Service(_, key), Origin::Object { .. }) => format!("ServiceLoad {key}"),
+                    (Subject::Cluster(_), _) => "ClusterLoad".to_owned(),
+                },
+                expires_seconds: match origin {
+                    Origin::Annotation => None,
+                    Origin::Object { until } => Some(until.0.saturating_sub(now.0).as_secs_f64()),
+                },
+            })
+        };
+        [told(Subject::Service(cluster, service.clone())), told(Subject::Cluster(cluster))].into_iter().flatten()
+    }
+
+    fn heard_seconds(&self, cluster: ClusterId, now: Moment) -> Option<f64> {
+        let heard = self.members[cluster.index()].status.last_heard()?;
+        Some(now.0.saturating_sub(heard.0).as_secs_f64())
     }
 
     /// For people.

@@ -110,6 +110,49 @@ async fn clusters_sync_one_after_the_other_when_their_services_are_compiled() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_says_nothing_any_more_is_silent_until_it_is_heard() {
+    let watched = |name: &str| Cluster {
+        source: Source::Kubeconfig { file: "kubeconfig".into(), context: None },
+        ..Cluster::named(name)
+    };
+    let of = |names: [&str; 3]| {
+        let files = Source::Manifests { directory: "files".into() };
+        let cluster = |name: &str| match name {
+            "files" => Cluster { source: files.clone(), ..Cluster::named(name) },
+            _ => watched(name),
+        };
+        Arc::new(Config::of(names.map(cluster).into()))
+    };
+    let started = Instant::now().checked_sub(2 * silence::SILENT_AFTER).expect("the machine is up for two minutes");
+    let seen = Arc::new(Seen::default());
+    let (publisher, _) = Publisher::new(of(["a", "files", "b"]), &[], 0);
+    let members = (0..3).map(|id| Member::new(ClusterId(id), started)).collect();
+    let mut federation = Federation::new(started, publisher, members, seen.clone(), nobody(), 1);
+    let silent = |seen: &Seen| seen.lock().clusters.iter().map(|cluster| cluster.silent).collect::<Vec<_>>();
+    let look = |federation: &mut Federation| {
+        federation.silence.look_at_once();
+        federation.look_for_silence();
+        silent(&seen)
+    };
+    assert_eq!(look(&mut federation), [false; 3], "nothing is known of any");
+    for cluster in 0..3 {
+        for kind in Kind::CORE {
+            federation.batch(cluster, list(kind, names(0))).await;
+        }
+    }
+    let before = Moment(federation.now().0 - silence::SILENT_AFTER);
+    federation.members[0].status.heard(before);
+    federation.members[2].status.heard(Moment(before.0 + Duration::from_secs(30)));
+    assert_eq!(look(&mut federation), [true, false, false], "files are not watched");
+    // In another order, and before anybody looks.
+    reconfigure(&mut federation, of(["b", "a", "files"]));
+    assert_eq!(silent(&seen), [false, true, false]);
+    assert_eq!(look(&mut federation), [false, true, false]);
+    federation.members[1].status.heard(federation.now());
+    assert_eq!(look(&mut federation), [false; 3]);
+}
+
+#[tokio::test]
 async fn held_deletions_are_shown_where_they_are_and_while_they_are() {
     let (mut federation, seen) = federation(&["a", "b"]);
     for cluster in [0, 1] {
