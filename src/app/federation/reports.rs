@@ -63,7 +63,9 @@ impl Reports {
             Update::Apply(object) => enter(known, object),
             Update::Delete(_, key) => gone.push(key),
             Update::Reset { kind, objects, keep } => {
-                let mut listed: HashSet<ObjectKey, FixedState> = keep.into_iter().collect();
+                let count = objects.len() + keep.len();
+                let mut listed = HashSet::with_capacity_and_hasher(count, FixedState::default());
+                listed.extend(keep);
                 for object in &objects {
                     listed.insert(object.key());
                     give_way();
@@ -80,6 +82,11 @@ impl Reports {
                 gone.extend(missing.map(|(key, _)| key.clone()));
                 for object in objects {
                     enter(known, object);
+                    give_way();
+                }
+                // To free all of them at once takes longer than a query should wait.
+                for key in listed {
+                    drop(key);
                     give_way();
                 }
             }
