@@ -2,7 +2,8 @@
 //! notice. Beside it what they notice of many loads that are published at once.
 //!
 //! The daemon's own task that writes, its queue and one UDP worker, in this process; what the cluster's API says is made
-//! before the clock starts. All of these share one core, which is the worst that can happen to the worker; who asks has another. `cargo bench --bench cluster_loss`; `-- --help` lists the options.
+//! before the clock starts. All of these share one core, which is the worst that can happen to the worker; who asks has another.
+//! `cargo bench --bench cluster_loss`; `-- --help` lists the options.
 
 #[path = "support/addresses.rs"]
 mod addresses;
@@ -148,7 +149,7 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
         let beside = rig.load(options, || burn(options.time))?;
         let lists = rig.lists_of_loads(options.time, round);
         let (cpu, loads) = rig.load_with(options, || rig.publish_each_second(lists))?;
-        let loads_cpu = Change { right: Duration::ZERO, cpu: cpu? };
+        let loads_cpu = Change { right: None, cpu: cpu? };
         of_loads.push(percentile(&loads.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
         let slices: Vec<Update> = rig.slices(false);
         let (change, tally) = rig.measure(options, slices, false)?;
@@ -183,8 +184,8 @@ impl Row<'_> {
     fn print(&self, what: &str, change: Option<Change>, tally: &Tally) {
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| percentile(&tally.latencies, share));
         let milliseconds = |time: Duration| format!("{:.0}", time.as_secs_f64() * 1000.0);
-        let told = |time: Duration| if time.is_zero() { String::new() } else { milliseconds(time) };
-        let [right, cpu] = change.map_or(Default::default(), |change| [change.right, change.cpu].map(told));
+        let right = change.and_then(|change| change.right).map(milliseconds).unwrap_or_default();
+        let cpu = change.map(|change| milliseconds(change.cpu)).unwrap_or_default();
         let [quiet, beside] = [self.quiet, self.beside].map(|other| p99 / percentile(&other.latencies, 0.99));
         let (rate, lost) = (tally.rate(), tally.lost);
         println!(
@@ -197,7 +198,7 @@ impl Row<'_> {
 #[derive(Debug, Clone, Copy)]
 struct Change {
     /// From the first word of it until all answers were right.
-    right: Duration,
+    right: Option<Duration>,
     /// Of the threads that the publisher runs on, meanwhile.
     cpu: Duration,
 }
@@ -210,6 +211,11 @@ fn burn(time: Duration) {
             std::hint::black_box(random.draw());
         });
     }
+}
+
+/// CPU time of those that write, so far.
+fn writers() -> Result<Duration, String> {
+    usage::cpu_of_threads(std::process::id(), WRITERS).map_err(|error| error.to_string())
 }
 
 /// The daemon without its sources.
@@ -243,7 +249,8 @@ impl Rig {
         let zone = zonefile::parse(ZONE_FILE, &config.zones[0].name, "loss.zone".as_ref())
             .map_err(|problem| problem.to_string())?;
 
-        let (Some(&first), Some(&last)) = (udp::allowed_cores().first(), udp::allowed_cores().last()) else {
+        let cores = udp::allowed_cores();
+        let (Some(&first), Some(&last)) = (cores.first(), cores.last()) else {
             return Err("there is no core to run on".into());
         };
         udp::pin_to(first);
@@ -301,13 +308,12 @@ impl Rig {
 
     /// Returns what it took of the writers' time.
     fn publish_each_second(&self, updates: Vec<Update>) -> Result<Duration, String> {
-        let writing = || usage::cpu_of_threads(std::process::id(), WRITERS).map_err(|error| error.to_string());
-        let (before, start) = (writing()?, Instant::now());
+        let (before, start) = (writers()?, Instant::now());
         for (second, update) in (1..).zip(updates) {
             self.tell(LOST, update).map_err(|error| error.to_string())?;
             thread::sleep(Duration::from_secs(second).saturating_sub(start.elapsed()));
         }
-        Ok(writing()?.saturating_sub(before))
+        Ok(writers()?.saturating_sub(before))
     }
 
     /// Asks while `during` runs. Its end is the end of the load.
@@ -337,8 +343,7 @@ impl Rig {
     /// Says all of this, one by one, and waits until all answers are right; returns what that took.
     fn measure(&self, options: &Options, said: Vec<Update>, is_there: bool) -> Result<(Change, Tally), Box<dyn Error>> {
         let (change, tally) = self.load_with(options, || {
-            let writing = || usage::cpu_of_threads(std::process::id(), WRITERS).map_err(|error| error.to_string());
-            let (before, start) = (writing()?, Instant::now());
+            let (before, start) = (writers()?, Instant::now());
             let updates = self.updates.clone();
             self.runtime.spawn(async move {
                 for update in said {
@@ -349,7 +354,7 @@ impl Rig {
                 }
             });
             let right = self.wait_until_right(start, is_there).map_err(|error| error.to_string())?;
-            Ok::<_, String>(Change { right, cpu: writing()?.saturating_sub(before) })
+            Ok::<_, String>(Change { right: Some(right), cpu: writers()?.saturating_sub(before) })
         })?;
         Ok((change?, tally))
     }

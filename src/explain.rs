@@ -569,7 +569,7 @@ struct From<'a> {
     is_unknown: bool,
 }
 
-fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, message: &Message) -> Service {
+fn shares(config: &Config, mut sight: ServiceSight, from: From<'_>, asked: &Asked, message: &Message) -> Service {
     let From { here, is_unknown } = from;
     let in_answer: Vec<IpAddr> = message.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
     let names = |record: &Record| match &record.data {
@@ -605,11 +605,15 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
         "AAAA" if is_own => Some(false),
         _ => None,
     };
-    let mut candidates: Vec<(u8, Share)> = sight
+    // As they come in a band.
+    sight.candidates.sort_by_key(|candidate| {
+        let sight = candidate.sight.as_ref();
+        (sight.is_some_and(|s| s.silent), sight.is_some_and(|s| s.suspect), candidate.name.clone())
+    });
+    let mut candidates: Vec<Share> = sight
         .candidates
         .into_iter()
         .map(|candidate| {
-            let step = candidate.sight.as_ref().map_or(0, |s| u8::from(s.suspect) + 2 * u8::from(s.silent));
             let there = config.clusters.iter().find(|cluster| cluster.name.as_str() == candidate.name);
             let there = there.and_then(|cluster| cluster.region.as_ref()).map(|region| &*region.0);
             let band = candidate.sight.as_ref().filter(|_| is_taken(&candidate)).map(|s| s.band);
@@ -639,7 +643,7 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
             } else if band.is_some() && has_family && answered.is_empty() {
                 reason += "; the mode and maxAnswers give nearer ones only";
             }
-            let share = Share {
+            Share {
                 reason,
                 band,
                 tier: tier.to_owned(),
@@ -657,12 +661,10 @@ fn shares(config: &Config, sight: ServiceSight, from: From<'_>, asked: &Asked, m
                 aliases,
                 answered_aliases,
                 cluster: candidate.name,
-            };
-            (step, share)
+            }
         })
         .collect();
-    candidates.sort_by_key(|(step, share)| (share.band.is_none(), share.band, *step, share.cluster.clone()));
-    let candidates = candidates.into_iter().map(|(_, share)| share).collect();
+    candidates.sort_by_key(|share| (share.band.is_none(), share.band));
     let families = ["IPv4", "IPv6"].iter().zip(sight.families).filter(|(_, has)| *has);
     let families = families.map(|(name, _)| (*name).to_owned()).collect();
     Service {

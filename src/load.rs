@@ -169,10 +169,17 @@ impl States {
     }
 
     /// It is there after that.
-    fn insert(&mut self, subject: &Subject, state: State) {
+    fn entry(&mut self, subject: &Subject) -> &mut State {
         match subject {
-            Subject::Cluster(id) => drop(self.clusters.insert(*id, state)),
-            Subject::Service(id, key) => self.services.entry(key.clone()).or_default().push((*id, state)),
+            Subject::Cluster(id) => self.clusters.entry(*id).or_default(),
+            Subject::Service(id, key) => {
+                let all = self.services.entry(key.clone()).or_default();
+                let at = all.iter().position(|(other, _)| other == id).unwrap_or_else(|| {
+                    all.push((*id, State::default()));
+                    all.len() - 1
+                });
+                &mut all[at].1
+            }
         }
     }
 
@@ -214,7 +221,7 @@ impl Loads {
             let Some(subject) = subject else { continue };
             loads.due.extend(state.due.map(|at| (at, subject.clone())));
             loads.counts.add(state.shedding());
-            loads.states.insert(&subject, state);
+            *loads.states.entry(&subject) = state;
         }
         loads
     }
@@ -227,13 +234,10 @@ impl Loads {
     /// Enters what was told, or that nothing is told any more by an annotation. Returns whether that changes what is to be
     /// done now.
     pub fn tell(&mut self, subject: &Subject, load: Option<Load>, origin: Origin, now: Moment) -> bool {
-        if self.states.get(subject).is_none() {
-            if load.is_none() {
-                return false;
-            }
-            self.states.insert(subject, State::default());
+        if load.is_none() && self.states.get(subject).is_none() {
+            return false;
         }
-        let Some(state) = self.states.get_mut(subject) else { return false };
+        let state = self.states.entry(subject);
         let before = state.shedding();
         match origin {
             Origin::Annotation => state.annotated = load,

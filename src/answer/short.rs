@@ -106,7 +106,8 @@ impl<'a> Short<'a> {
         Some((end + opt, rcode))
     }
 
-    /// A's way where load has its say, or a cluster is silent. Not inlined, with a sight of its own, so that the other one needs none in memory.
+    /// A's way where load has its say, or a cluster is silent. Not inlined, with a sight of its own, so that the other one needs
+    /// none in memory.
     #[inline(never)]
     fn swayed(self, table: &Snapshot<'_>, record: Record<'_>, room: &mut [u8], random: &mut Random) -> Option<usize> {
         let sight = table.sight(record, self.zone, self.vantage);

@@ -39,7 +39,8 @@ impl Offline {
         }
         // Nothing is probed.
         own.health = None;
-        let members: Vec<Member> = config.numbered().map(|(id, _)| Member::new(id, Instant::now())).collect();
+        let started = Instant::now();
+        let members: Vec<Member> = config.numbered().map(|(id, _)| Member::new(id, started)).collect();
         let (mut publisher, reader) = Publisher::new(config.clone(), &zones, 0);
         publisher.set_atlas(atlas);
         let said: Vec<Message> =
@@ -49,7 +50,7 @@ impl Offline {
         // All that waits is entered before the end.
         let stop = CancellationToken::new();
         stop.cancel();
-        let federation = Federation::new(Instant::now(), publisher, members, Arc::new(Seen::default()), nobody(), 0);
+        let federation = Federation::new(started, publisher, members, Arc::new(Seen::default()), nobody(), 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
         let (mut federation, _) = runtime.block_on(federation.run(queue, stop));
         federation.settle();

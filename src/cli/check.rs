@@ -130,7 +130,7 @@ fn aside<T>(preparing: impl Future<Output = Result<T, source::kube::SourceError>
     prepared.map(drop).map_err(|problem| problem.to_string())
 }
 
-pub(super) fn fill(index: &mut Index, cluster: ClusterId, reading: source::manifests::Reading) {
+fn fill(index: &mut Index, cluster: ClusterId, reading: source::manifests::Reading) {
     let mut objects = reading.by_kind();
     // Slices before the Services that would wait for them.
     for kind in [Kind::EndpointSlice, Kind::Service, Kind::ServiceExport, Kind::ServiceImport] {

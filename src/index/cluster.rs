@@ -409,7 +409,6 @@ impl Cluster {
         let Some(key) = service_key(key) else { return };
         if self.has_service(&key) && self.service_losses.delete(&key, self.service_count, edit.now) {
             self.remove_service(&key, edit);
-            give_way();
         }
     }
 
@@ -525,7 +524,6 @@ impl Cluster {
         let Some(key) = slice_key(key) else { return };
         if self.owner(&key).is_some() && self.slice_losses.delete(&key, self.slice_count, edit.now) {
             self.remove_slice(&key, edit);
-            give_way();
         }
     }
 
