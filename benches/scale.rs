@@ -431,13 +431,11 @@ impl Bench {
             let from = Cpu::now();
             let unexpected = self.reader.with(|table| {
                 for (place, (buffer, &length)) in buffers.iter().zip(&lengths).enumerate() {
-                    responder.read(place, table, &buffer[..length]);
+                    responder.read(place, table, client, &buffer[..length]);
                 }
                 (0..QUERY_BATCH).for_each(|place| responder.prefetch(place, table));
-                let mut replies = buffers
-                    .iter_mut()
-                    .enumerate()
-                    .map(|(place, buffer)| responder.answer_read(place, table, client, buffer));
+                let mut replies =
+                    buffers.iter_mut().enumerate().map(|(place, buffer)| responder.answer_read(place, table, buffer));
                 replies
                     .find(|reply| !matches!(reply, Reply::Send { outcome: Outcome { rcode: Rcode::NoError, .. }, .. }))
             });

@@ -2,13 +2,13 @@
 
 mod short;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use crate::model::{Audience, View, is_label};
+use crate::model::{Audience, View, ViewRule, is_label};
 use crate::names::{Labels, MAX_NAME};
 use crate::table::{
-    Chance, EXPLAIN, Extra, Found, NameHash, Node, Random, Ready, Record, RrSets, Scratch, Set, Snapshot, Vantage,
-    Walk, Zone, ZoneIndex, client_number,
+    Chance, EXPLAIN, Extra, Found, NameHash, Node, Origin, Random, Ready, Record, RrSets, Scratch, Set, Snapshot,
+    Vantage, Walk, Zone, ZoneIndex, client_number,
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
@@ -88,12 +88,15 @@ pub struct Responder {
 
 /// A query that was read and not answered yet.
 struct Place {
+    client: Client,
     query: Query,
     request: Result<Request, DropCause>,
     /// The closest above the name.
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
+    /// Where the client is looked for, if that counts.
+    origin: Option<Origin>,
     /// From where to where that name (`S.N`) stands in the question's.
     service: [u8; 2],
     /// It may go the short way.
@@ -110,11 +113,19 @@ impl Responder {
 
     /// `places`: how many queries are read before the first of them is answered.
     pub fn for_batches(seed: u64, places: usize) -> Responder {
+        let nobody = Client {
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            audience: ViewRule::Fixed(View::External).into(),
+            transport: Transport::Udp,
+            keepalive: 0,
+        };
         let place = || Place {
+            client: nobody,
             query: Query::new(),
             request: Err(DropCause::Short),
             zone: None,
             hash: None,
+            origin: None,
             service: [0; 2],
             short: false,
             label: 0,
@@ -139,16 +150,17 @@ impl Responder {
     /// The buffer has at least [`wire::MAX_UDP`] octets, or [`wire::MAX_STREAM`] on streams: what does not fit into it is
     /// truncated as if the client had asked for no more.
     pub fn answer(&mut self, table: &Snapshot<'_>, client: Client, buffer: &mut [u8], length: usize) -> Reply {
-        self.read(0, table, &buffer[..length]);
-        self.answer_read(0, table, client, buffer)
+        self.read(0, table, client, &buffer[..length]);
+        self.answer_read(0, table, buffer)
     }
 
     /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
     /// look up is on its way from memory while the next one is read.
-    pub fn read(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
-        let Place { query, request, zone, hash, service, short, label } = &mut self.places[place];
+    pub fn read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, message: &[u8]) {
+        let Place { client: who, query, request, zone, hash, origin, service, short, label } = &mut self.places[place];
+        *who = client;
         *request = wire::parse(message, query);
-        (*zone, *hash, *short, *label) = (None, None, false, 0);
+        (*zone, *hash, *origin, *short, *label) = (None, None, None, false, 0);
         let Ok(request @ Request { fault: None, .. }) = request else { return };
         let Some(index) = table.zone(query) else { return };
         let closest = table.zone_at(index);
@@ -159,6 +171,9 @@ impl Responder {
         let found = table.hash(closest, query.between(part));
         *hash = Some(found);
         *short = short::is_short(request, query, closest) && !table.remembers_any();
+        let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
+        let elsewhere = subnet.filter(|_| client.audience.client_subnet).and_then(|subnet| subnet.address());
+        *origin = table.prefetch_place(client.address, elsewhere);
         table.prefetch_slot(found);
     }
 
@@ -170,19 +185,24 @@ impl Responder {
 
     /// Between the halves, when the first is done for the whole batch.
     pub fn prefetch(&self, place: usize, table: &Snapshot<'_>) {
-        if let Some(hash) = self.places[place].hash {
+        let Place { hash, origin, .. } = &self.places[place];
+        if let Some(hash) = *hash {
             table.prefetch_entry(hash);
+        }
+        if let Some(origin) = *origin {
+            table.prefetch_order(origin);
         }
     }
 
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
     /// the same snapshot.
-    pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, buffer: &mut [u8]) -> Reply {
-        let Place { query, request, zone, hash, service, short, .. } = &mut self.places[place];
+    pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, buffer: &mut [u8]) -> Reply {
+        let Place { client, query, request, zone, hash, service, short, .. } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),
         };
+        let client = *client;
         let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
         let elsewhere = subnet.and_then(|subnet| subnet.address());
         let view = table.view(client.audience.view, client.address, elsewhere.is_some());
@@ -209,20 +229,13 @@ impl Responder {
                 };
             }
         }
-        self.answer_at_length(place, table, client, Seen { vantage, class, elsewhere, record }, buffer)
+        self.answer_at_length(place, table, Seen { vantage, class, elsewhere, record }, buffer)
     }
 
     /// Not inlined, so that the short way has the registers and a small stack frame for itself.
     #[inline(never)]
-    fn answer_at_length(
-        &mut self,
-        place: usize,
-        table: &Snapshot<'_>,
-        client: Client,
-        seen: Seen<'_>,
-        buffer: &mut [u8],
-    ) -> Reply {
-        let Place { query, request, zone, hash, .. } = &mut self.places[place];
+    fn answer_at_length(&mut self, place: usize, table: &Snapshot<'_>, seen: Seen<'_>, buffer: &mut [u8]) -> Reply {
+        let Place { client, query, request, zone, hash, .. } = &mut self.places[place];
         let request = match request {
             Ok(request) => request,
             Err(cause) => return Reply::Drop(*cause),

@@ -97,13 +97,13 @@ fn child(kind: &Kind, batches: usize) {
             for (place, slot) in slots.iter_mut().enumerate() {
                 let query = queries.next().expect("cycles");
                 slot[..query.len()].copy_from_slice(query);
-                responder.read(place, table, &slot[..query.len()]);
+                responder.read(place, table, client, &slot[..query.len()]);
             }
             for place in 0..BATCH {
                 responder.prefetch(place, table);
             }
             for (place, slot) in slots.iter_mut().enumerate() {
-                match responder.answer_read(place, table, client, slot) {
+                match responder.answer_read(place, table, slot) {
                     Reply::Send { outcome, .. } => {
                         assert_eq!(outcome.rcode, expected, "{name}");
                         assert_eq!(outcome.truncated, name == "truncated", "{name}");

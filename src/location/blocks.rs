@@ -48,15 +48,35 @@ impl Blocks {
         let mut at = address.checked_shr(u32::BITS - self.root).unwrap_or(0);
         let mut rest = address << self.root;
         loop {
-            let Cell { changes, first } = self.cells[at as usize];
-            let until = u64::MAX >> (63 - (rest >> (u32::BITS - STEP)));
-            let word = self.words[first.wrapping_add((changes & until).count_ones()) as usize];
+            let word = *self.word(at, rest);
             if word & DEEPER == 0 {
                 return (word as u16, (word >> 16) as u8);
             }
             at = word & !DEEPER;
             rest <<= STEP;
         }
+    }
+
+    /// What a cell says of the block that the first bits of `rest` name.
+    #[inline]
+    fn word(&self, cell: u32, rest: u32) -> &u32 {
+        let Cell { changes, first } = self.cells[cell as usize];
+        let until = u64::MAX >> (63 - (rest >> (u32::BITS - STEP)));
+        &self.words[first.wrapping_add((changes & until).count_ones()) as usize]
+    }
+
+    /// The cell that a look-up reads first.
+    #[inline]
+    pub(super) fn first_read(&self, address: u32) -> *const u8 {
+        let at = address.checked_shr(u32::BITS - self.root).unwrap_or(0);
+        (&raw const self.cells[at as usize]).cast()
+    }
+
+    /// The word that it reads then; most need no more.
+    #[inline]
+    pub(super) fn second_read(&self, address: u32) -> *const u8 {
+        let at = address.checked_shr(u32::BITS - self.root).unwrap_or(0);
+        (&raw const *self.word(at, address << self.root)).cast()
     }
 
     pub(super) fn octets(&self) -> usize {

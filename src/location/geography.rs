@@ -109,7 +109,7 @@ pub struct Geography {
     exact: PrefixMap,
     /// By its subnet; `None`: it is the same.
     subnets: Option<PrefixMap>,
-    prefixes: usize,
+    prefix_count: usize,
     /// Prefixes that were left out, because there are more orderings than numbers.
     left_out: usize,
 }
@@ -131,9 +131,9 @@ impl Geography {
             IpNet::V6(net) => net.prefix_len() > SUBNET_BITS.1,
         };
         let clamped = numbered.iter().any(longer).then(|| PrefixMap::new(numbered.iter().copied(), SUBNET_BITS));
-        let prefixes = numbered.len();
+        let prefix_count = numbered.len();
         let exact = PrefixMap::new(numbered, (32, 128));
-        Geography { orderings: interner.orderings, exact, subnets: clamped, prefixes, left_out }
+        Geography { orderings: interner.orderings, exact, subnets: clamped, prefix_count, left_out }
     }
 
     /// For each, the tier of each site.
@@ -152,17 +152,23 @@ impl Geography {
         OrderingId(self.exact.look_up(address).0)
     }
 
+    /// What [`of_subnet`](Geography::of_subnet) looks at, or else [`of_address`](Geography::of_address).
+    #[inline]
+    pub fn prefixes(&self, subnet: bool) -> &PrefixMap {
+        self.subnets.as_ref().filter(|_| subnet).unwrap_or(&self.exact)
+    }
+
     /// For a client whose subnet begins there; and for how many bits of the subnet it is the same, the SCOPE PREFIX-LENGTH
     /// of RFC 7871. The blocks of that length around all subnets never overlap: two are equal or apart.
     #[inline]
     pub fn of_subnet(&self, first: IpAddr) -> (OrderingId, u8) {
-        let (ordering, depth) = self.subnets.as_ref().unwrap_or(&self.exact).look_up(first);
+        let (ordering, depth) = self.prefixes(true).look_up(first);
         (OrderingId(ordering), depth)
     }
 
     /// How many prefixes it was built from.
     pub fn prefix_count(&self) -> usize {
-        self.prefixes
+        self.prefix_count
     }
 
     /// Prefixes whose place counts as unknown, because they make more orderings than can be numbered.

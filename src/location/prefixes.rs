@@ -63,6 +63,25 @@ impl PrefixMap {
         }
     }
 
+    /// What [`look_up`](PrefixMap::look_up) reads first of all, for who wants to have it fetched ahead: in a large table it
+    /// is in no cache.
+    #[inline]
+    pub fn first_read(&self, address: IpAddr) -> *const u8 {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.v4.first_read(address.to_bits()),
+            IpAddr::V6(address) => self.upper.first_read((address.to_bits() >> 64) as u64),
+        }
+    }
+
+    /// What it reads then, and most often last; to know this, the first is read.
+    #[inline]
+    pub fn second_read(&self, address: IpAddr) -> *const u8 {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.v4.second_read(address.to_bits()),
+            IpAddr::V6(address) => self.upper.second_read((address.to_bits() >> 64) as u64),
+        }
+    }
+
     /// `None`: it is in a /64 with one number.
     #[cold]
     fn in_lower(&self, address: u128) -> Option<(u16, u8)> {

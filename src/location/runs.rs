@@ -61,9 +61,8 @@ impl Runs {
         let mut word = self.tables[(address >> (u64::BITS - self.root)) as usize];
         let mut rest = address << self.root;
         while word & TABLE != 0 {
-            let bits = word & ((1 << WIDTH) - 1);
-            let table = (word & !TABLE) >> WIDTH << LEAST_BITS;
-            word = self.tables[table as usize + (rest >> (u64::BITS - bits)) as usize];
+            let bits = width(word);
+            word = self.tables[table_at(word) + (rest >> (u64::BITS - bits)) as usize];
             rest <<= bits;
         }
         let from = word as usize;
@@ -71,9 +70,38 @@ impl Runs {
         from + self.all[from..from + RUN].iter().map(before).sum::<usize>()
     }
 
+    /// The word that a look-up reads first.
+    #[inline]
+    pub(super) fn first_read(&self, address: u64) -> *const u8 {
+        (&raw const self.tables[(address >> (u64::BITS - self.root)) as usize]).cast()
+    }
+
+    /// What it reads then: most often the ranges that it compares.
+    #[inline]
+    pub(super) fn second_read(&self, address: u64) -> *const u8 {
+        let word = self.tables[(address >> (u64::BITS - self.root)) as usize];
+        if word & TABLE == 0 {
+            return (&raw const self.all[word as usize]).cast();
+        }
+        let (table, rest) = (table_at(word), address << self.root);
+        (&raw const self.tables[table + (rest >> (u64::BITS - width(word))) as usize]).cast()
+    }
+
     pub(super) fn octets(&self) -> usize {
         size_of_val(&*self.all) + size_of_val(&*self.tables)
     }
+}
+
+/// Where the table begins that a word leads to.
+#[inline]
+fn table_at(word: u32) -> usize {
+    ((word & !TABLE) >> WIDTH << LEAST_BITS) as usize
+}
+
+/// How many bits it tells apart.
+#[inline]
+fn width(word: u32) -> u32 {
+    word & ((1 << WIDTH) - 1)
 }
 
 /// The block of `bits` bits that begins at `first`, and the range that holds its first address.

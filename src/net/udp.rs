@@ -24,6 +24,7 @@ use crate::table::Reader;
 
 /// Datagrams for each system call. Beyond 32 the calls' share of a query's cost no longer falls measurably.
 const BATCH: usize = 32;
+const _: () = assert!(BATCH <= u32::BITS as usize, "a bit for each place");
 /// Octets of a receive slot: any query is far shorter, and any UDP answer is at most 1,232.
 const SLOT: usize = 2048;
 /// Octets of answers on their way. With the default (208 KiB), answers that wait for a neighbour's link address, which
@@ -294,28 +295,32 @@ impl Handler for Answers {
         let is_logged = sampler.as_ref().is_some_and(Sampler::is_on);
         // Left before the send: a reader must not hold up the publisher while it waits for the kernel.
         reader.with(|table| {
-            for place in 0..batch.received {
-                responder.read(place, table, batch.message(place));
+            // A bit for each place.
+            let mut admitted = 0_u32;
+            let received = batch.received;
+            for place in 0..received {
+                let Some(query) = batch.query(place) else { continue };
+                match query.admit() {
+                    Ok(address) => {
+                        let client = Client { address, audience: *audience, transport: Transport::Udp, keepalive: 0 };
+                        responder.read(place, table, client, &query.buffer[..query.length]);
+                        admitted |= 1 << place;
+                    }
+                    Err(cause) => counters.datagram_dropped(cause),
+                }
             }
-            for place in 0..batch.received {
+            let places = || (0..received).filter(|place| admitted & 1 << place != 0);
+            for place in places() {
                 responder.prefetch(place, table);
             }
-            for place in 0..batch.received {
-                let Some(query) = batch.query(place) else { continue };
-                let source = match query.admit() {
-                    Ok(source) => source,
-                    Err(cause) => {
-                        counters.datagram_dropped(cause);
-                        continue;
-                    }
-                };
-                let client = Client { address: source, audience: *audience, transport: Transport::Udp, keepalive: 0 };
-                match responder.answer_read(place, table, client, query.buffer) {
+            for place in places() {
+                match responder.answer_read(place, table, batch.buffer(place)) {
                     Reply::Send { length, outcome } => {
                         counters.answered(outcome, responder.zone_label(place));
                         if is_logged
                             && let Some(sampler) = sampler
                             && sampler.is_due()
+                            && let Some(query) = batch.query(place)
                         {
                             sampler.take(query.source, Transport::Udp, outcome, &query.buffer[..length]);
                         }
@@ -495,16 +500,12 @@ impl Batch {
         }
     }
 
-    /// The octets of the datagram at `place < received`.
-    pub fn message(&self, place: usize) -> &[u8] {
+    /// The whole slot at `place < received`.
+    fn buffer(&mut self, place: usize) -> &mut [u8] {
         assert!(place < self.received, "only received datagrams are looked at");
-        let s = self.storage.as_ptr();
-        // SAFETY: `place` is within the arrays, and the kernel wrote this entry. The returned slice borrows one slot for as
-        // long as `self` is borrowed.
-        unsafe {
-            let octets = &(*s).slots[place].octets;
-            &octets[..((*s).receive[place].msg_len as usize).min(SLOT)]
-        }
+        // SAFETY: `place` is within the array, all of which is initialised. The returned slice borrows one slot for as long
+        // as `self` is borrowed.
+        unsafe { &mut (*self.storage.as_ptr()).slots[place].octets }
     }
 
     /// The datagram at `place < received`; `None` is what a receive call returns instead of one when the socket was shut

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use super::map::prefetch;
 use super::{Retired, Table};
 use crate::config::{Config, Places};
 use crate::location::{Geography, Spot, overlaid};
@@ -54,6 +55,36 @@ impl Atlas {
             None => (self.geography.of_address(address), 0),
         };
         (&self.reach[usize::from(ordering.0)], scope)
+    }
+}
+
+/// The address that a client's place goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    address: IpAddr,
+    /// A subnet begins there that the client speaks for.
+    subnet: bool,
+}
+
+impl Origin {
+    /// Of what [`look_up`](Atlas::look_up) is asked for.
+    #[inline]
+    pub fn of(address: IpAddr, elsewhere: Option<IpAddr>) -> Origin {
+        Origin { address: elsewhere.unwrap_or(address), subnet: elsewhere.is_some() }
+    }
+}
+
+impl Atlas {
+    /// Asks the processor for what [`look_up`](Atlas::look_up) reads first.
+    #[inline]
+    pub(super) fn prefetch_first(&self, origin: Origin) {
+        prefetch(self.geography.prefixes(origin.subnet).first_read(origin.address));
+    }
+
+    /// For what it reads then.
+    #[inline]
+    pub(super) fn prefetch_second(&self, origin: Origin) {
+        prefetch(self.geography.prefixes(origin.subnet).second_read(origin.address));
     }
 }
 

@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
 
-pub use atlas::{Atlas, Cartographer, Layer, clients, inline_places};
+pub use atlas::{Atlas, Cartographer, Layer, Origin, clients, inline_places};
 pub use compile::{Note, NoteKind, Outlook};
 pub use compose::{A_RECORD, Chance, EXPLAIN, Found, Scratch, Set, Sight, client_number};
 pub use explain::{Candidate, CandidateSight, ServiceSight};
@@ -615,6 +615,24 @@ impl Snapshot<'_> {
     #[inline]
     pub fn prefetch_entry(&self, hash: NameHash) {
         self.names.prefetch_entry(hash.0);
+    }
+
+    /// A hint that a [`vantage`](Snapshot::vantage) will be asked for, to be given some queries ahead; `None`: it does not
+    /// go by place.
+    #[inline]
+    pub fn prefetch_place(&self, address: IpAddr, elsewhere: Option<IpAddr>) -> Option<Origin> {
+        if self.anywhere.is_some() {
+            return None;
+        }
+        let origin = Origin::of(address, elsewhere);
+        self.atlas.prefetch_first(origin);
+        Some(origin)
+    }
+
+    /// The same again, with what that gave and the same snapshot, some queries after it and some before the vantage.
+    #[inline]
+    pub fn prefetch_order(&self, origin: Origin) {
+        self.atlas.prefetch_second(origin);
     }
 
     /// The service `name`, which is `S.N` in wire form; see [`Sight`].
