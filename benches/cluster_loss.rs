@@ -1,5 +1,5 @@
 //! A cluster with many services goes while queries are asked: how long until all answers are right, and what the clients
-//! notice. Beside it what they notice of many loads that are published at once.
+//! notice. Beside it what they notice of many loads that change at once, and of long lists of loads.
 //!
 //! The daemon's own task that writes, its queue and one UDP worker, in this process; what the cluster's API says is made
 //! before the clock starts. All of these share one core, which is the worst that can happen to the worker; who asks has another.
@@ -51,7 +51,10 @@ use world::World;
 /// The cluster that goes.
 const LOST: u16 = 0;
 const ENDPOINTS: u8 = 3;
+/// That change in the same moment.
 const LOADS_AT_ONCE: u32 = 1_000;
+/// In a list: what is read again when a watch was cut off.
+const LISTED_LOADS: u32 = 20_000;
 /// Twice what the publisher takes from its queue before it compiles: once the last so many are right, all are.
 const LAST: usize = 512;
 /// Between two looks whether the last answer is right: what the times are exact to.
@@ -147,16 +150,21 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     for round in 0..options.rounds {
         let quiet = rig.load(options, || thread::sleep(options.time))?;
         let beside = rig.load(options, || burn(options.time))?;
-        let lists = rig.lists_of_loads(options.time, round);
-        let (cpu, loads) = rig.load_with(options, || rig.publish_each_second(lists))?;
+        let seconds = options.time.as_secs() as u32;
+        let batches = (0..seconds).map(|second| rig.loads(round * seconds + second)).collect();
+        let (cpu, loads) = rig.load_with(options, || rig.tell_each_second(batches))?;
         let loads_cpu = Change { right: None, cpu: cpu? };
         of_loads.push(percentile(&loads.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
+        let lists = (0..seconds).map(|second| rig.list_of_loads(round * seconds + second)).collect();
+        let (cpu, lists) = rig.load_with(options, || rig.tell_each_second(lists))?;
+        let lists_cpu = Change { right: None, cpu: cpu? };
         let slices: Vec<Update> = rig.slices(false);
         let (change, tally) = rig.measure(options, slices, false)?;
         let row = Row { quiet: &quiet, beside: &beside };
         row.print("quiet", None, &quiet);
         row.print("beside a thread that only computes", None, &beside);
-        row.print("1,000 loads are published, once a second", Some(loads_cpu), &loads);
+        row.print("1,000 loads change at once, once a second", Some(loads_cpu), &loads);
+        row.print("a list of 20,000 loads, once a second", Some(lists_cpu), &lists);
         row.print("all endpoints go, one by one", Some(change), &tally);
         ratios.push(percentile(&tally.latencies, 0.99) / percentile(&quiet.latencies, 0.99));
         let (change, tally) = rig.measure(options, rig.slices(true), true)?;
@@ -166,7 +174,7 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
             row.print("all Services go, by a list that confirms it", Some(change), &tally);
         }
     }
-    for (what, ratios) in [("the endpoints go", &mut ratios), ("loads are published", &mut of_loads)] {
+    for (what, ratios) in [("the endpoints go", &mut ratios), ("1,000 loads change", &mut of_loads)] {
         ratios.sort_by(f64::total_cmp);
         let median = ratios[ratios.len() / 2];
         println!("Query p99 while {what} / quiet: {median:.2} (median; target 2 at most).");
@@ -287,33 +295,49 @@ impl Rig {
         (0..self.world.services).map(slice).collect()
     }
 
-    /// One for each second, each with another thousand services of the cluster that are overloaded.
-    fn lists_of_loads(&self, time: Duration, round: u32) -> Vec<Update> {
-        let seconds = time.as_secs() as u32;
-        let load = |number| {
-            Object::Load(LoadReport {
-                service: Some(self.world.key(number % self.world.services)),
-                load: Some(Load::FULL),
-                valid: Duration::from_secs(3600),
-                stamp: u64::from(number),
-            })
-        };
-        let list = |second| {
-            let count = (round * seconds + second) * LOADS_AT_ONCE;
-            let objects = (0..count).map(load).collect();
-            Update::Reset { kind: Kind::ServiceLoad, objects, keep: Vec::new() }
-        };
-        (1..=seconds).map(list).collect()
+    /// `round`: which time it is that something is said of it.
+    fn load_of(&self, number: u32, overloaded: bool, round: u32) -> Object {
+        Object::Load(LoadReport {
+            service: Some(self.world.key(number % self.world.services)),
+            load: Some(if overloaded { Load::FULL } else { Load::new(0.1).expect("a tenth") }),
+            valid: Duration::from_secs(3600),
+            stamp: u64::from(round),
+        })
     }
 
-    /// Returns what it took of the writers' time.
-    fn publish_each_second(&self, updates: Vec<Update>) -> Result<Duration, String> {
+    /// What the watch says when another thousand services are overloaded.
+    fn loads(&self, round: u32) -> Vec<Update> {
+        let numbers = round * LOADS_AT_ONCE..(round + 1) * LOADS_AT_ONCE;
+        numbers.map(|number| Update::Apply(self.load_of(number, true, round))).collect()
+    }
+
+    /// In which every service is overloaded that was not in the one before.
+    fn list_of_loads(&self, round: u32) -> Vec<Update> {
+        let numbers = 0..LISTED_LOADS.min(self.world.services);
+        let objects = numbers.map(|number| self.load_of(number, round.is_multiple_of(2), round)).collect();
+        vec![Update::Reset { kind: Kind::ServiceLoad, objects, keep: Vec::new() }]
+    }
+
+    /// One batch a second. Returns what it took of the writers' time.
+    fn tell_each_second(&self, batches: Vec<Vec<Update>>) -> Result<Duration, String> {
         let (before, start) = (writers()?, Instant::now());
-        for (second, update) in (1..).zip(updates) {
-            self.tell(LOST, update).map_err(|error| error.to_string())?;
+        for (second, batch) in (1..).zip(batches) {
+            self.tell_all(batch);
             thread::sleep(Duration::from_secs(second).saturating_sub(start.elapsed()));
         }
         Ok(writers()?.saturating_sub(before))
+    }
+
+    /// Without waiting. Whoever waits for the answers sees it if these do not come.
+    fn tell_all(&self, said: Vec<Update>) {
+        let updates = self.updates.clone();
+        self.runtime.spawn(async move {
+            for update in said {
+                let _ = updates.send((Number::new(ClusterId(LOST)), update)).await;
+                // As a source does.
+                give_way();
+            }
+        });
     }
 
     /// Asks while `during` runs. Its end is the end of the load.
@@ -344,15 +368,7 @@ impl Rig {
     fn measure(&self, options: &Options, said: Vec<Update>, is_there: bool) -> Result<(Change, Tally), Box<dyn Error>> {
         let (change, tally) = self.load_with(options, || {
             let (before, start) = (writers()?, Instant::now());
-            let updates = self.updates.clone();
-            self.runtime.spawn(async move {
-                for update in said {
-                    // Whoever waits for the answers sees that they do not come.
-                    let _ = updates.send((Number::new(ClusterId(LOST)), update)).await;
-                    // As a source does.
-                    give_way();
-                }
-            });
+            self.tell_all(said);
             let right = self.wait_until_right(start, is_there).map_err(|error| error.to_string())?;
             Ok::<_, String>(Change { right: Some(right), cpu: writers()?.saturating_sub(before) })
         })?;
