@@ -156,9 +156,15 @@ impl Responder {
 
     /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
     /// look up is on its way from memory while the next one is read.
+    #[inline]
     pub fn read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, message: &[u8]) {
-        let Place { client: who, query, request, zone, hash, origin, service, short, label } = &mut self.places[place];
-        *who = client;
+        // Here, where its parts are at hand: put together elsewhere and copied, it would have to be waited for.
+        self.places[place].client = client;
+        self.read_message(place, table, message);
+    }
+
+    fn read_message(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
+        let Place { client, query, request, zone, hash, origin, service, short, label } = &mut self.places[place];
         *request = wire::parse(message, query);
         (*zone, *hash, *origin, *short, *label) = (None, None, None, false, 0);
         let Ok(request @ Request { fault: None, .. }) = request else { return };

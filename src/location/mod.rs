@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 pub use distance::{Coordinates, CoordinatesError};
-pub use geography::{Geography, OrderingId, Site, Spot, World, tiers};
+pub use geography::{Geography, OrderingId, Site, Spot, UNKNOWN, World, tiers};
 pub use layers::overlaid;
 pub use mmdb::{DatabaseError, Known, find_in_database, read_database};
 pub use places::{PlaceFault, PlaceLine, parse_places};

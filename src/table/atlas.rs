@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::map::prefetch;
 use super::{Retired, Table};
 use crate::config::{Config, Places};
-use crate::location::{Geography, Spot, overlaid};
+use crate::location::{Geography, OrderingId, Spot, UNKNOWN, overlaid};
 use crate::model::Label;
 use crate::ranking::{Reach, Tier, sites, world};
 
@@ -19,8 +19,9 @@ pub type Layer = Vec<(IpNet, Spot)>;
 /// For one list of clusters.
 pub struct Atlas {
     geography: Geography,
-    /// By ordering, then by cluster.
-    reach: Box<[Box<[Reach]>]>,
+    /// By ordering, then by cluster, in one piece: an answer takes a few octets of it, of another place than the last one.
+    reach: Box<[Reach]>,
+    clusters: usize,
 }
 
 impl Atlas {
@@ -33,9 +34,9 @@ impl Atlas {
         let clusters = clients(config).map(|(cidr, spot, _)| (cidr, spot)).collect();
         let layers = [operator, clusters].into_iter().chain(databases);
         let geography = Geography::build(&sites(&config.clusters), &world(config), overlaid(layers));
-        let row = |tiers: &[u8]| tiers.iter().map(|&tier| Reach { tier: Tier::new(tier), pods: false }).collect();
-        let reach = geography.orderings().map(row).collect();
-        Atlas { geography, reach }
+        let reach = |&tier: &u8| Reach { tier: Tier::new(tier), pods: false };
+        let reach = geography.orderings().flatten().map(reach).collect();
+        Atlas { geography, reach, clusters: config.clusters.len() }
     }
 
     pub fn geography(&self) -> &Geography {
@@ -44,7 +45,7 @@ impl Atlas {
 
     /// What each cluster is to every client; `None`: that goes by place.
     pub(super) fn anywhere(&self) -> Option<&[Reach]> {
-        (!self.geography.depends_on_place()).then(|| &*self.reach[0])
+        (!self.geography.depends_on_place()).then(|| self.reach(UNKNOWN))
     }
 
     /// What each cluster is to the client at `address`, or in the subnet that begins at `elsewhere`; and for how many bits of
@@ -54,7 +55,12 @@ impl Atlas {
             Some(subnet) => self.geography.of_subnet(subnet),
             None => (self.geography.of_address(address), 0),
         };
-        (&self.reach[usize::from(ordering.0)], scope)
+        (self.reach(ordering), scope)
+    }
+
+    #[inline]
+    fn reach(&self, ordering: OrderingId) -> &[Reach] {
+        &self.reach[usize::from(ordering.0) * self.clusters..][..self.clusters]
     }
 }
 

@@ -4,8 +4,8 @@
 //! of the hash, so that a lookup reads one slot, as a rule, and then one entry, which is one allocation: a query pays two
 //! cache misses, and both can be asked for ahead ([`Pinned::prefetch_slot`], [`Pinned::prefetch_entry`]).
 //!
-//! Besides `net/udp.rs` the only file with `unsafe`: entries are shared by raw pointers and freed by [`seize`] when no
-//! reader that could have seen them is left.
+//! Entries are shared by raw pointers, and [`seize`] gives them back to the [arena] when no reader that could have seen
+//! them is left.
 //!
 //! # Why it is sound
 //!
@@ -17,9 +17,6 @@
 //! 4. A slot goes from free to used once, and from one entry to another of the same name or to [`GONE`] and back; it never
 //!    becomes free again in its array. So a probe that stops at a free slot has passed every place where the name could be.
 
-#[cfg(not(loom))]
-use std::alloc::dealloc;
-use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 #[cfg(not(loom))]
@@ -28,10 +25,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 #[cfg(not(loom))]
 use seize::{Collector, Guard, LocalGuard};
 
+#[cfg(not(loom))]
+use super::arena;
 use crate::names::is_same;
 // tests/loom compiles this file by itself, with these in the place of the real ones.
 #[cfg(loom)]
-use super::shim::{Access, AtomicPtr, Collector, Guard, LocalGuard, Ordering, dealloc};
+use super::shim::{Access, AtomicPtr, Collector, Guard, LocalGuard, Ordering, arena};
 
 /// Slots of an empty map; a power of two, like every later number of them.
 const LEAST_SLOTS: usize = if cfg!(loom) { 4 } else { 64 };
@@ -89,6 +88,8 @@ pub(super) fn key_of(octets: &[u8]) -> Key<'_> {
 struct Shared {
     slots: AtomicPtr<Slots>,
     collector: Collector,
+    /// The entries' memory: the last field, since the collector gives back what it still has when it is dropped.
+    _store: Arc<arena::Store>,
 }
 
 struct Slots {
@@ -120,7 +121,10 @@ fn untagged(pointer: *mut Head) -> *mut Head {
 impl Slots {
     fn new(count: usize) -> Slots {
         debug_assert!(count.is_power_of_two());
-        Slots { cells: (0..count).map(|_| AtomicPtr::new(ptr::null_mut())).collect() }
+        let mut cells = Vec::with_capacity(count);
+        arena::advise(cells.spare_capacity_mut());
+        cells.extend((0..count).map(|_| AtomicPtr::new(ptr::null_mut())));
+        Slots { cells: cells.into() }
     }
 
     /// Where the slot stands that a hash names.
@@ -173,21 +177,16 @@ impl Slots {
     }
 }
 
-fn layout(length: usize) -> Layout {
-    let (layout, at) = Layout::new::<Head>()
-        .extend(Layout::array::<u8>(length).expect("an entry is far below isize::MAX"))
-        .expect("an entry is far below isize::MAX");
-    debug_assert_eq!(at, size_of::<Head>());
-    layout
+/// Of an entry with so many octets.
+fn size(length: usize) -> usize {
+    size_of::<Head>() + length
 }
 
-/// A new allocation with a copy of `octets`.
-fn allocate(octets: &[u8]) -> NonNull<Head> {
-    let layout = layout(octets.len());
-    // SAFETY: the layout is not empty, since it has a head. What is written lies within it: the head at its start, and
-    // `octets.len()` octets behind it.
+/// A new entry with a copy of `octets`.
+fn allocate(taker: &mut arena::Taker, octets: &[u8]) -> NonNull<Head> {
+    let head = taker.take(size(octets.len())).cast::<Head>();
+    // SAFETY: what is written lies within what was taken: the head at its start, and `octets.len()` octets behind it.
     unsafe {
-        let Some(head) = NonNull::new(alloc(layout).cast::<Head>()) else { handle_alloc_error(layout) };
         assert_eq!(head.as_ptr().addr() & !ADDRESS, 0, "an address beyond 48 bits");
         #[cfg(loom)]
         (&raw mut (*head.as_ptr()).access).write(Access::written());
@@ -215,11 +214,9 @@ unsafe fn octets_of<'a>(entry: *const Head) -> &'a [u8] {
 ///
 /// `entry` came from [`allocate`], and nobody uses it any more.
 unsafe fn free(entry: *mut Head) {
-    // SAFETY: by the contract; the layout is that of the allocation, since `length` is what it was made with.
-    unsafe {
-        let layout = layout((*entry).length as usize);
-        dealloc(entry.cast(), layout);
-    }
+    // SAFETY: by the contract; it was taken with this size, since `length` is what it was made with. Its store is there,
+    // since the map's is dropped last.
+    unsafe { arena::give(NonNull::new_unchecked(entry.cast()), size((*entry).length as usize)) };
 }
 
 impl Drop for Shared {
@@ -254,6 +251,7 @@ pub(super) struct Map(Arc<Shared>);
 /// The one writer's side.
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    taker: arena::Taker,
     hash: Box<HashKey>,
     /// Entries, and slots that are not free.
     live: usize,
@@ -263,8 +261,9 @@ pub(super) struct Writer {
 /// An empty map, to be read by keys under this hash of them.
 pub(super) fn new(hash: Box<HashKey>) -> (Map, Writer) {
     let slots = Box::into_raw(Box::new(Slots::new(LEAST_SLOTS)));
-    let shared = Arc::new(Shared { slots: AtomicPtr::new(slots), collector: Collector::new() });
-    (Map(Arc::clone(&shared)), Writer { shared, hash, live: 0, used: 0 })
+    let (store, taker) = arena::new();
+    let shared = Arc::new(Shared { slots: AtomicPtr::new(slots), collector: Collector::new(), _store: store });
+    (Map(Arc::clone(&shared)), Writer { shared, taker, hash, live: 0, used: 0 })
 }
 
 impl Map {
@@ -363,7 +362,7 @@ impl Writer {
     pub fn insert(&mut self, hash: u64, octets: &[u8]) {
         let key = key_of(octets);
         debug_assert_eq!(hash, (self.hash)(key));
-        let entry = allocate(octets).as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT);
+        let entry = allocate(&mut self.taker, octets).as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT);
         if let Some((cell, _)) = self.find(hash, key) {
             let old = cell.swap(entry, Ordering::AcqRel);
             self.retire(old);

@@ -5,6 +5,7 @@
 //! (`compose.rs`). A namespace is an entry under its zone and `N` that lists nothing. What concerns a whole cluster or view
 //! stands beside the entries, once. A new configuration makes a new table, which is filled aside and then swapped in.
 
+mod arena;
 mod atlas;
 mod compile;
 mod compose;

@@ -1,10 +1,14 @@
-//! Models of the map: a writer and readers, few steps each, in every order. What they hold is what `table/map.rs` says of
-//! itself: who looks up a name that stays finds it, whole, whatever happens to other names, to the array of slots and to
-//! the entry; what was freed is not looked at.
+//! Models of the map and of the memory of its entries: a writer and readers, few steps each, in every order. What they hold
+//! is what `table/map.rs` says of itself: who looks up a name that stays finds it, whole, whatever happens to other names, to
+//! the array of slots and to the entry; what was freed is not looked at.
 
 #![cfg(test)]
 
-// Not all of it is asked here, and its own tests are not in reach.
+// Not all of them is asked here, and their own tests are not in reach.
+#[rustfmt::skip]
+#[allow(dead_code)]
+#[path = "../../../src/table/arena.rs"]
+mod arena;
 #[rustfmt::skip]
 #[allow(dead_code)]
 #[path = "../../../src/table/map.rs"]
@@ -16,6 +20,9 @@ mod names {
         a == b
     }
 }
+
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicPtr;
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -165,5 +172,30 @@ fn what_two_readers_may_have_seen_outlives_both() {
         for reader in readers {
             assert!(reader.join().unwrap().is_none_or(|octets| octets == entry("name", 1)));
         }
+    });
+}
+
+/// What `table/arena.rs` says of itself: a piece is in one place.
+#[test]
+fn what_is_given_back_is_taken_once() {
+    check(|| {
+        let (store, mut taker) = arena::new();
+        let [first, second, third] = [(); 3].map(|()| taker.take(100));
+        // SAFETY: each was taken with this size, and is not used again; the store is dropped last.
+        let give = |piece: NonNull<u8>| unsafe { arena::give(piece, 100) };
+        give(third);
+        let givers = [first, second].map(|piece| {
+            let piece = AtomicPtr::new(piece.as_ptr());
+            thread::spawn(move || give(NonNull::new(piece.into_inner()).unwrap()))
+        });
+        let mut taken = vec![taker.take(100), taker.take(100)];
+        givers.into_iter().for_each(|giver| giver.join().unwrap());
+        taken.extend([taker.take(100), taker.take(100)]);
+        for piece in [first, second, third] {
+            assert_eq!(taken.iter().filter(|taken| **taken == piece).count(), 1);
+        }
+        taken.sort_unstable();
+        assert!(taken.windows(2).all(|pair| pair[0] != pair[1]));
+        drop(store);
     });
 }

@@ -2,7 +2,6 @@
 //! way: what is retired is freed when no guard is left. Freed entries are overwritten and left, so that who looks at one
 //! afterwards is seen.
 
-use std::alloc::Layout;
 use std::marker::PhantomData;
 
 use loom::cell::UnsafeCell;
@@ -25,14 +24,37 @@ impl Access {
     }
 }
 
-/// Overwrites the end of what would be freed, where an entry of the models has its value.
-///
-/// # Safety
-///
-/// As that of [`std::alloc::dealloc`]; there are at least four octets.
-pub unsafe fn dealloc(pointer: *mut u8, layout: Layout) {
-    // SAFETY: by the contract.
-    unsafe { pointer.add(layout.size() - 4).write_bytes(0xDD, 4) };
+/// As `table/arena.rs`, which the map's models leave out: memory that is used again would hide who looks at it too late.
+pub mod arena {
+    use std::alloc::{Layout, alloc};
+    use std::ptr::NonNull;
+    use std::sync::Arc;
+
+    pub struct Store;
+    pub struct Taker;
+
+    pub fn new() -> (Arc<Store>, Taker) {
+        (Arc::new(Store), Taker)
+    }
+
+    pub fn advise<T>(_: &mut [T]) {}
+
+    impl Taker {
+        pub fn take(&mut self, size: usize) -> NonNull<u8> {
+            // SAFETY: an entry has a head.
+            NonNull::new(unsafe { alloc(Layout::from_size_align(size, 16).unwrap()) }).unwrap()
+        }
+    }
+
+    /// Overwrites the end of what would be freed, where an entry of the models has its value.
+    ///
+    /// # Safety
+    ///
+    /// The piece was taken with this size, at least four octets.
+    pub unsafe fn give(piece: NonNull<u8>, size: usize) {
+        // SAFETY: by the contract.
+        unsafe { piece.as_ptr().add(size - 4).write_bytes(0xDD, 4) };
+    }
 }
 
 type Free = Box<dyn FnOnce()>;
