@@ -10,9 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use signpost::answer::{Client, Rcode, Reply, Responder, Transport};
+use signpost::config::Places;
 use signpost::health::Health;
+use signpost::load::Shedding;
 use signpost::metrics::Metrics;
-use signpost::model::{ClusterId, Federated, Share, View, ViewRule};
+use signpost::model::{ClusterId, Federated, Region, Share, View, ViewRule};
 use signpost::net::udp;
 use signpost::table::{Outlook, Reader};
 use support::ask::Ask;
@@ -61,7 +63,13 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn world() -> World {
-    let mut config = config((0..20).map(|i| cluster(&format!("c{i}"), "r")).collect());
+    let mut config = config((0..20).map(|i| cluster(&format!("c{i}"), &format!("r{}", i % 3))).collect());
+    let place = |region: &str, cidrs: &[&str]| Places::Inline {
+        region: Region(region.into()),
+        availability_zone: None,
+        cidrs: cidrs.iter().map(|cidr| cidr.parse().expect("a CIDR")).collect(),
+    };
+    config.location.places = vec![place("r1", &["127.0.0.0/8"]), place("r2", &["203.0.113.0/24", "2001:db8::/48"])];
     config.zones[0].families = signpost::config::Families::Any;
     config.explain_to = vec!["127.0.0.0/8".parse().expect("a CIDR")];
     config.clusters[19].namespaces = signpost::config::Namespaces::Only(vec![label("late")]);
@@ -73,6 +81,15 @@ fn world() -> World {
     let wide = (0..19).map(|c| load_balancer(c, "10.0.0.1", &[&format!("104.0.{c}.1"), &format!("2600::{c}")]));
     world.publish(key("ns", "wide"), wide.collect());
     world.publish(key("ns", "svc"), shares(0));
+    // Of the short way, where places and load have a say.
+    let plain = |c: u16| load_balancer(c, "10.0.0.1", &[&format!("104.2.{c}.1")]);
+    for (name, shed) in [("plain", 0), ("busy", 128)] {
+        let service = Federated { key: key("ns", name), shares: (0..3).map(plain).collect(), imports: vec![] };
+        let shedding =
+            |cluster: ClusterId| Shedding { share: if cluster.0 == 2 { shed } else { 0 }, overloaded: false };
+        let outlook = Outlook { shedding: &shedding, ..Outlook::FAIR };
+        world.publisher.publish_with(&service.key, Some(&service), &outlook);
+    }
     world.publish(key("ns", "db"), vec![headless(0, &[("db-0", &["10.9.0.1"]), ("db-1", &["10.9.0.2"])])]);
     world
 }
@@ -89,6 +106,10 @@ fn asks() -> Vec<(Ask, Rcode)> {
         ("svc.ns AAAA", Rcode::NoError),
         ("wide.ns A", Rcode::NoError),
         ("svc.ns SRV", Rcode::NoError),
+        ("plain.ns A", Rcode::NoError),
+        ("busy.ns A", Rcode::NoError),
+        ("_client._tcp.plain.ns SRV", Rcode::NoError),
+        ("_client._tcp.busy.ns SRV", Rcode::NoError),
         ("_client._tcp.svc.ns SRV", Rcode::NoError),
         ("db-1.c0.db.ns A", Rcode::NoError),
         ("www A", Rcode::NoError),
@@ -111,6 +132,9 @@ fn asks() -> Vec<(Ask, Rcode)> {
         let ask = question(text);
         asks.push((ask.clone(), rcode));
         asks.push((ask.clone().edns(1232).option(3, &[]), rcode));
+        // Client subnets (RFC 7871), which count in the external view.
+        asks.push((ask.clone().edns(1232).option(8, &[0, 1, 24, 0, 203, 0, 113]), rcode));
+        asks.push((ask.clone().edns(1232).option(8, &[0, 2, 48, 0, 0x20, 0x01, 0x0d, 0xb8, 0, 0]), rcode));
         asks.push((ask.clone().tcp(), rcode));
         asks.push((ask.edns(4096).option(11, &[]).tcp(), rcode));
     }
@@ -187,6 +211,10 @@ fn answers_allocate_nothing() {
                 let service =
                     Federated { key: key("churn", &format!("s{}", n / 2)), shares: shares(n), imports: vec![] };
                 publisher.publish(&service.key, (n % 2 == 0).then_some(&service));
+                // So do loads of clusters, and silent ones.
+                let shedding = Shedding { share: if n % 3 == 0 { 100 } else { 0 }, overloaded: n % 5 == 0 };
+                publisher.set_shedding(ClusterId(0), shedding);
+                publisher.set_silent(ClusterId(1), n % 2 == 0);
                 published.fetch_add(1, Ordering::Relaxed);
             }
         });
