@@ -79,6 +79,13 @@ impl Blocks {
         (&raw const *self.word(at, address << self.root)).cast()
     }
 
+    #[cfg(test)]
+    pub(super) fn holds(&self, octet: *const u8) -> bool {
+        let (cells, words) = (self.cells.as_ptr_range(), self.words.as_ptr_range());
+        (cells.start.cast()..cells.end.cast()).contains(&octet)
+            || (words.start.cast()..words.end.cast()).contains(&octet)
+    }
+
     pub(super) fn octets(&self) -> usize {
         size_of_val(&*self.cells) + size_of_val(&*self.words)
     }

@@ -226,6 +226,16 @@ mod tests {
 
     const ALL: (u8, u8) = (32, 128);
 
+    /// What is said to be read of an address lies in the map.
+    fn assert_reads(map: &PrefixMap, address: IpAddr) {
+        let first = map.first_read(address);
+        let second = map.second_read(address);
+        match address.to_canonical() {
+            IpAddr::V4(_) => assert!(map.v4.holds(first) && map.v4.holds(second), "{address}"),
+            IpAddr::V6(_) => assert!(map.upper.holds(first) && map.upper.holds(second), "{address}"),
+        }
+    }
+
     fn map(list: &[(&str, u16)], most: (u8, u8)) -> PrefixMap {
         PrefixMap::new(list.iter().map(|(net, value)| (net.parse().unwrap(), *value)), most)
     }
@@ -357,6 +367,7 @@ mod tests {
         };
         for (&address, &number) in ends.iter().step_by(1 + ends.len() / 2_000) {
             let (value, depth) = map.look_up(address);
+            assert_reads(&map, address);
             assert_eq!(value, number, "{address}");
             let block = IpNet::new(address, depth).unwrap().trunc();
             assert!(!differs(block, value), "{block} around {address} is too wide");
@@ -393,6 +404,7 @@ mod tests {
             let v6 = |n: u32| IpAddr::from(Ipv6Addr::from_bits((0x2001 << 112) - (8 << 66) + (u128::from(n) << 66)));
             for address in (0..272).flat_map(|n| [v4(n), v6(n)]) {
                 let (value, depth) = map.look_up(address);
+                assert_reads(&map, address);
                 prop_assert_eq!(value, naive(&list, most, address), "{}", address);
                 let deepest = if address.is_ipv4() { 24 } else { 56 };
                 prop_assert!(!clamp || depth <= deepest, "{} {}", address, depth);

@@ -87,6 +87,12 @@ impl Runs {
         (&raw const self.tables[table + (rest >> (u64::BITS - width(word))) as usize]).cast()
     }
 
+    #[cfg(test)]
+    pub(super) fn holds(&self, octet: *const u8) -> bool {
+        let (tables, all) = (self.tables.as_ptr_range(), self.all.as_ptr_range());
+        (tables.start.cast()..tables.end.cast()).contains(&octet) || (all.start.cast()..all.end.cast()).contains(&octet)
+    }
+
     pub(super) fn octets(&self) -> usize {
         size_of_val(&*self.all) + size_of_val(&*self.tables)
     }
