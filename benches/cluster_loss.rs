@@ -295,26 +295,27 @@ impl Rig {
         (0..self.world.services).map(slice).collect()
     }
 
-    /// `round`: which time it is that something is said of it.
-    fn load_of(&self, number: u32, overloaded: bool, round: u32) -> Object {
+    /// The first that is said of it: what follows within its TTL changes no answer.
+    fn load_of(&self, number: u32) -> Object {
         Object::Load(LoadReport {
             service: Some(self.world.key(number % self.world.services)),
-            load: Some(if overloaded { Load::FULL } else { Load::new(0.1).expect("a tenth") }),
+            load: Some(Load::FULL),
             valid: Duration::from_secs(3600),
-            stamp: u64::from(round),
+            stamp: 1,
         })
     }
 
-    /// What the watch says when another thousand services are overloaded.
+    /// What the watch says when another thousand services have a full load.
     fn loads(&self, round: u32) -> Vec<Update> {
         let numbers = round * LOADS_AT_ONCE..(round + 1) * LOADS_AT_ONCE;
-        numbers.map(|number| Update::Apply(self.load_of(number, true, round))).collect()
+        numbers.map(|number| Update::Apply(self.load_of(number))).collect()
     }
 
-    /// In which every service is overloaded that was not in the one before.
+    /// In each another thousand are new, and as many are no longer there. Others than the watch tells of.
     fn list_of_loads(&self, round: u32) -> Vec<Update> {
-        let numbers = 0..LISTED_LOADS.min(self.world.services);
-        let objects = numbers.map(|number| self.load_of(number, round.is_multiple_of(2), round)).collect();
+        let first = self.world.services / 2 + round * LOADS_AT_ONCE;
+        let numbers = first..first + LISTED_LOADS.min(self.world.services / 4);
+        let objects = numbers.map(|number| self.load_of(number)).collect();
         vec![Update::Reset { kind: Kind::ServiceLoad, objects, keep: Vec::new() }]
     }
 

@@ -36,7 +36,7 @@
 //! 3. There is one writer: `table::Publisher` is not `Clone`. A reader never waits and never sees half of a service.
 //! 4. Every task is joined in `app.rs`; the first one to end stops the process with its name. Every queue
 //!    and cache has a named limit.
-//! 5. `unsafe` is in `net/udp.rs` and `table/map.rs` only.
+//! 5. `unsafe` is in `net/udp.rs`, `table/map.rs` and `table/arena.rs` only.
 
 pub mod admin;
 pub mod answer;

@@ -1,5 +1,10 @@
 //! Worlds, questions and whole answers, as data in `cases/*.yaml`: each case through both sources (a directory of
-//! manifests, and objects in the shape in which an API server lists them) and both transports.
+//! manifests, and the lists of an API server: in their shape alone, and from a real one) and both transports.
+
+#[path = "../benches/support/bulk.rs"]
+#[allow(dead_code, reason = "of the benchmarks' bulk only what puts objects into etcd is used")]
+mod bulk;
+mod common;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,8 +12,10 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bulk::Etcd;
+use common::cluster::{Cluster, Controllers, built};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -16,15 +23,19 @@ use hickory_proto::serialize::binary::BinDecodable;
 use serde::Deserialize;
 use signpost::answer::{Client, Reply, Responder, Transport};
 use signpost::app::{Loaded, new_index, whereabouts};
-use signpost::config::{Config, Source};
+use signpost::config::{self, Config, Source};
 use signpost::explain::{self, explain};
 use signpost::health::Health;
 use signpost::index::{Index, Kind, Object, Update};
 use signpost::load::{Loads, Origin, Rules, Subject};
 use signpost::model::{ClusterId, Moment, View, ViewRule};
 use signpost::source::convert::{self, Converted};
-use signpost::source::{manifests, slim};
+use signpost::source::places::Discovered;
+use signpost::source::status::{ErrorReason, Status};
+use signpost::source::{Feed, Number, kinds, kube, manifests, slim};
 use signpost::table::{Outlook, Publisher, Reader};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// How often each question is asked: equal candidates come in random order, and what is expected must hold each time.
 const ASKED: usize = 8;
@@ -151,10 +162,12 @@ ns1 A 192.0.2.1
 ";
 
 /// Where a cluster's objects are read from.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum From {
+#[derive(Clone, Copy)]
+enum From<'a> {
     Manifests,
+    /// In the shape of an API server's lists.
     Api,
+    Server(&'a Server),
 }
 
 struct Running {
@@ -197,16 +210,18 @@ impl World {
         Loaded::load(&directory.join("signpost.yaml")).unwrap_or_else(|e| panic!("{}: {e}\n{config}", self.world))
     }
 
-    fn run(&self, loaded: &Loaded, from: From) -> Running {
+    fn run(&self, loaded: &Loaded, from: From<'_>) -> Running {
         let config = &loaded.config;
         let (atlas, places) = signpost::app::read_places(config);
         assert!(places.problems.is_empty(), "{}: {:?}", self.world, places.problems);
         let (mut index, mut loads) = (new_index(config), Loads::new(Rules::new(Duration::from_secs(1))));
         for (id, member) in (0..).map(ClusterId).zip(&self.clusters).filter(|(_, member)| !member.missing) {
-            match from {
-                From::Manifests => self.read_manifests(&mut index, &mut loads, config, id),
-                From::Api => read_api(&mut index, &mut loads, config, id, &member.manifests),
-            }
+            let objects = match from {
+                From::Manifests => self.read_manifests(config, id),
+                From::Api => read_api(config, id, &member.manifests),
+                From::Server(server) => server.read(config, id, &member.manifests),
+            };
+            fill(&mut index, &mut loads, id, objects);
         }
         // Services that wait for their slices have waited: what is expected here is what stays.
         index.tick(Moment(SETTLED));
@@ -248,12 +263,12 @@ impl World {
         }
     }
 
-    fn read_manifests(&self, index: &mut Index, loads: &mut Loads, config: &Config, id: ClusterId) {
+    fn read_manifests(&self, config: &Config, id: ClusterId) -> Vec<Object> {
         let cluster = config.cluster(id);
         let Source::Manifests { directory } = &cluster.source else { panic!("a world has only manifests") };
         let reading = manifests::read(directory, cluster, &config.limits);
         assert!(reading.problems.is_empty(), "{}: {:?}", self.world, reading.problems);
-        fill(index, loads, id, reading.by_kind().into_values().flatten().collect());
+        reading.by_kind().into_values().flatten().collect()
     }
 }
 
@@ -269,14 +284,18 @@ fn fill(index: &mut Index, loads: &mut Loads, id: ClusterId, objects: Vec<Object
     }
 }
 
-/// The same objects as the items of an API server's lists: JSON, without apiVersion and kind.
-fn read_api(index: &mut Index, loads: &mut Loads, config: &Config, id: ClusterId, manifests: &str) {
-    let cluster = config.cluster(id);
-    let mut objects = Vec::new();
+/// As JSON.
+fn documents(manifests: &str) -> Vec<serde_json::Value> {
     // YAML 1.2 booleans only, or the namespace `n` would be false.
     let options = serde_saphyr::options! { strict_booleans: true };
-    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple_with_options(manifests, options).expect("YAML");
-    for mut document in documents {
+    serde_saphyr::from_multiple_with_options(manifests, options).expect("YAML")
+}
+
+/// The same objects as the items of an API server's lists: JSON, without apiVersion and kind.
+fn read_api(config: &Config, id: ClusterId, manifests: &str) -> Vec<Object> {
+    let cluster = config.cluster(id);
+    let mut objects = Vec::new();
+    for mut document in documents(manifests) {
         let object = document.as_object_mut().expect("an object");
         object.remove("apiVersion");
         let kind = object.remove("kind").expect("a kind");
@@ -299,7 +318,105 @@ fn read_api(index: &mut Index, loads: &mut Loads, config: &Config, id: ClusterId
             Converted::Malformed { key, problem } => panic!("{key:?}: {problem}"),
         }
     }
-    fill(index, loads, id, objects);
+    objects
+}
+
+/// One real API server, which is one cluster of a world after the other.
+struct Server {
+    cluster: Cluster,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// For what takes milliseconds, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Server {
+    fn start() -> Server {
+        let cluster = Cluster::start_with("cases", Controllers::None);
+        for directory in [Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crds"), built().join("mcs-crds")] {
+            cluster.kubectl(&["apply", "-f", directory.to_str().expect("UTF-8")]);
+        }
+        cluster.kubectl(&["wait", "crd", "--all", "--for", "condition=Established", "--timeout=60s"]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Server { cluster, runtime }
+    }
+
+    /// Where the API server keeps objects of that kind in etcd: as JSON, which it reads as well as its own encoding, it
+    /// takes them as they are, with addresses that it would not give.
+    fn folder(kind: &str) -> &'static str {
+        match kind {
+            "Service" => "/registry/services/specs",
+            "EndpointSlice" => "/registry/endpointslices",
+            "ServiceExport" => "/registry/multicluster.x-k8s.io/serviceexports",
+            "ServiceImport" => "/registry/multicluster.x-k8s.io/serviceimports",
+            "ServiceLoad" => "/registry/signpost.dev/serviceloads",
+            "ClusterLoad" => "/registry/signpost.dev/clusterloads",
+            _ => panic!("{kind} in a world"),
+        }
+    }
+
+    /// The manifests' objects, as the daemon's source for clusters lists them.
+    fn read(&self, config: &Config, id: ClusterId, manifests: &str) -> Vec<Object> {
+        let entries: Vec<bulk::Entry> = documents(manifests)
+            .into_iter()
+            .map(|document| {
+                let text = |of: &serde_json::Value, key: &str| of[key].as_str().map(|text| format!("/{text}"));
+                let metadata = &document["metadata"];
+                let folder = Server::folder(document["kind"].as_str().expect("a kind"));
+                let namespace = text(metadata, "namespace").unwrap_or_default();
+                (format!("{folder}{namespace}{}", text(metadata, "name").expect("a name")), document.to_string())
+            })
+            .collect();
+        let file = self.cluster.kubeconfig();
+        let source = Source::Kubeconfig { file, context: None };
+        let cluster = Arc::new(config::Cluster { source, ..config.cluster(id).clone() });
+        self.runtime.block_on(async {
+            let etcd = Etcd::of(&self.cluster).expect("etcd runs");
+            etcd.put(&entries).await.expect("etcd takes them");
+            let objects = tokio::time::timeout(PATIENCE, listed(cluster, config)).await.expect("it lists them");
+            etcd.delete(&entries).await.expect("etcd deletes them");
+            objects
+        })
+    }
+}
+
+/// What the source says at first.
+async fn listed(cluster: Arc<config::Cluster>, config: &Config) -> Vec<Object> {
+    let (sender, mut updates) = mpsc::channel(1);
+    let (status, stop) = (Arc::new(Status::new(Instant::now())), CancellationToken::new());
+    let mut missing = kinds(&cluster);
+    let prepared = kube::prepare(&cluster).await.unwrap_or_else(|error| panic!("{error}"));
+    let feed = Feed {
+        cluster: Number::new(ClusterId(0)),
+        config: cluster,
+        updates: sender,
+        status: Arc::clone(&status),
+        relist: Arc::new(Notify::new()),
+        discovered: Arc::new(Discovered::default()),
+        stop: stop.clone(),
+        limits: Arc::new(config.limits.clone()),
+    };
+    let source = tokio::spawn(kube::run(prepared, feed, Arc::default()));
+    let mut objects = Vec::new();
+    while !missing.is_empty() {
+        match updates.recv().await.expect("the source runs").1 {
+            Update::Reset { kind, objects: listed, .. } => {
+                missing.retain(|missing| *missing != kind);
+                objects.extend(listed);
+            }
+            other => panic!("{other:?} before all lists"),
+        }
+    }
+    stop.cancel();
+    source.await.expect("it ends");
+    assert!(ErrorReason::ALL.iter().all(|reason| status.errors(*reason) == 0));
+    // The API server's own Service and its slice are in no world.
+    objects.retain(|object| match object {
+        Object::Service(service) => service.key.name.as_str() != "kubernetes",
+        Object::Slice(slice) => slice.service.as_str() != "kubernetes",
+        _ => true,
+    });
+    objects
 }
 
 impl Case {
@@ -585,6 +702,15 @@ fn check(case: &Case, running: &mut Running, transport: Transport) -> Result<(),
 
 #[test]
 fn cases() {
+    run_all(&[("manifests", From::Manifests), ("API", From::Api)]);
+}
+
+#[test]
+fn cases_through_a_real_api_server() {
+    run_all(&[("API server", From::Server(&Server::start()))]);
+}
+
+fn run_all(sources: &[(&str, From<'_>)]) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let mut files: Vec<_> =
         fs::read_dir(&directory).expect("the cases are there").map(|e| e.expect("it can be listed").path()).collect();
@@ -597,8 +723,8 @@ fn cases() {
         for world in &parsed.worlds {
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
             let loaded = world.load(folder.path());
-            for from in [From::Manifests, From::Api] {
-                let mut running = world.run(&loaded, from);
+            for (source, from) in sources {
+                let mut running = world.run(&loaded, *from);
                 for case in &world.cases {
                     if let Err(complaints) = check_explanation(case, &running) {
                         writeln!(
@@ -615,7 +741,7 @@ fn cases() {
                     if let Err(difference) = check(case, &mut running, transport) {
                         writeln!(
                             failures,
-                            "{file}: {}: {} ({} as {}, {from:?}, {transport:?}):\n{difference}",
+                            "{file}: {}: {} ({} as {}, {source}, {transport:?}):\n{difference}",
                             world.world, case.case, case.ask, case.view
                         )
                         .expect("a String takes all");

@@ -127,6 +127,18 @@ impl Etcd {
     }
 }
 
+impl Etcd {
+    /// Of these the keys count.
+    pub async fn delete(&self, entries: &[Entry]) -> Result<(), Box<dyn Error>> {
+        for (key, _) in entries {
+            let body = format!(r#"{{"key":"{}"}}"#, base64(key.as_bytes()));
+            let request = http::Request::post("/v3/kv/deleterange").body(body.into_bytes())?;
+            self.0.request_text(request).await?;
+        }
+        Ok(())
+    }
+}
+
 /// RFC 4648 section 4.
 fn base64(octets: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -79,11 +79,14 @@ impl Blocks {
         (&raw const *self.word(at, address << self.root)).cast()
     }
 
+    /// Whether it reads what it says.
     #[cfg(test)]
-    pub(super) fn holds(&self, octet: *const u8) -> bool {
-        let (cells, words) = (self.cells.as_ptr_range(), self.words.as_ptr_range());
-        (cells.start.cast()..cells.end.cast()).contains(&octet)
-            || (words.start.cast()..words.end.cast()).contains(&octet)
+    pub(super) fn is_foretold(&self, address: u32) -> bool {
+        let first = self.first_read(address).addr().wrapping_sub(self.cells.as_ptr().addr()) / size_of::<Cell>();
+        let second = self.second_read(address).addr().wrapping_sub(self.words.as_ptr().addr()) / size_of::<u32>();
+        let (value, depth) = self.look_up(address);
+        let said = u32::from(value) | u32::from(depth) << 16;
+        first < 1 << self.root && self.words.get(second).is_some_and(|word| word & DEEPER != 0 || *word == said)
     }
 
     pub(super) fn octets(&self) -> usize {

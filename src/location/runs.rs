@@ -87,10 +87,19 @@ impl Runs {
         (&raw const self.tables[table + (rest >> (u64::BITS - width(word))) as usize]).cast()
     }
 
+    /// Whether it reads what it says.
     #[cfg(test)]
-    pub(super) fn holds(&self, octet: *const u8) -> bool {
-        let (tables, all) = (self.tables.as_ptr_range(), self.all.as_ptr_range());
-        (tables.start.cast()..tables.end.cast()).contains(&octet) || (all.start.cast()..all.end.cast()).contains(&octet)
+    pub(super) fn is_foretold(&self, address: u64) -> bool {
+        let place = |read: *const u8, start: usize, size| read.addr().wrapping_sub(start) / size;
+        let word_at = |read| self.tables.get(place(read, self.tables.as_ptr().addr(), size_of::<u32>()));
+        let found = self.range(address);
+        let is_run = |run: usize| (run..=run + RUN).contains(&found);
+        let second = self.second_read(address);
+        match word_at(self.first_read(address)) {
+            Some(word) if word & TABLE == 0 => is_run(place(second, self.all.as_ptr().addr(), size_of::<Entry>())),
+            Some(_) => word_at(second).is_some_and(|word| word & TABLE != 0 || is_run(*word as usize)),
+            None => false,
+        }
     }
 
     pub(super) fn octets(&self) -> usize {

@@ -1,6 +1,6 @@
 //! DNS over UDP: plain threads that receive, answer in place and send, a batch at a time.
 //!
-//! Besides `table/map.rs` the only file with `unsafe`: the two system calls that move batches, the socket options that
+//! Besides `table/map.rs` and `table/arena.rs` the only file with `unsafe`: the two system calls that move batches, the socket options that
 //! `socket2` lacks, and the pinning of threads. That they are together is why it is longer than others.
 
 use std::io;

@@ -5,6 +5,9 @@
 //! One thread [takes](Taker::take), and any may [give](give) back, without a lock: a thread that loses its core while it
 //! holds one would keep the others waiting.
 //!
+//! What was given back is taken again for the same size, and a chunk is freed with the store, which a reload replaces: so
+//! there is memory for as many pieces of each size as there ever were at once.
+//!
 //! # Why it is sound
 //!
 //! 1. A piece is in one place: in use, in a stack of [`Store`], or in a list of its [`Taker`], of which a store has one.
@@ -106,7 +109,7 @@ pub(super) fn new() -> (Arc<Store>, Taker) {
 
 impl Taker {
     /// Memory for `size` octets, more than none, aligned to 16. What stands there is anything. It is there until it is
-    /// [given back](give), or the store and the taker are dropped.
+    /// [given back](give), or, if it is in a chunk, the store and the taker are dropped.
     pub fn take(&mut self, size: usize) -> NonNull<u8> {
         let Some(class) = class(size) else {
             let layout = large(size);

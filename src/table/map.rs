@@ -1,7 +1,7 @@
 //! Names in zones → octets: a hash map with one writer and any number of readers, none of which waits.
 //!
 //! Open addressing with linear probing. A slot is one word, the pointer to an entry, whose unused upper 16 bits hold a part
-//! of the hash, so that a lookup reads one slot, as a rule, and then one entry, which is one allocation: a query pays two
+//! of the hash, so that a lookup reads one slot, as a rule, and then one entry, which is in one piece: a query pays two
 //! cache misses, and both can be asked for ahead ([`Pinned::prefetch_slot`], [`Pinned::prefetch_entry`]).
 //!
 //! Entries are shared by raw pointers, and [`seize`] gives them back to the [arena] when no reader that could have seen
@@ -96,7 +96,7 @@ struct Slots {
     cells: Box<[AtomicPtr<Head>]>,
 }
 
-/// What an entry's allocation begins with; `length` octets follow.
+/// What an entry begins with; `length` octets follow.
 #[repr(C, align(8))]
 struct Head {
     #[cfg(loom)]

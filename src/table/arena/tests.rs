@@ -68,7 +68,7 @@ fn side_by_side() {
 /// Two threads give back what one takes.
 #[test]
 fn from_other_threads() {
-    let (_store, mut taker) = new();
+    let (store, mut taker) = new();
     thread::scope(|scope| {
         let givers: Vec<mpsc::Sender<(AtomicPtr<u8>, u8)>> = (0..2)
             .map(|_| {
@@ -90,4 +90,10 @@ fn from_other_threads() {
             givers[n % 2].send((AtomicPtr::new(piece.as_ptr()), n as u8)).unwrap();
         }
     });
+    // All came back, and are enough for as many again.
+    let chunk = store.chunks.load(Ordering::Relaxed);
+    let mut pieces: Vec<NonNull<u8>> = (0..1_000).map(|_| taker.take(48)).collect();
+    assert_eq!(store.chunks.load(Ordering::Relaxed), chunk);
+    pieces.sort_unstable();
+    assert!(pieces.windows(2).all(|pair| pair[0] != pair[1]), "one piece was taken twice");
 }
