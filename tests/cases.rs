@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use bulk::Etcd;
 use common::cluster::{Cluster, Controllers, built};
+use common::wait_for;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -336,7 +337,10 @@ impl Server {
         for directory in [Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crds"), built().join("mcs-crds")] {
             cluster.kubectl(&["apply", "-f", directory.to_str().expect("UTF-8")]);
         }
-        cluster.kubectl(&["wait", "crd", "--all", "--for", "condition=Established", "--timeout=60s"]);
+        // An API server needs a moment for kinds that are new to it.
+        for kind in ["serviceloads", "clusterloads", "serviceexports", "serviceimports"] {
+            wait_for(kind, PATIENCE, || cluster.try_kubectl(&["get", kind, "--all-namespaces"]).map(drop));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Server { cluster, runtime }
     }
