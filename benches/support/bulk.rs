@@ -114,28 +114,24 @@ impl Etcd {
 
     /// In one transaction.
     pub async fn put(&self, entries: &[Entry]) -> Result<(), Box<dyn Error>> {
-        let mut body = String::from(r#"{"success":["#);
-        for (number, (key, value)) in entries.iter().enumerate() {
-            let comma = if number == 0 { "" } else { "," };
+        let put = |(key, value): &Entry| {
             let (key, value) = (base64(key.as_bytes()), base64(value.as_bytes()));
-            write!(body, r#"{comma}{{"requestPut":{{"key":"{key}","value":"{value}"}}}}"#)?;
-        }
-        body.push_str("]}");
+            format!(r#"{{"requestPut":{{"key":"{key}","value":"{value}"}}}}"#)
+        };
+        self.transact(entries.iter().map(put).collect()).await
+    }
+
+    /// In one transaction. Of the entries the keys count.
+    pub async fn delete(&self, entries: &[Entry]) -> Result<(), Box<dyn Error>> {
+        let delete = |(key, _): &Entry| format!(r#"{{"requestDeleteRange":{{"key":"{}"}}}}"#, base64(key.as_bytes()));
+        self.transact(entries.iter().map(delete).collect()).await
+    }
+
+    async fn transact(&self, operations: Vec<String>) -> Result<(), Box<dyn Error>> {
+        let body = format!(r#"{{"success":[{}]}}"#, operations.join(","));
         let request = http::Request::post("/v3/kv/txn").body(body.into_bytes())?;
         let answer = self.0.request_text(request).await?;
         if answer.contains(r#""succeeded":true"#) { Ok(()) } else { Err(format!("etcd says {answer}").into()) }
-    }
-}
-
-impl Etcd {
-    /// Of these the keys count.
-    pub async fn delete(&self, entries: &[Entry]) -> Result<(), Box<dyn Error>> {
-        for (key, _) in entries {
-            let body = format!(r#"{{"key":"{}"}}"#, base64(key.as_bytes()));
-            let request = http::Request::post("/v3/kv/deleterange").body(body.into_bytes())?;
-            self.0.request_text(request).await?;
-        }
-        Ok(())
     }
 }
 

@@ -45,8 +45,7 @@ impl Blocks {
 
     #[inline]
     pub(super) fn look_up(&self, address: u32) -> (u16, u8) {
-        let mut at = address.checked_shr(u32::BITS - self.root).unwrap_or(0);
-        let mut rest = address << self.root;
+        let (mut at, mut rest) = self.start(address);
         loop {
             let word = *self.word(at, rest);
             if word & DEEPER == 0 {
@@ -55,6 +54,12 @@ impl Blocks {
             at = word & !DEEPER;
             rest <<= STEP;
         }
+    }
+
+    /// The first cell of an address, and what is left of it then.
+    #[inline]
+    fn start(&self, address: u32) -> (u32, u32) {
+        (address.checked_shr(u32::BITS - self.root).unwrap_or(0), address << self.root)
     }
 
     /// What a cell says of the block that the first bits of `rest` name.
@@ -68,15 +73,15 @@ impl Blocks {
     /// The cell that a look-up reads first.
     #[inline]
     pub(super) fn first_read(&self, address: u32) -> *const u8 {
-        let at = address.checked_shr(u32::BITS - self.root).unwrap_or(0);
+        let (at, _) = self.start(address);
         (&raw const self.cells[at as usize]).cast()
     }
 
     /// The word that it reads then; most need no more.
     #[inline]
     pub(super) fn second_read(&self, address: u32) -> *const u8 {
-        let at = address.checked_shr(u32::BITS - self.root).unwrap_or(0);
-        (&raw const *self.word(at, address << self.root)).cast()
+        let (at, rest) = self.start(address);
+        (&raw const *self.word(at, rest)).cast()
     }
 
     /// Whether it reads what it says.

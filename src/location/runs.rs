@@ -58,11 +58,11 @@ impl Runs {
 
     #[inline]
     fn range(&self, address: u64) -> usize {
-        let mut word = self.tables[(address >> (u64::BITS - self.root)) as usize];
+        let mut word = *self.first(address);
         let mut rest = address << self.root;
         while word & TABLE != 0 {
             let bits = width(word);
-            word = self.tables[table_at(word) + (rest >> (u64::BITS - bits)) as usize];
+            word = *self.inner(word, rest);
             rest <<= bits;
         }
         let from = word as usize;
@@ -70,21 +70,31 @@ impl Runs {
         from + self.all[from..from + RUN].iter().map(before).sum::<usize>()
     }
 
+    /// The word of the first table.
+    #[inline]
+    fn first(&self, address: u64) -> &u32 {
+        &self.tables[(address >> (u64::BITS - self.root)) as usize]
+    }
+
+    /// The word of the table that `word` leads to; `rest`: what is left of the address there.
+    #[inline]
+    fn inner(&self, word: u32, rest: u64) -> &u32 {
+        &self.tables[table_at(word) + (rest >> (u64::BITS - width(word))) as usize]
+    }
+
     /// The word that a look-up reads first.
     #[inline]
     pub(super) fn first_read(&self, address: u64) -> *const u8 {
-        (&raw const self.tables[(address >> (u64::BITS - self.root)) as usize]).cast()
+        (&raw const *self.first(address)).cast()
     }
 
     /// What it reads then: most often the ranges that it compares.
     #[inline]
     pub(super) fn second_read(&self, address: u64) -> *const u8 {
-        let word = self.tables[(address >> (u64::BITS - self.root)) as usize];
-        if word & TABLE == 0 {
-            return (&raw const self.all[word as usize]).cast();
+        match *self.first(address) {
+            word if word & TABLE == 0 => (&raw const self.all[word as usize]).cast(),
+            word => (&raw const *self.inner(word, address << self.root)).cast(),
         }
-        let (table, rest) = (table_at(word), address << self.root);
-        (&raw const self.tables[table + (rest >> (u64::BITS - width(word))) as usize]).cast()
     }
 
     /// Whether it reads what it says.

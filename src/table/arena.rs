@@ -81,14 +81,10 @@ pub(super) struct Taker {
     left: usize,
 }
 
-const fn chunk_layout() -> Layout {
-    // Checked when this is compiled.
-    const LAYOUT: Layout = match Layout::from_size_align(CHUNK, CHUNK) {
-        Ok(layout) => layout,
-        Err(_) => panic!("a chunk is aligned to its size"),
-    };
-    LAYOUT
-}
+const CHUNK_LAYOUT: Layout = match Layout::from_size_align(CHUNK, CHUNK) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a chunk is aligned to its size"),
+};
 
 /// Of pieces of so many octets. `None`: they come from the allocator.
 fn class(size: usize) -> Option<usize> {
@@ -158,10 +154,11 @@ impl Taker {
 
     fn add_chunk(&mut self) {
         const { assert!(CHUNK - size_of::<Chunk>() >= LARGEST) };
-        let layout = chunk_layout();
         // SAFETY: the layout is not empty. The head is written within it, and the rest begins behind the head.
         unsafe {
-            let Some(chunk) = NonNull::new(alloc(layout).cast::<Chunk>()) else { handle_alloc_error(layout) };
+            let Some(chunk) = NonNull::new(alloc(CHUNK_LAYOUT).cast::<Chunk>()) else {
+                handle_alloc_error(CHUNK_LAYOUT)
+            };
             advise(slice::from_raw_parts_mut(chunk.as_ptr().cast::<MaybeUninit<u8>>(), CHUNK));
             let before = self.store.chunks.load(Ordering::Relaxed);
             chunk.write(Chunk { store: Arc::as_ptr(&self.store), before });
@@ -220,7 +217,7 @@ impl Drop for Store {
             // SAFETY: it came from `add_chunk` and is in this list once; whoever gave or took a piece had this store.
             unsafe {
                 next = (*chunk.as_ptr()).before;
-                dealloc(chunk.as_ptr().cast(), chunk_layout());
+                dealloc(chunk.as_ptr().cast(), CHUNK_LAYOUT);
             }
         }
     }

@@ -58,6 +58,18 @@ impl Atlas {
         (self.reach(ordering), scope)
     }
 
+    /// Asks the processor for what [`look_up`](Atlas::look_up) reads first.
+    #[inline]
+    pub(super) fn prefetch_first(&self, origin: Origin) {
+        prefetch(self.geography.prefixes(origin.subnet).first_read(origin.address));
+    }
+
+    /// For what it reads then.
+    #[inline]
+    pub(super) fn prefetch_second(&self, origin: Origin) {
+        prefetch(self.geography.prefixes(origin.subnet).second_read(origin.address));
+    }
+
     #[inline]
     fn reach(&self, ordering: OrderingId) -> &[Reach] {
         &self.reach[usize::from(ordering.0) * self.clusters..][..self.clusters]
@@ -77,20 +89,6 @@ impl Origin {
     #[inline]
     pub fn of(address: IpAddr, elsewhere: Option<IpAddr>) -> Origin {
         Origin { address: elsewhere.unwrap_or(address), subnet: elsewhere.is_some() }
-    }
-}
-
-impl Atlas {
-    /// Asks the processor for what [`look_up`](Atlas::look_up) reads first.
-    #[inline]
-    pub(super) fn prefetch_first(&self, origin: Origin) {
-        prefetch(self.geography.prefixes(origin.subnet).first_read(origin.address));
-    }
-
-    /// For what it reads then.
-    #[inline]
-    pub(super) fn prefetch_second(&self, origin: Origin) {
-        prefetch(self.geography.prefixes(origin.subnet).second_read(origin.address));
     }
 }
 
