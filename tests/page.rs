@@ -4,7 +4,7 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use common::again::{self, listen};
 use common::namespace::Namespace;
 use common::process::command_in;
 use common::signpost::{MemberSource, Ports, START, Setup, Signpost};
-use common::wait_for;
+use common::{try_wait_for, wait_for};
 
 /// Of the names `service-N`; each is in all clusters.
 const PLAIN: usize = 5_000;
@@ -141,8 +141,14 @@ fn the_page_in_a_browser() {
     let mut drive = command_in(Some(&namespace), Path::new("node"), &[script.display().to_string(), given.to_string()]);
     // The browser writes into its home.
     drive.env("HOME", directory.path());
+    // Through a file, so that it stands with the test's own words.
+    let said = folder("said");
+    let log = File::create(&said).expect("the folder is ours");
+    drive.stdout(log.try_clone().expect("it is open")).stderr(log);
     let mut child = drive.spawn().expect("node can be run (package nodejs)");
     let mut ended = || child.try_wait().expect("the child is ours to wait for").ok_or_else(|| "it runs".to_owned());
-    let status = wait_for("an end of tests/page/drive.mjs", DRIVE, &mut ended);
+    let status = try_wait_for(DRIVE, &mut ended);
+    println!("{}", fs::read_to_string(&said).unwrap_or_else(|error| error.to_string()));
+    let status = status.unwrap_or_else(|_| panic!("tests/page/drive.mjs runs after {DRIVE:?}"));
     assert!(status.success(), "tests/page/drive.mjs: {status}; what it said is above");
 }
