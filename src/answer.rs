@@ -90,13 +90,19 @@ pub struct Responder {
 struct Place {
     client: Client,
     query: Query,
-    request: Result<Request, DropCause>,
+    request: Request,
+    /// Whether it is to be answered at all.
+    is_query: Result<(), DropCause>,
     /// The closest above the name.
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
-    /// Where the client is looked for, if that counts.
-    origin: Option<Origin>,
+    /// It has a client subnet.
+    speaks_for_others: bool,
+    /// Where that begins, if it counts.
+    elsewhere: Option<IpAddr>,
+    /// Where the client is counts.
+    by_place: bool,
     /// From where to where that name (`S.N`) stands in the question's.
     service: [u8; 2],
     /// It may go the short way.
@@ -122,10 +128,13 @@ impl Responder {
         let place = || Place {
             client: nobody,
             query: Query::new(),
-            request: Err(DropCause::Short),
+            request: Request::default(),
+            is_query: Err(DropCause::Short),
             zone: None,
             hash: None,
-            origin: None,
+            speaks_for_others: false,
+            elsewhere: None,
+            by_place: false,
             service: [0; 2],
             short: false,
             label: 0,
@@ -164,22 +173,33 @@ impl Responder {
     }
 
     fn read_message(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
-        let Place { client, query, request, zone, hash, origin, service, short, label } = &mut self.places[place];
-        *request = wire::parse(message, query);
-        (*zone, *hash, *origin, *short, *label) = (None, None, None, false, 0);
-        let Ok(request @ Request { fault: None, .. }) = request else { return };
+        let at = &mut self.places[place];
+        let Place { client, query, request, zone, hash, elsewhere, .. } = at;
+        (*zone, *hash, *elsewhere) = (None, None, None);
+        (at.by_place, at.short, at.label) = (false, false, 0);
+        at.is_query = wire::parse(message, query, request);
+        if at.is_query.is_err() {
+            return;
+        }
+        let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
+        let given = subnet.and_then(|subnet| subnet.address());
+        at.speaks_for_others = given.is_some();
+        if client.audience.client_subnet {
+            *elsewhere = given;
+        }
+        if request.fault.is_some() {
+            return;
+        }
         let Some(index) = table.zone(query) else { return };
         let closest = table.zone_at(index);
         *zone = Some(index);
-        *label = closest.label();
+        at.label = closest.label();
         let Some(part) = service_part(closest, query) else { return };
-        *service = part;
+        at.service = part;
         let found = table.hash(closest, query.between(part));
         *hash = Some(found);
-        *short = short::is_short(request, query, closest) && !table.remembers_any();
-        let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
-        let elsewhere = subnet.filter(|_| client.audience.client_subnet).and_then(|subnet| subnet.address());
-        *origin = table.prefetch_place(client.address, elsewhere);
+        at.short = short::is_short(request, query, closest) && !table.remembers_any();
+        at.by_place = table.prefetch_place(Origin::of(&client.address, elsewhere.as_ref()));
         table.prefetch_slot(found);
     }
 
@@ -191,40 +211,36 @@ impl Responder {
 
     /// Between the halves, when the first is done for the whole batch.
     pub fn prefetch(&self, place: usize, table: &Snapshot<'_>) {
-        let Place { hash, origin, .. } = &self.places[place];
-        if let Some(hash) = *hash {
+        let at = &self.places[place];
+        if let Some(hash) = at.hash {
             table.prefetch_entry(hash);
         }
-        if let Some(origin) = *origin {
-            table.prefetch_order(origin);
+        if at.by_place {
+            table.prefetch_order(at.origin());
         }
     }
 
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
     /// the same snapshot.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, buffer: &mut [u8]) -> Reply {
-        let Place { client, query, request, zone, hash, service, short, .. } = &mut self.places[place];
-        let request = match request {
-            Ok(request) => request,
-            Err(cause) => return Reply::Drop(*cause),
-        };
-        let client = *client;
-        let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
-        let elsewhere = subnet.and_then(|subnet| subnet.address());
-        let view = table.view(client.audience.view, client.address, elsewhere.is_some());
-        let counts = client.audience.client_subnet;
-        let (subnet, elsewhere) = (subnet.filter(|_| counts), elsewhere.filter(|_| counts));
-        let vantage = table.vantage(view, client.address, elsewhere);
+        let at = &self.places[place];
+        if let Err(cause) = at.is_query {
+            return Reply::Drop(cause);
+        }
+        let Place { client, query, request, zone, hash, .. } = at;
+        let view = table.view(client.audience.view, client.address, at.speaks_for_others);
+        let vantage = table.vantage(view, at.origin());
         let class = match view {
             View::External => ViewClass::External,
             View::Internal(_) => ViewClass::Internal,
         };
         let mut record = None;
         if let (true, Transport::Udp, Some(zone), Some(hash)) =
-            (*short && !self.long_way, client.transport, *zone, *hash)
+            (at.short && !self.long_way, client.transport, *zone, *hash)
         {
-            let name = query.between(*service);
-            let short = Short { query, edns: request.edns.as_ref(), subnet, zone: table.zone_at(zone), vantage };
+            let name = query.between(at.service);
+            let (edns, subnet_counts) = (request.edns.as_ref(), client.audience.client_subnet);
+            let short = Short { query, edns, subnet_counts, zone: table.zone_at(zone), vantage };
             // To be asked before the names are looked at: what is missing now may be in a cluster that was not heard yet.
             let all_heard = !table.awaits_any();
             record = table.service(hash, short.zone, name);
@@ -235,18 +251,14 @@ impl Responder {
                 };
             }
         }
-        self.answer_at_length(place, table, Seen { vantage, class, elsewhere, record }, buffer)
+        self.answer_at_length(place, table, Seen { vantage, class, record }, buffer)
     }
 
     /// Not inlined, so that the short way has the registers and a small stack frame for itself.
     #[inline(never)]
     fn answer_at_length(&mut self, place: usize, table: &Snapshot<'_>, seen: Seen<'_>, buffer: &mut [u8]) -> Reply {
-        let Place { client, query, request, zone, hash, .. } = &mut self.places[place];
-        let request = match request {
-            Ok(request) => request,
-            Err(cause) => return Reply::Drop(*cause),
-        };
-        let Seen { vantage, class, elsewhere, record } = seen;
+        let Place { client, query, request, zone, hash, elsewhere, .. } = &mut self.places[place];
+        let Seen { vantage, class, record } = seen;
         let mut edns = request.edns;
         if !client.audience.client_subnet {
             edns.iter_mut().for_each(|edns| edns.subnet = None);
@@ -277,12 +289,18 @@ impl Responder {
     }
 }
 
+impl Place {
+    /// Where the client is looked for.
+    #[inline]
+    fn origin(&self) -> Origin<'_> {
+        Origin::of(&self.client.address, self.elsewhere.as_ref())
+    }
+}
+
 /// What the short way found out already.
 struct Seen<'a> {
     vantage: Vantage<'a>,
     class: ViewClass,
-    /// The address for which the client asks.
-    elsewhere: Option<IpAddr>,
     record: Option<Record<'a>>,
 }
 
@@ -708,7 +726,7 @@ fn service_part(zone: &Zone, query: &Query) -> Option<[u8; 2]> {
     let depth = zone.label_count();
     let has = zone.is_federation() && query.label_count() >= depth + 2;
     // No octet of a name is beyond 255.
-    has.then(|| [query.suffix_at(depth + 2), query.suffix_at(depth)].map(|at| at as u8))
+    has.then(|| [query.suffix_at(depth + 2) as u8, query.suffix_at(depth) as u8])
 }
 
 /// The first of the name's last `count` labels.

@@ -23,7 +23,7 @@ use crate::answer::{Client, Reply, Responder, Transport};
 use crate::config::Config;
 use crate::model::{Audience, ClusterId, Label, ServiceKey, View, ViewRule};
 use crate::ranking::Tier;
-use crate::table::{Candidate, Reader, ServiceSight};
+use crate::table::{Candidate, Origin, Reader, ServiceSight};
 use crate::wire;
 
 /// A question, and who asks it.
@@ -437,10 +437,12 @@ pub fn explain(
         buffer[..octets.len()].copy_from_slice(&octets);
         let reply = responder.answer(table, client, &mut buffer, octets.len());
         let mut query = wire::Query::new();
-        let request = wire::parse(&octets, &mut query);
-        let subnet = request.ok().and_then(|request| request.edns?.subnet?.address());
+        let mut request = wire::Request::default();
+        let is_query = wire::parse(&octets, &mut query, &mut request);
+        let subnet = is_query.ok().and_then(|()| request.edns?.subnet?.address());
         let view = table.view(client.audience.view, client.address, subnet.is_some());
-        let vantage = table.vantage(view, client.address, subnet.filter(|_| client.audience.client_subnet));
+        let elsewhere = subnet.as_ref().filter(|_| client.audience.client_subnet);
+        let vantage = table.vantage(view, Origin::of(&client.address, elsewhere));
         let zone = table.zone(&query).map(|index| table.zone_at(index));
         let service = zone.and_then(|zone| table.explain(&query, zone, vantage));
         let is_unknown = vantage.reach().windows(2).all(|pair| pair[0].tier == pair[1].tier);

@@ -36,8 +36,8 @@ pub(super) fn is_short(request: &Request, query: &Query, zone: &Zone) -> bool {
 pub(super) struct Short<'a> {
     pub query: &'a Query,
     pub edns: Option<&'a Edns>,
-    /// That of `edns`, if it counts.
-    pub subnet: Option<&'a Subnet>,
+    /// What it says of a client's subnet counts.
+    pub subnet_counts: bool,
     pub zone: &'a Zone,
     pub vantage: Vantage<'a>,
 }
@@ -64,8 +64,8 @@ impl<'a> Short<'a> {
         buffer: &mut [u8],
         random: &mut Random,
     ) -> Option<(usize, Rcode)> {
-        let Short { query, edns, subnet, zone, vantage } = self;
-        let opt = if edns.is_some() { OPT + subnet.map_or(0, |subnet| subnet.octet_count()) } else { 0 };
+        let Short { query, edns, zone, vantage, .. } = self;
+        let opt = edns.map_or(0, |edns| OPT + self.subnet(edns).map_or(0, |subnet| subnet.octet_count()));
         let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
         let most = most.min(buffer.len()) - opt;
         let room = buffer.get_mut(query.end..most)?;
@@ -74,12 +74,14 @@ impl<'a> Short<'a> {
                 let sight = table.sight(record, zone, vantage);
                 let count = match sight.is_calm() {
                     true => sight.write_uniform(room, random)?,
-                    false => self.swayed(table, record, room, random)?,
+                    false => swayed(table, record, zone, vantage, room, random)?,
                 };
                 Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
-            Some(record) => self.other_type(&table.sight(record, zone, vantage), room, random)?,
-            None if all_heard && !zone.has_wildcards() => self.negative(Rcode::NxDomain, zone.nxdomain_ttl(), room)?,
+            Some(record) => other_type(query, zone, &table.sight(record, zone, vantage), room, random)?,
+            None if all_heard && !zone.has_wildcards() => {
+                negative(query, zone, Rcode::NxDomain, zone.nxdomain_ttl(), room)?
+            }
             None => return None,
         };
         let end = query.end + octets;
@@ -89,7 +91,7 @@ impl<'a> Short<'a> {
             let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
             let opt: [u8; OPT] = [0, 0, rtype::OPT as u8, high, low, 0, 0, dnssec_ok, 0, 0, 0];
             buffer[end..end + OPT].copy_from_slice(&opt);
-            if let Some(subnet) = subnet {
+            if let Some(subnet) = self.subnet(edns) {
                 let scope = if answers > 0 { vantage.scope() } else { 0 };
                 let option = subnet.octet_count();
                 buffer[end + OPT - 1] = option as u8;
@@ -106,36 +108,50 @@ impl<'a> Short<'a> {
         Some((end + opt, rcode))
     }
 
-    /// A's way where load has its say, or a cluster is silent. Not inlined, with a sight of its own, so that the other one needs
-    /// none in memory.
-    #[inline(never)]
-    fn swayed(self, table: &Snapshot<'_>, record: Record<'_>, room: &mut [u8], random: &mut Random) -> Option<usize> {
-        let sight = table.sight(record, self.zone, self.vantage);
-        if sight.is_uniform() { sight.write_swayed(room, random) } else { None }
+    /// The client subnet of the query, if it counts.
+    #[inline(always)]
+    fn subnet(self, edns: &'a Edns) -> Option<&'a Subnet> {
+        edns.subnet.as_ref().filter(|_| self.subnet_counts)
     }
+}
 
-    /// Not inlined, so that A's way has the registers for itself.
-    #[inline(never)]
-    fn other_type(self, sight: &Sight<'_>, room: &mut [u8], random: &mut Random) -> Option<Written> {
-        if !sight.is_uniform() {
-            return None;
-        }
-        if self.query.qtype != rtype::SRV {
-            return self.negative(Rcode::NoData, self.zone.nodata_ttl(), room);
-        }
-        let service = HEADER + self.query.suffix_at(self.zone.label_count() + SERVICE_LABELS);
-        let [port, protocol] = self.query.first_labels();
-        let port = sight.uniform_port(port, protocol)?;
-        let (octets, count) = sight.write_uniform_targets(port, service, room, random)?;
-        Some(Written { octets, rcode: Rcode::NoError, counts: [count, 0, count] })
-    }
+// Functions, not inlined, so that A's way has the registers for itself. They take no `Short`: it would have to be put into memory
+// for every answer.
 
-    /// RFC 2308.
-    #[inline(never)]
-    fn negative(self, rcode: Rcode, ttl: u32, room: &mut [u8]) -> Option<Written> {
-        let soa = self.zone.soa();
-        let zone = pointer_to(HEADER + self.query.suffix_at(self.zone.label_count()));
-        soa.write(room.get_mut(..soa.octet_count())?, zone, ttl);
-        Some(Written { octets: soa.octet_count(), rcode, counts: [0, 1, 0] })
+/// A's way where load has its say, or a cluster is silent; with a sight of its own, so that the other one needs none in memory.
+#[inline(never)]
+fn swayed(
+    table: &Snapshot<'_>,
+    record: Record<'_>,
+    zone: &Zone,
+    vantage: Vantage<'_>,
+    room: &mut [u8],
+    random: &mut Random,
+) -> Option<usize> {
+    let sight = table.sight(record, zone, vantage);
+    if sight.is_uniform() { sight.write_swayed(room, random) } else { None }
+}
+
+#[inline(never)]
+fn other_type(query: &Query, zone: &Zone, sight: &Sight<'_>, room: &mut [u8], random: &mut Random) -> Option<Written> {
+    if !sight.is_uniform() {
+        return None;
     }
+    if query.qtype != rtype::SRV {
+        return negative(query, zone, Rcode::NoData, zone.nodata_ttl(), room);
+    }
+    let service = HEADER + query.suffix_at(zone.label_count() + SERVICE_LABELS);
+    let [port, protocol] = query.first_labels();
+    let port = sight.uniform_port(port, protocol)?;
+    let (octets, count) = sight.write_uniform_targets(port, service, room, random)?;
+    Some(Written { octets, rcode: Rcode::NoError, counts: [count, 0, count] })
+}
+
+/// RFC 2308.
+#[inline(never)]
+fn negative(query: &Query, zone: &Zone, rcode: Rcode, ttl: u32, room: &mut [u8]) -> Option<Written> {
+    let soa = zone.soa();
+    let zone = pointer_to(HEADER + query.suffix_at(zone.label_count()));
+    soa.write(room.get_mut(..soa.octet_count())?, zone, ttl);
+    Some(Written { octets: soa.octet_count(), rcode, counts: [0, 1, 0] })
 }

@@ -48,26 +48,25 @@ impl Atlas {
         (!self.geography.depends_on_place()).then(|| self.reach(UNKNOWN))
     }
 
-    /// What each cluster is to the client at `address`, or in the subnet that begins at `elsewhere`; and for how many bits of
-    /// that subnet this is the same.
-    pub(super) fn look_up(&self, address: IpAddr, elsewhere: Option<IpAddr>) -> (&[Reach], u8) {
-        let (ordering, scope) = match elsewhere {
-            Some(subnet) => self.geography.of_subnet(subnet),
-            None => (self.geography.of_address(address), 0),
+    /// What each cluster is to the client there, and for how many bits of its subnet, if it is one's, this is the same.
+    pub(super) fn look_up(&self, origin: Origin<'_>) -> (&[Reach], u8) {
+        let (ordering, scope) = match origin.subnet {
+            true => self.geography.of_subnet(*origin.address),
+            false => (self.geography.of_address(*origin.address), 0),
         };
         (self.reach(ordering), scope)
     }
 
     /// Asks the processor for what [`look_up`](Atlas::look_up) reads first.
     #[inline]
-    pub(super) fn prefetch_first(&self, origin: Origin) {
-        prefetch(self.geography.prefixes(origin.subnet).first_read(origin.address));
+    pub(super) fn prefetch_first(&self, origin: Origin<'_>) {
+        prefetch(self.geography.prefixes(origin.subnet).first_read(*origin.address));
     }
 
     /// For what it reads then.
     #[inline]
-    pub(super) fn prefetch_second(&self, origin: Origin) {
-        prefetch(self.geography.prefixes(origin.subnet).second_read(origin.address));
+    pub(super) fn prefetch_second(&self, origin: Origin<'_>) {
+        prefetch(self.geography.prefixes(origin.subnet).second_read(*origin.address));
     }
 
     #[inline]
@@ -78,16 +77,16 @@ impl Atlas {
 
 /// The address that a client's place goes by.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin {
-    address: IpAddr,
+pub struct Origin<'a> {
+    address: &'a IpAddr,
     /// A subnet begins there that the client speaks for.
     subnet: bool,
 }
 
-impl Origin {
-    /// Of what [`look_up`](Atlas::look_up) is asked for.
+impl<'a> Origin<'a> {
+    /// Of the client at `address`. `elsewhere`: it asks for somebody whose subnet begins there.
     #[inline]
-    pub fn of(address: IpAddr, elsewhere: Option<IpAddr>) -> Origin {
+    pub fn of(address: &'a IpAddr, elsewhere: Option<&'a IpAddr>) -> Origin<'a> {
         Origin { address: elsewhere.unwrap_or(address), subnet: elsewhere.is_some() }
     }
 }

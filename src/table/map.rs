@@ -149,7 +149,7 @@ impl Slots {
     /// # Safety
     ///
     /// An entry that `load` gives is not freed as long as `self` is borrowed.
-    #[inline]
+    #[inline(always)]
     unsafe fn find<'s>(
         &'s self,
         hash: u64,
@@ -289,6 +289,13 @@ impl Pinned<'_> {
     /// The octets of the entry with this key.
     #[inline]
     pub fn get(&self, hash: u64, key: Key<'_>) -> Option<&[u8]> {
+        self.get_by_parts(hash, key.zone, key.name)
+    }
+
+    /// A function, with what it takes and gives in registers: inlined, it would take those of its callers.
+    #[inline(never)]
+    fn get_by_parts(&self, hash: u64, zone: u8, name: &[u8]) -> Option<&[u8]> {
+        let key = Key { zone, name };
         // SAFETY: the guard is older than the load of any entry, and lives as long as `self`.
         let found = unsafe { self.slots().find(hash, key, |cell| self.guard.protect(cell, Ordering::Acquire)) };
         found.map(|(_, octets)| octets)

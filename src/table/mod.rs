@@ -576,7 +576,7 @@ pub struct NameHash(u64);
 
 impl Snapshot<'_> {
     /// The zone that is closest above the name.
-    #[inline]
+    #[inline(always)]
     pub fn zone(&self, query: &Query) -> Option<ZoneIndex> {
         for (n, zone) in self.table.zones.iter().enumerate() {
             if zone.holds(query) {
@@ -618,21 +618,20 @@ impl Snapshot<'_> {
         self.names.prefetch_entry(hash.0);
     }
 
-    /// A hint that a [`vantage`](Snapshot::vantage) will be asked for, to be given some queries ahead; `None`: it does not
+    /// A hint that a [`vantage`](Snapshot::vantage) will be asked for, to be given some queries ahead. False: it does not
     /// go by place.
     #[inline]
-    pub fn prefetch_place(&self, address: IpAddr, elsewhere: Option<IpAddr>) -> Option<Origin> {
-        if self.anywhere.is_some() {
-            return None;
+    pub fn prefetch_place(&self, origin: Origin<'_>) -> bool {
+        let goes_by_place = self.anywhere.is_none();
+        if goes_by_place {
+            self.atlas.prefetch_first(origin);
         }
-        let origin = Origin::of(address, elsewhere);
-        self.atlas.prefetch_first(origin);
-        Some(origin)
+        goes_by_place
     }
 
-    /// The same again, with what that gave and the same snapshot, some queries after it and some before the vantage.
+    /// The same again, if that said so, with the same snapshot, some queries after it and some before the vantage.
     #[inline]
-    pub fn prefetch_order(&self, origin: Origin) {
+    pub fn prefetch_order(&self, origin: Origin<'_>) {
         self.atlas.prefetch_second(origin);
     }
 
@@ -722,15 +721,14 @@ impl Snapshot<'_> {
         }
     }
 
-    /// Where the client at `address` looks at answers from. `elsewhere`: it asks for somebody whose subnet begins there.
-    /// The views of all listeners are in the table.
+    /// Where a client looks at answers from. The views of all listeners are in the table.
     #[inline]
-    pub fn vantage(&self, view: View, address: IpAddr, elsewhere: Option<IpAddr>) -> Vantage<'_> {
+    pub fn vantage(&self, view: View, origin: Origin<'_>) -> Vantage<'_> {
         let (view, reach, scope) = match view {
             View::External => {
                 let (reach, scope) = match self.anywhere {
                     Some(reach) => (reach, 0),
-                    None => self.atlas.look_up(address, elsewhere),
+                    None => self.atlas.look_up(origin),
                 };
                 (EXTERNAL, reach, scope)
             }

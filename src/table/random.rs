@@ -50,9 +50,44 @@ impl<'a> Draws<'a> {
     }
 }
 
+/// The draws of one answer whose product is below 2³²: as [`Draws`], of the one multiplication that it takes for them.
+pub(super) struct FewDraws<'a> {
+    /// Nothing was drawn yet.
+    random: Option<&'a mut Random>,
+    bits: u64,
+}
+
+impl<'a> FewDraws<'a> {
+    pub fn new(random: &'a mut Random) -> FewDraws<'a> {
+        FewDraws { random: Some(random), bits: 0 }
+    }
+
+    /// Below `n`, which is not 0.
+    #[inline(always)]
+    pub fn below(&mut self, n: u32) -> u32 {
+        if let Some(random) = self.random.take() {
+            self.bits = random.draw();
+        }
+        let product = u128::from(self.bits) * u128::from(n);
+        self.bits = product as u64;
+        (product >> 64) as u32
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_draws_are_those_of_many() {
+        let (mut one, mut other) = (Random::new(9), Random::new(9));
+        for _ in 0..1_000 {
+            let (mut few, mut many) = (FewDraws::new(&mut one), Draws::new(&mut other));
+            // The most that a service as most are has to draw.
+            (1..=8).rev().for_each(|n| assert_eq!(few.below(n), many.below(n)));
+        }
+        assert_eq!(one.draw(), other.draw());
+    }
 
     #[test]
     fn every_order_is_as_likely_as_any() {

@@ -2,7 +2,7 @@
 //! seen, no choice, one record of 16 octets for each candidate.
 
 use super::super::FIXED;
-use super::super::random::{Draws, Random};
+use super::super::random::{Draws, FewDraws, Random};
 use super::super::ready::fixed;
 use super::super::record::MOST_UNIFORM;
 use super::targets::Prefix;
@@ -61,20 +61,23 @@ impl Sight<'_> {
         self.record.is_calm_and_uniform() && self.perspective.calm
     }
 
-    /// Its candidates as this view sees them, the best first; how many there are.
+    /// Its candidates as this view sees them, the best first, and how many of them are in the first band.
     #[inline(always)]
-    fn rank_uniform(&self, all: &mut [Item; MOST_UNIFORM]) -> usize {
-        let (mut count, mut ordered, mut last) = (0, true, 0);
+    fn rank_uniform<'i>(&self, all: &'i mut [Item; MOST_UNIFORM]) -> (&'i mut [Item], usize) {
+        let all = &mut all[..self.record.len().min(MOST_UNIFORM)];
+        let (mut ordered, mut last) = (true, 0);
         for (item, (cluster, addresses)) in all.iter_mut().zip(self.record.uniform()) {
             *item = self.item(cluster, addresses);
             ordered &= last <= item.tier();
             last = item.tier();
-            count += 1;
         }
         if !ordered {
-            all[..count].sort_by_key(|item| item.tier());
+            all.sort_by_key(|item| item.tier());
         }
-        count
+        // Mostly the last one is as near as the first.
+        let is_one = ordered && all.first().is_some_and(|first| first.tier() == last);
+        let best = if is_one { all.len() } else { band(all, 0) };
+        (all, best)
     }
 
     /// `addresses`: as [`Record::uniform`](super::Record::uniform) gives them.
@@ -91,20 +94,22 @@ impl Sight<'_> {
     #[inline(always)]
     pub fn write_uniform(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
         let mut all = [Item::default(); MOST_UNIFORM];
-        let count = self.rank_uniform(&mut all);
-        let all = &mut all[..count];
-        // The band of those that are next ends there.
-        let mut end = band(all, 0);
-        let count = count.min(self.perspective.cut.addresses(end, false));
+        let (all, best) = self.rank_uniform(&mut all);
+        let count = all.len().min(self.perspective.cut.addresses(best, false));
         let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
-        let mut draws = Draws::new(random);
-        for n in 0..count {
-            if n == end {
-                end += band(all, n);
+        let mut draws = FewDraws::new(random);
+        // One band after the other. What is left of one is drawn from, until it is one or no more are wanted.
+        let (mut n, mut left) = (0, best);
+        loop {
+            while left > 1 && n < count {
+                all.swap(n, n + draws.below(left as u32) as usize);
+                (n, left) = (n + 1, left - 1);
             }
-            if end - n > 1 {
-                all.swap(n, n + draws.below((end - n) as u32) as usize);
+            n += left;
+            if n >= count {
+                break;
             }
+            left = band(all, n);
         }
         self.put_addresses(records, all);
         Some(count)
@@ -232,11 +237,13 @@ impl Sight<'_> {
     ) -> Option<(usize, u16)> {
         let mut all = [Item::default(); MOST_UNIFORM];
         let mut weights = [self.record.uniform_weight(); MOST_UNIFORM];
-        let count = match self.is_calm() {
-            true => self.rank_uniform(&mut all),
-            false => self.rank_swayed(&mut all, &mut weights, random),
+        let all = match self.is_calm() {
+            true => self.rank_uniform(&mut all).0,
+            false => {
+                let count = self.rank_swayed(&mut all, &mut weights, random);
+                &mut all[..count]
+            }
         };
-        let all = &all[..count];
         let ttl = self.perspective.ttl;
         let name = |item: &Item| Prefix { host: None, cluster: self.cluster_label(item.cluster()), alias: None };
         let room = out.len();
@@ -253,13 +260,13 @@ impl Sight<'_> {
             rest = others;
         }
         let head = fixed(pointer_to(service), rtype::A, ttl, 4);
-        for item in all {
+        for item in &*all {
             let name = name(item);
             let (record, others) = rest.split_at_mut_checked(name.len() + A_RECORD)?;
             name.put_address(record, &head, &item.address().to_le_bytes());
             rest = others;
         }
-        Some((room - rest.len(), count as u16))
+        Some((room - rest.len(), all.len() as u16))
     }
 }
 
