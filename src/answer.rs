@@ -91,8 +91,8 @@ struct Place {
     client: Client,
     query: Query,
     request: Request,
-    /// Whether it is to be answered at all.
-    is_query: Result<(), DropCause>,
+    /// Of what was read: whether it is to be answered at all.
+    parsed: Result<(), DropCause>,
     /// The closest above the name.
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
@@ -101,8 +101,8 @@ struct Place {
     speaks_for_others: bool,
     /// Where that begins, if it counts.
     elsewhere: Option<IpAddr>,
-    /// Where the client is counts.
-    by_place: bool,
+    /// The first half of the client's place was asked for ahead.
+    place_ahead: bool,
     /// From where to where that name (`S.N`) stands in the question's.
     service: [u8; 2],
     /// It may go the short way.
@@ -129,12 +129,12 @@ impl Responder {
             client: nobody,
             query: Query::new(),
             request: Request::default(),
-            is_query: Err(DropCause::Short),
+            parsed: Err(DropCause::Short),
             zone: None,
             hash: None,
             speaks_for_others: false,
             elsewhere: None,
-            by_place: false,
+            place_ahead: false,
             service: [0; 2],
             short: false,
             label: 0,
@@ -176,9 +176,9 @@ impl Responder {
         let at = &mut self.places[place];
         let Place { client, query, request, zone, hash, elsewhere, .. } = at;
         (*zone, *hash, *elsewhere) = (None, None, None);
-        (at.by_place, at.short, at.label) = (false, false, 0);
-        at.is_query = wire::parse(message, query, request);
-        if at.is_query.is_err() {
+        (at.place_ahead, at.short, at.label) = (false, false, 0);
+        at.parsed = wire::parse(message, query, request);
+        if at.parsed.is_err() {
             return;
         }
         let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
@@ -199,7 +199,7 @@ impl Responder {
         let found = table.hash(closest, query.between(part));
         *hash = Some(found);
         at.short = short::is_short(request, query, closest) && !table.remembers_any();
-        at.by_place = table.prefetch_place(Origin::of(&client.address, elsewhere.as_ref()));
+        at.place_ahead = table.prefetch_place(Origin::of(&client.address, elsewhere.as_ref()));
         table.prefetch_slot(found);
     }
 
@@ -215,7 +215,7 @@ impl Responder {
         if let Some(hash) = at.hash {
             table.prefetch_entry(hash);
         }
-        if at.by_place {
+        if at.place_ahead {
             table.prefetch_order(at.origin());
         }
     }
@@ -224,7 +224,7 @@ impl Responder {
     /// the same snapshot.
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, buffer: &mut [u8]) -> Reply {
         let at = &self.places[place];
-        if let Err(cause) = at.is_query {
+        if let Err(cause) = at.parsed {
             return Reply::Drop(cause);
         }
         let Place { client, query, request, zone, hash, .. } = at;
@@ -257,7 +257,8 @@ impl Responder {
     /// Not inlined, so that the short way has the registers and a small stack frame for itself.
     #[inline(never)]
     fn answer_at_length(&mut self, place: usize, table: &Snapshot<'_>, seen: Seen<'_>, buffer: &mut [u8]) -> Reply {
-        let Place { client, query, request, zone, hash, elsewhere, .. } = &mut self.places[place];
+        let Place { client, query, request, parsed, zone, hash, elsewhere, .. } = &mut self.places[place];
+        debug_assert!(parsed.is_ok());
         let Seen { vantage, class, record } = seen;
         let mut edns = request.edns;
         if !client.audience.client_subnet {

@@ -4,8 +4,11 @@ mod support;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use signpost::answer::Transport;
-use signpost::model::{AvailabilityZone, ClusterId, View};
+use signpost::answer::{Client, Reply, Responder, Transport};
+use signpost::config::{Config, Location, Places};
+use signpost::model::{Audience, AvailabilityZone, ClusterId, Region, View, ViewRule};
+use signpost::table::Atlas;
+use support::small::question;
 use support::*;
 
 const SERVICE: &str = "my-service.my-namespace.example.com";
@@ -21,7 +24,7 @@ fn world_for(explain_to: Vec<ipnet::IpNet>) -> World {
     let mut clusters = vec![cluster("cluster-1", "us"), cluster("cluster-2", "us"), cluster("cluster-3", "europe")];
     clusters[0].availability_zones = vec![AvailabilityZone("a".into())];
     clusters[1].availability_zones = vec![AvailabilityZone("b".into())];
-    let config = signpost::config::Config { explain_to, ..config(clusters) };
+    let config = Config { explain_to, ..config(clusters) };
     let mut world = World::new(config, ZONE_FILE).synced();
     world.publish(
         key("my-namespace", "my-service"),
@@ -129,4 +132,81 @@ fn explained_by_txt() {
         let answer = ask(from, CLUSTER_1, asked, RecordType::TXT);
         assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain, "{from} {asked}");
     }
+}
+
+/// A worker's batches use the same places again and again: whatever became of a query, the next one is answered as if it were the
+/// first.
+#[test]
+fn a_place_keeps_nothing_of_an_earlier_query() {
+    let of = |region: &str, cidr: &str| Places::Inline {
+        region: Region(region.into()),
+        availability_zone: None,
+        cidrs: vec![cidr.parse().unwrap()],
+    };
+    let mut clusters = vec![cluster("c0", "us-east-1"), cluster("c1", "ap-northeast-1")];
+    clusters[0].client_cidrs = vec!["192.0.2.0/24".parse().unwrap()];
+    let places = vec![of("us-east-1", "198.51.100.0/24"), of("ap-northeast-1", "203.0.113.0/24")];
+    let base = config(clusters);
+    let location = Location { places, ..base.location.clone() };
+    let mut world = World::new(Config { location, ..base }, ZONE_FILE).synced();
+    world.publisher.set_atlas(Atlas::new(&world.config, Vec::new(), Vec::new()));
+    let shares = vec![load_balancer(0, "10.0.0.1", &["104.0.0.1"]), load_balancer(1, "10.0.0.2", &["104.0.0.2"])];
+    world.publish(key("ns", "svc"), shares);
+
+    const SUBNET: u16 = 8;
+    let (america, asia) = ([0, 1, 24, 0, 198, 51, 100], [0, 1, 24, 0, 203, 0, 113]);
+    let with = |subnet: &[u8]| question("svc.ns A").edns(1232).option(SUBNET, subnet);
+    let mut response = with(&asia).to_vec();
+    response[2] |= 0x80;
+    let mut no_question = with(&asia).to_vec();
+    no_question[5] = 0;
+    let queries = [
+        question("svc.ns A").to_vec(),
+        with(&asia).to_vec(),
+        with(&america).to_vec(),
+        with(&asia).option(SUBNET, &asia).to_vec(),
+        question("svc.ns A").edns(1232).option(3, &[]).to_vec(),
+        question("_client._tcp.svc.ns SRV").edns(1232).option(SUBNET, &asia).to_vec(),
+        question("nothing.ns A").to_vec(),
+        question("ns A").to_vec(),
+        question("www.example.net. A").edns(1232).option(SUBNET, &asia).to_vec(),
+        question("@ SOA").to_vec(),
+        no_question,
+        response,
+        vec![0; 5],
+    ];
+    let reader = &world.reader;
+    let answer = |responder: &mut Responder, audience: Audience, query: &[u8]| {
+        let address = "192.0.2.1".parse().unwrap();
+        let client = Client { address, audience, transport: Transport::Udp, keepalive: 0 };
+        let mut buffer = vec![0; 2048];
+        buffer[..query.len()].copy_from_slice(query);
+        let reply = reader.with(|table| {
+            responder.read(0, table, client, &buffer[..query.len()]);
+            responder.prefetch(0, table);
+            responder.answer_read(0, table, &mut buffer)
+        });
+        match reply {
+            Reply::Send { length, outcome } => Ok((buffer[..length].to_vec(), outcome)),
+            Reply::Drop(cause) => Err(cause),
+        }
+    };
+    let mut different = std::collections::BTreeSet::new();
+    for client_subnet in [true, false] {
+        for view in [ViewRule::BySource, ViewRule::Fixed(View::External)] {
+            let audience = Audience { view, client_subnet };
+            for query in &queries {
+                let alone = answer(&mut Responder::new(1), audience, query);
+                different.insert(format!("{alone:?}"));
+                for earlier in &queries {
+                    let mut responder = Responder::new(1);
+                    let _ = answer(&mut responder, audience, earlier);
+                    let after = answer(&mut responder, audience, query);
+                    assert_eq!(after, alone, "{query:?} after {earlier:?}, {audience:?}");
+                }
+            }
+        }
+    }
+    // Places, views and subnets do make a difference.
+    assert!(different.len() > queries.len() + 6, "{}", different.len());
 }

@@ -3,7 +3,7 @@
 //!
 //! It says, octet for octet, what the long way says, and leaves to that whatever it cannot be sure of. The tests ask both.
 //!
-//! What A's way calls is inlined by order (`inline(always)`): left to itself, the compiler decided otherwise with each change of code
+//! Most of what A's way calls is inlined by order (`inline(always)`): left to itself, the compiler decided otherwise with each change of code
 //! that has nothing to do with it, at 38 to 88 instructions a query.
 
 use super::Rcode;

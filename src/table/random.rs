@@ -50,9 +50,10 @@ impl<'a> Draws<'a> {
     }
 }
 
-/// The draws of one answer whose product is below 2³²: as [`Draws`], of the one multiplication that it takes for them.
+/// As [`Draws`], for draws whose product is below 2³²: one multiplication gives bits for all of them, so that nothing has to be kept
+/// of how many are used.
 pub(super) struct FewDraws<'a> {
-    /// Nothing was drawn yet.
+    /// Until the first draw, which takes it.
     random: Option<&'a mut Random>,
     bits: u64,
 }
@@ -76,6 +77,7 @@ impl<'a> FewDraws<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::MOST_UNIFORM;
     use super::*;
 
     #[test]
@@ -83,8 +85,8 @@ mod tests {
         let (mut one, mut other) = (Random::new(9), Random::new(9));
         for _ in 0..1_000 {
             let (mut few, mut many) = (FewDraws::new(&mut one), Draws::new(&mut other));
-            // The most that a service as most are has to draw.
-            (1..=8).rev().for_each(|n| assert_eq!(few.below(n), many.below(n)));
+            // The most that there is to draw for a service as most are.
+            (1..=MOST_UNIFORM as u32).rev().for_each(|n| assert_eq!(few.below(n), many.below(n)));
         }
         assert_eq!(one.draw(), other.draw());
     }

@@ -227,7 +227,8 @@ impl Default for Query {
     }
 }
 
-/// Reads one message, in the place of what `query` and `request` hold. `Err`: say nothing.
+/// Reads one message, in the place of what `query` and `request` hold. `Err`: say nothing; they hold what they did, as the query's
+/// name does after [`Fault::Question`].
 #[inline]
 pub fn parse(message: &[u8], query: &mut Query, request: &mut Request) -> Result<(), Drop> {
     if message.len() < HEADER {

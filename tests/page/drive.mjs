@@ -26,7 +26,7 @@ const AXE = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 /** For anything that is waited for, in milliseconds: far above what it takes on a machine that does other things too. */
 const DEADLINE = 120_000;
 /** For the first list, and for finding among all services, in milliseconds of the page's own work: how long it takes on a busy machine says
- * little, and is printed. */
+ * little, and is printed (`cargo test --test page -- --nocapture`). */
 const FAST = 2_000;
 const MARKUP = '<img src=x onerror="document.title=\'broken\'"><b>bold</b>';
 const KINDS = [
@@ -82,7 +82,8 @@ class Tab {
             await this.page.waitForFunction(is, { timeout: DEADLINE, polling: 50 }, ...values);
         } catch (error) {
             const shown = await this.page.evaluate(() => document.body.innerText.slice(0, 3000)).catch(() => '');
-            throw new Error(`${this.name}: not within ${DEADLINE} ms: ${what} (${error.message}); the page says:\n${shown}`);
+            // The end of what is said is what .ci/run shows.
+            throw new Error(`The page says:\n${shown}\n${this.name}: not within ${DEADLINE} ms: ${what} (${error.message})`);
         }
     }
 
@@ -110,7 +111,7 @@ class Tab {
         return 1000 * metrics.find(metric => metric.name === 'TaskDuration').value;
     }
 
-    /** A page that is not in front may be given little time by the browser. */
+    /** Goes to the page and waits for its first list; in front, since a browser may give little time to what nobody sees. */
     async visit() {
         await this.page.bringToFront();
         await this.page.goto(given.url);
@@ -401,9 +402,7 @@ async function once(tab) {
     });
     await new Promise(done => setTimeout(done, 2500));
     check(asked === 0, `a hidden page asked ${asked} times`);
-    const asksAgain = page.waitForRequest(request => request.url().includes('/status'));
-    await see('visible');
-    await asksAgain;
+    await Promise.all([page.waitForRequest(request => request.url().includes('/status')), see('visible')]);
     // The names of the sections are reached by their links.
     await page.click('nav a[data-go="changes"]');
     check((await page.evaluate(() => document.activeElement.id)) === 'changes-title', 'a link leads to the changes');

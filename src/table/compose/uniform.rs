@@ -15,6 +15,9 @@ use crate::wire::{QUESTION_POINTER, pointer_to, rtype};
 /// Octets of an A record whose owner is a pointer.
 pub const A_RECORD: usize = FIXED + 4;
 
+// 12! is below 2³², which `FewDraws` asks for.
+const _: () = assert!(MOST_UNIFORM <= 12);
+
 /// How many are as near as the one that stands there.
 #[inline(always)]
 fn band(all: &[Item], from: usize) -> usize {
