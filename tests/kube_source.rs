@@ -6,7 +6,8 @@ mod scripted_api;
 #[path = "common/source_world.rs"]
 mod source_world;
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use scripted_api::{Ask, Fault, Kind, ScriptedApi, bookmark, line, status};
@@ -260,6 +261,10 @@ async fn events_in_crumbs() {
 
 #[tokio::test]
 async fn a_compacted_version_is_listed_anew() {
+    let log = Log::default();
+    let sink = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
     let (api, mut world) = synced().await;
     api.compact();
     api.set_up(false);
@@ -269,6 +274,31 @@ async fn a_compacted_version_is_listed_anew() {
     api.set_up(true);
     world.until_current().await;
     world.until("a list for a 410", |w| w.resets[&SERVICE] >= 2).await;
+    // That is told, and no reason to worry.
+    let log = log.text();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("reason=\"gone\"")).collect();
+    assert!(!told.is_empty() && told.iter().all(|line| line.contains(" INFO ")), "{log}");
+}
+
+/// What the source logs in the test's thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]

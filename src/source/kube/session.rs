@@ -685,9 +685,12 @@ impl Subject<'_> {
         let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(reason);
         if before != Some(reason) {
             let (cluster, kind, reason) = (self.link.name(), self.plural(), reason.label());
-            match self.is_quiet() {
-                true => tracing::debug!(cluster, kind, reason, "{failure}; it is tried again"),
-                false => {
+            match failure.reason() {
+                _ if self.is_quiet() => tracing::debug!(cluster, kind, reason, "{failure}; it is tried again"),
+                // Nothing is wrong: a version grows old, or an API server begins a kind anew, and clients have to list again
+                // (Kubernetes API Concepts, "410 Gone" responses).
+                ErrorReason::Gone => tracing::info!(cluster, kind, reason, "{failure}; it is listed again"),
+                _ => {
                     tracing::warn!(cluster, kind, reason, "{failure}; what was heard last stays, and it is tried again")
                 }
             }
