@@ -97,12 +97,8 @@ struct Place {
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
-    /// It has a client subnet.
-    speaks_for_others: bool,
-    /// Where that begins, if it counts.
+    /// Where the subnet begins that it speaks for, whether or not that counts.
     elsewhere: Option<IpAddr>,
-    /// The first half of the client's place was asked for ahead.
-    place_ahead: bool,
     /// From where to where that name (`S.N`) stands in the question's.
     service: [u8; 2],
     /// It may go the short way.
@@ -132,9 +128,7 @@ impl Responder {
             parsed: Err(DropCause::Short),
             zone: None,
             hash: None,
-            speaks_for_others: false,
             elsewhere: None,
-            place_ahead: false,
             service: [0; 2],
             short: false,
             label: 0,
@@ -174,19 +168,15 @@ impl Responder {
 
     fn read_message(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
         let at = &mut self.places[place];
-        let Place { client, query, request, zone, hash, elsewhere, .. } = at;
-        (*zone, *hash, *elsewhere) = (None, None, None);
-        (at.place_ahead, at.short, at.label) = (false, false, 0);
+        let Place { query, request, zone, hash, .. } = at;
+        (*zone, *hash) = (None, None);
+        (at.short, at.label) = (false, 0);
         at.parsed = wire::parse(message, query, request);
         if at.parsed.is_err() {
             return;
         }
         let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
-        let given = subnet.and_then(|subnet| subnet.address());
-        at.speaks_for_others = given.is_some();
-        if client.audience.client_subnet {
-            *elsewhere = given;
-        }
+        at.elsewhere = subnet.and_then(|subnet| subnet.address());
         if request.fault.is_some() {
             return;
         }
@@ -199,7 +189,7 @@ impl Responder {
         let found = table.hash(closest, query.between(part));
         *hash = Some(found);
         at.short = short::is_short(request, query, closest) && !table.remembers_any();
-        at.place_ahead = table.prefetch_place(Origin::of(&client.address, elsewhere.as_ref()));
+        table.prefetch_place(at.origin());
         table.prefetch_slot(found);
     }
 
@@ -214,8 +204,6 @@ impl Responder {
         let at = &self.places[place];
         if let Some(hash) = at.hash {
             table.prefetch_entry(hash);
-        }
-        if at.place_ahead {
             table.prefetch_order(at.origin());
         }
     }
@@ -228,7 +216,7 @@ impl Responder {
             return Reply::Drop(cause);
         }
         let Place { client, query, request, zone, hash, .. } = at;
-        let view = table.view(client.audience.view, client.address, at.speaks_for_others);
+        let view = table.view(client.audience.view, client.address, at.elsewhere.is_some());
         let vantage = table.vantage(view, at.origin());
         let class = match view {
             View::External => ViewClass::External,
@@ -257,8 +245,10 @@ impl Responder {
     /// Not inlined, so that the short way has the registers and a small stack frame for itself.
     #[inline(never)]
     fn answer_at_length(&mut self, place: usize, table: &Snapshot<'_>, seen: Seen<'_>, buffer: &mut [u8]) -> Reply {
-        let Place { client, query, request, parsed, zone, hash, elsewhere, .. } = &mut self.places[place];
-        debug_assert!(parsed.is_ok());
+        let at = &mut self.places[place];
+        debug_assert!(at.parsed.is_ok());
+        let origin = at.origin().address();
+        let Place { client, query, request, zone, hash, .. } = at;
         let Seen { vantage, class, record } = seen;
         let mut edns = request.edns;
         if !client.audience.client_subnet {
@@ -273,7 +263,7 @@ impl Responder {
             table,
             vantage,
             address: client.address,
-            origin: elsewhere.unwrap_or(client.address),
+            origin,
             writer: Writer::new(buffer, query.end, stream, options),
             scratch: &mut self.scratch,
             random: &mut self.random,
@@ -294,7 +284,7 @@ impl Place {
     /// Where the client is looked for.
     #[inline]
     fn origin(&self) -> Origin<'_> {
-        Origin::of(&self.client.address, self.elsewhere.as_ref())
+        Origin::of(&self.client.address, self.elsewhere.as_ref().filter(|_| self.client.audience.client_subnet))
     }
 }
 

@@ -89,6 +89,10 @@ impl<'a> Origin<'a> {
     pub fn of(address: &'a IpAddr, elsewhere: Option<&'a IpAddr>) -> Origin<'a> {
         Origin { address: elsewhere.unwrap_or(address), subnet: elsewhere.is_some() }
     }
+
+    pub fn address(&self) -> IpAddr {
+        *self.address
+    }
 }
 
 /// What stands in the configuration itself; it counts before what a file says of the same prefix.

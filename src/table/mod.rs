@@ -618,21 +618,20 @@ impl Snapshot<'_> {
         self.names.prefetch_entry(hash.0);
     }
 
-    /// A hint that a [`vantage`](Snapshot::vantage) will be asked for, to be given some queries ahead. False: it does not
-    /// go by place.
+    /// A hint that a [`vantage`](Snapshot::vantage) will be asked for, to be given some queries ahead.
     #[inline]
-    pub fn prefetch_place(&self, origin: Origin<'_>) -> bool {
-        let goes_by_place = self.anywhere.is_none();
-        if goes_by_place {
+    pub fn prefetch_place(&self, origin: Origin<'_>) {
+        if self.anywhere.is_none() {
             self.atlas.prefetch_first(origin);
         }
-        goes_by_place
     }
 
-    /// The same again, if that said so, with the same snapshot, some queries after it and some before the vantage.
+    /// The same again, some queries after [`prefetch_place`](Snapshot::prefetch_place) and some before the vantage.
     #[inline]
     pub fn prefetch_order(&self, origin: Origin<'_>) {
-        self.atlas.prefetch_second(origin);
+        if self.anywhere.is_none() {
+            self.atlas.prefetch_second(origin);
+        }
     }
 
     /// The service `name`, which is `S.N` in wire form; see [`Sight`].

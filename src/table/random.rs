@@ -36,17 +36,14 @@ impl<'a> Draws<'a> {
         Draws { random, bits: 0, used: u64::MAX }
     }
 
-    /// Below `n`, which is not 0. Lemire's multiplication, whose lower half is as random as what is left of the bits; the
-    /// bias is below 2⁻³², far below what answers can show.
+    /// Below `n`, which is not 0; see [`take`].
     pub fn below(&mut self, n: u32) -> u32 {
         self.used = self.used.saturating_mul(u64::from(n));
         if self.used > u64::from(u32::MAX) {
             self.bits = self.random.draw();
             self.used = u64::from(n);
         }
-        let product = u128::from(self.bits) * u128::from(n);
-        self.bits = product as u64;
-        (product >> 64) as u32
+        take(&mut self.bits, n)
     }
 }
 
@@ -63,16 +60,23 @@ impl<'a> FewDraws<'a> {
         FewDraws { random: Some(random), bits: 0 }
     }
 
-    /// Below `n`, which is not 0.
+    /// Below `n`, which is not 0; see [`take`].
     #[inline(always)]
     pub fn below(&mut self, n: u32) -> u32 {
         if let Some(random) = self.random.take() {
             self.bits = random.draw();
         }
-        let product = u128::from(self.bits) * u128::from(n);
-        self.bits = product as u64;
-        (product >> 64) as u32
+        take(&mut self.bits, n)
     }
+}
+
+/// A number below `n`, out of random bits. Lemire's multiplication, whose lower half is as random as what is left of the bits; the
+/// bias is below 2⁻³², far below what answers can show.
+#[inline(always)]
+fn take(bits: &mut u64, n: u32) -> u32 {
+    let product = u128::from(*bits) * u128::from(n);
+    *bits = product as u64;
+    (product >> 64) as u32
 }
 
 #[cfg(test)]
