@@ -97,8 +97,12 @@ struct Place {
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
-    /// Where the subnet begins that it speaks for, whether or not that counts.
-    elsewhere: Option<IpAddr>,
+    /// Where the client is looked for: at its address, or where the subnet begins that it asks for.
+    origin: IpAddr,
+    /// It is the subnet.
+    by_subnet: bool,
+    /// It asks for a subnet, whether or not that counts.
+    for_others: bool,
     /// From where to where that name (`S.N`) stands in the question's.
     service: [u8; 2],
     /// It may go the short way.
@@ -128,7 +132,9 @@ impl Responder {
             parsed: Err(DropCause::Short),
             zone: None,
             hash: None,
-            elsewhere: None,
+            origin: nobody.address,
+            by_subnet: false,
+            for_others: false,
             service: [0; 2],
             short: false,
             label: 0,
@@ -176,7 +182,10 @@ impl Responder {
             return;
         }
         let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
-        at.elsewhere = subnet.and_then(|subnet| subnet.address());
+        let elsewhere = subnet.and_then(|subnet| subnet.address());
+        at.for_others = elsewhere.is_some();
+        at.by_subnet = at.for_others && at.client.audience.client_subnet;
+        at.origin = elsewhere.filter(|_| at.by_subnet).unwrap_or(at.client.address);
         if request.fault.is_some() {
             return;
         }
@@ -216,7 +225,7 @@ impl Responder {
             return Reply::Drop(cause);
         }
         let Place { client, query, request, zone, hash, .. } = at;
-        let view = table.view(client.audience.view, client.address, at.elsewhere.is_some());
+        let view = table.view(client.audience.view, client.address, at.for_others);
         let vantage = table.vantage(view, at.origin());
         let class = match view {
             View::External => ViewClass::External,
@@ -281,10 +290,9 @@ impl Responder {
 }
 
 impl Place {
-    /// Where the client is looked for.
     #[inline]
     fn origin(&self) -> Origin<'_> {
-        Origin::of(&self.client.address, self.elsewhere.as_ref().filter(|_| self.client.audience.client_subnet))
+        Origin::new(&self.origin, self.by_subnet)
     }
 }
 

@@ -442,7 +442,7 @@ pub fn explain(
         let subnet = is_query.ok().and_then(|()| request.edns?.subnet?.address());
         let view = table.view(client.audience.view, client.address, subnet.is_some());
         let elsewhere = subnet.as_ref().filter(|_| client.audience.client_subnet);
-        let vantage = table.vantage(view, Origin::of(&client.address, elsewhere));
+        let vantage = table.vantage(view, Origin::new(elsewhere.unwrap_or(&client.address), elsewhere.is_some()));
         let zone = table.zone(&query).map(|index| table.zone_at(index));
         let service = zone.and_then(|zone| table.explain(&query, zone, vantage));
         let is_unknown = vantage.reach().windows(2).all(|pair| pair[0].tier == pair[1].tier);

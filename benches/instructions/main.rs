@@ -20,9 +20,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 
 use signpost::answer::{Client, Rcode, Reply, Responder, Transport};
+use signpost::config::Mode;
 use signpost::load::Shedding;
-use signpost::model::{ClusterId, Federated, View, ViewRule};
-use signpost::table::Outlook;
+use signpost::location::Spot;
+use signpost::model::{ClusterId, Federated, Region, View, ViewRule};
+use signpost::table::{Atlas, Outlook};
 use support::ask::Ask;
 use support::small::question;
 use support::{World, cluster, config, key, load_balancer};
@@ -34,6 +36,9 @@ const BATCH: usize = 32;
 const SERVICES: usize = 1_000;
 /// Batches of the short and of the long run.
 const RUNS: [usize; 2] = [10, 330];
+
+const PLACED: &str = "a-subnet-placed-loaded";
+const REGIONS: [&str; 3] = ["us-east-1", "eu-west-1", "ap-northeast-1"];
 
 /// Name, what is asked of service `n`, the view, and what must come.
 type Kind = (&'static str, fn(usize) -> Ask, View, Rcode);
@@ -53,15 +58,34 @@ const KINDS: &[Kind] = &[
     ("a-loaded-internal", |n| question(&format!("l{n}.ns A")), View::Internal(ClusterId(0)), Rcode::NoError),
     // One of its clusters is not ready: the way of all services that are not like most.
     ("a-general", |n| question(&format!("g{n}.ns A")), View::External, Rcode::NoError),
+    // A client subnet, of one of the three regions that these services' clusters are in; one of them sheds half of its answers.
+    (PLACED, |n| question(&format!("p{n}.ns A")).edns(1232).option(8, &subnet(n)), View::External, Rcode::NoError),
     ("srv", |n| question(&format!("_client._tcp.s{n}.ns SRV")), View::External, Rcode::NoError),
     ("nodata", |n| question(&format!("s{n}.ns TXT")), View::External, Rcode::NoData),
     ("nxdomain", |n| question(&format!("no{n}.ns A")), View::External, Rcode::NxDomain),
     ("truncated", |_| question("wide.ns SRV"), View::External, Rcode::NoError),
 ];
 
-fn world() -> World {
-    let clusters = (0..12).map(|n| cluster(&format!("cluster-{n}"), "r")).collect();
-    let mut world = World::new(config(clusters), support::ZONE_FILE).synced();
+/// 198.51.`n`.0/24, in a client-subnet option (RFC 7871).
+fn subnet(n: usize) -> [u8; 7] {
+    [0, 1, 24, 0, 198, 51, n as u8]
+}
+
+/// `placed`: the clusters and the clients are in three regions, and the farthest cluster is answered with, too.
+fn world(placed: bool) -> World {
+    let region = |n: usize| if placed { REGIONS[n % REGIONS.len()] } else { "r" };
+    let clusters = (0..12).map(|n| cluster(&format!("cluster-{n}"), region(n))).collect();
+    let mut config = config(clusters);
+    if placed {
+        config.zones[0].external_mode = Mode::Ordered;
+    }
+    let mut world = World::new(config, support::ZONE_FILE).synced();
+    if placed {
+        // Neighbours are in different regions, in no order.
+        let spot = |n: usize| Spot { region: Some(Region(region(n * n % 7).into())), ..Spot::default() };
+        let place = |n: usize| (format!("198.51.{n}.0/24").parse().expect("a prefix"), spot(n));
+        world.publisher.set_atlas(Atlas::new(&world.config, (0..256).map(place).collect(), Vec::new()));
+    }
     for n in 0..SERVICES {
         let ingress = |c: u16| format!("104.{c}.{}.{}", n / 250, n % 250 + 1);
         let mut shares: Vec<_> = (0..3).map(|c| load_balancer(c, "10.0.0.1", &[&ingress(c)])).collect();
@@ -70,6 +94,8 @@ fn world() -> World {
         let shedding = |cluster: ClusterId| Shedding { share: if cluster.0 == 0 { 128 } else { 0 }, overloaded: false };
         let outlook = Outlook { shedding: &shedding, ..Outlook::FAIR };
         world.publisher.publish_with(&loaded.key, Some(&loaded), &outlook);
+        let placed = Federated { key: key("ns", &format!("p{n}")), ..loaded };
+        world.publisher.publish_with(&placed.key, Some(&placed), &outlook);
         shares[2].ready = false;
         world.publish(key("ns", &format!("g{n}")), shares);
     }
@@ -81,7 +107,7 @@ fn world() -> World {
 /// Answers this many batches of one kind.
 fn child(kind: &Kind, batches: usize) {
     let &(name, ask, view, expected) = kind;
-    let World { reader, .. } = world();
+    let World { reader, .. } = world(name == PLACED);
     let mut responder = Responder::for_batches(1, BATCH);
     let queries: Vec<Vec<u8>> = (0..SERVICES).map(|n| ask(n).to_vec()).collect();
     let mut slots = vec![[0u8; 2048]; BATCH];
@@ -155,12 +181,12 @@ fn compare(write: bool) -> Result<bool, String> {
     let mut file = String::from(
         "# Instructions in user space for one query, by callgrind; `cargo bench --bench instructions -- --write` writes this.\n",
     );
-    println!("{:<18} {:>12} {:>8}", "kind", "instructions", "budget");
+    println!("{:<22} {:>12} {:>8}", "kind", "instructions", "budget");
     for (name, ..) in KINDS {
         let now = per_query(name)?;
         let _ = writeln!(file, "{name} {now:.0}");
         if write {
-            println!("{name:<18} {now:>12.0}");
+            println!("{name:<22} {now:>12.0}");
             continue;
         }
         let (_, allowed) =
@@ -173,7 +199,7 @@ fn compare(write: bool) -> Result<bool, String> {
             now if now * TOLERANCE < *allowed => "less: write it down",
             _ => "",
         };
-        println!("{name:<18} {now:>12.0} {allowed:>8.0} {verdict}");
+        println!("{name:<22} {now:>12.0} {allowed:>8.0} {verdict}");
     }
     if write {
         std::fs::write(Path::new(BUDGET), file).map_err(|error| format!("{BUDGET}: {error}"))?;

@@ -84,10 +84,10 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Of the client at `address`. `elsewhere`: it asks for somebody whose subnet begins there.
+    /// `subnet`: `address` is not a client's, but the first of a subnet that it asks for.
     #[inline]
-    pub fn of(address: &'a IpAddr, elsewhere: Option<&'a IpAddr>) -> Origin<'a> {
-        Origin { address: elsewhere.unwrap_or(address), subnet: elsewhere.is_some() }
+    pub fn new(address: &'a IpAddr, subnet: bool) -> Origin<'a> {
+        Origin { address, subnet }
     }
 
     pub fn address(&self) -> IpAddr {

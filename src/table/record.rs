@@ -50,6 +50,8 @@ const HEALTH_AT: usize = 18;
 pub(super) const MOST_UNIFORM: usize = 8;
 /// Octets of a port without its name.
 const PORT: usize = 4;
+/// Of a load in a uniform service.
+pub(super) const OVERLOADED: u16 = 1 << 8;
 
 /// `kind` of the head.
 const SERVICE: u8 = 0;
@@ -312,14 +314,20 @@ impl<'a> Record<'a> {
         u32::from(u16_at(self.0, name_end(self.0)).max(1))
     }
 
-    /// What each candidate of a uniform record sheds, in their order; nothing at all if none sheds anything.
-    #[inline]
-    pub(super) fn uniform_shedding(self) -> impl Iterator<Item = Shedding> + use<'a> {
+    /// What each candidate of a uniform record sheds, in their order; nothing at all if none sheds anything. In each: the share of
+    /// answers in which others go first, and [`OVERLOADED`].
+    #[inline(always)]
+    pub(super) fn uniform_loads(self) -> impl Iterator<Item = u16> + use<'a> {
         let at = name_end(self.0) + 2 + (2 + 8) * self.len();
-        let count = if self.is_calm_and_uniform() { 0 } else { self.len() };
-        let loads = self.0[at..at + 2 * count].as_chunks().0.iter();
-        let shedding = |&[share, overloaded]: &[u8; 2]| Shedding { share, overloaded: overloaded != 0 };
-        loads.map(shedding)
+        let count = if self.is_calm_and_uniform() { 0 } else { self.len().min(MOST_UNIFORM) };
+        self.0[at..at + 2 * count].as_chunks().0.iter().map(|&load| u16::from_le_bytes(load))
+    }
+
+    /// The clusters of a uniform record, as they stand in it.
+    #[inline(always)]
+    pub(super) fn uniform_clusters(self) -> &'a [[u8; 2]] {
+        let at = name_end(self.0) + 2;
+        self.0[at..at + 2 * self.len()].as_chunks().0
     }
 
     /// The clusters of a uniform record, and what each gives: the octets of its ingress address and then of its clusterIP,
@@ -359,12 +367,12 @@ impl<'a> Record<'a> {
         let (at, count) = (name_end(self.0), self.len());
         let addresses = at + 2 + 2 * count;
         let loads = if self.is_calm_and_uniform() { 0 } else { 2 * count };
-        let load = self.uniform_shedding().nth(n).unwrap_or_default();
-        let overloaded = if load.overloaded { flag::OVERLOADED } else { 0 };
+        let [share, overloaded] = self.uniform_loads().nth(n).unwrap_or_default().to_le_bytes();
+        let overloaded = if overloaded != 0 { flag::OVERLOADED } else { 0 };
         let mut fields = [0; CANDIDATE];
         fields[..2].copy_from_slice(&self.0[at + 2 + 2 * n..][..2]);
         fields[2..4].copy_from_slice(&self.0[at..at + 2]);
-        fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED | overloaded, load.share, 1, 0, 1, 0]);
+        fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED | overloaded, share, 1, 0, 1, 0]);
         fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count + loads) as u32).to_le_bytes());
         fields[ADDRESSES_AT..HEALTH_AT].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
         Candidate { fields }

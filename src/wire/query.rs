@@ -85,7 +85,11 @@ impl Subnet {
         let (head, address) = target.split_at_mut(OPTION + SUBNET_FIXED);
         let length = (SUBNET_FIXED + address.len()) as u8;
         head.copy_from_slice(&[0, option::CLIENT_SUBNET as u8, 0, length, 0, self.family, self.source, scope]);
-        address.copy_from_slice(&self.address[..address.len()]);
+        // Most are of 24 bits: a known length is two moves and no call.
+        match address.as_mut_array::<3>() {
+            Some(address) => *address = *self.address.first_chunk().expect("3 of 16"),
+            None => address.copy_from_slice(&self.address[..address.len()]),
+        }
     }
 }
 
@@ -329,8 +333,15 @@ fn read_subnet(value: &[u8]) -> Option<Subnet> {
     if source > widest || scope != 0 || given.len() != usize::from(source).div_ceil(8) {
         return None;
     }
-    let mut address = [0; 16];
-    address[..given.len()].copy_from_slice(given);
+    let address = match *given {
+        // As most are. What is written in other pieces than it is read again has to be waited for.
+        [a, b, c] => u128::from(u32::from_le_bytes([a, b, c, 0])).to_le_bytes(),
+        _ => {
+            let mut address = [0; 16];
+            address[..given.len()].copy_from_slice(given);
+            address
+        }
+    };
     // Bits beyond SOURCE PREFIX-LENGTH are zero.
     let spare = (8 - source % 8) % 8;
     match given.last() {

@@ -4,7 +4,7 @@
 use super::super::FIXED;
 use super::super::random::{Draws, FewDraws, Random};
 use super::super::ready::fixed;
-use super::super::record::MOST_UNIFORM;
+use super::super::record::{MOST_UNIFORM, OVERLOADED};
 use super::targets::Prefix;
 use super::{SILENT_STEP, Sight};
 use crate::load::Shedding;
@@ -25,6 +25,7 @@ fn band(all: &[Item], from: usize) -> usize {
 }
 
 /// How many of these are on one step.
+#[inline(always)]
 fn run(all: &[Item], from: usize) -> usize {
     same(all, from, Item::rank)
 }
@@ -37,6 +38,37 @@ fn same(all: &[Item], from: usize, by: impl Fn(Item) -> u64) -> usize {
         end += 1;
     }
     end - from
+}
+
+/// By rank, and those of one rank as they stand in the record. Without branches that depend on what is compared: where clients are
+/// in many places, these would be guessed wrong half the time, and they are few.
+#[inline(always)]
+fn sort(all: &mut [Item]) {
+    let in_order = |a: Item, b: Item| (Item(a.0.min(b.0)), Item(a.0.max(b.0)));
+    match all {
+        [] | [_] => {}
+        [a, b] => (*a, *b) = in_order(*a, *b),
+        [a, b, c] => {
+            (*a, *b) = in_order(*a, *b);
+            (*b, *c) = in_order(*b, *c);
+            (*a, *b) = in_order(*a, *b);
+        }
+        _ => sort_many(all),
+    }
+}
+
+/// Not inlined, so that the way of the few needs no registers for it.
+#[inline(never)]
+fn sort_many(all: &mut [Item]) {
+    for end in (1..all.len()).rev() {
+        let mut highest = all[0].0;
+        for n in 0..end {
+            let next = all[n + 1].0;
+            all[n] = Item(highest.min(next));
+            highest = highest.max(next);
+        }
+        all[end] = Item(highest);
+    }
 }
 
 /// As [`draw`](super::draw), of weights whose sum is known.
@@ -64,32 +96,17 @@ impl Sight<'_> {
         self.record.is_calm_and_uniform() && self.perspective.calm
     }
 
-    /// Its candidates as this view sees them, the best first, and how many of them are in the first band.
+    /// Its candidates as this view sees them, in the order of the record.
     #[inline(always)]
-    fn rank_uniform<'i>(&self, all: &'i mut [Item; MOST_UNIFORM]) -> (&'i mut [Item], usize) {
+    fn items<'i>(&self, all: &'i mut [Item; MOST_UNIFORM]) -> &'i mut [Item] {
         let all = &mut all[..self.record.len().min(MOST_UNIFORM)];
-        let (mut ordered, mut last) = (true, 0);
-        for (item, (cluster, addresses)) in all.iter_mut().zip(self.record.uniform()) {
-            *item = self.item(cluster, addresses);
-            ordered &= last <= item.tier();
-            last = item.tier();
+        for (n, (item, (cluster, addresses))) in all.iter_mut().zip(self.record.uniform()).enumerate() {
+            let tier = self.perspective.reach[cluster.index()].tier;
+            // The ingress address comes before the clusterIP.
+            let [ingress, cluster_ip] = [addresses as u32, (addresses >> 32) as u32];
+            *item = Item::new(tier, n, if tier == Tier::OWN_CLUSTER { cluster_ip } else { ingress });
         }
-        if !ordered {
-            all.sort_by_key(|item| item.tier());
-        }
-        // Mostly the last one is as near as the first.
-        let is_one = ordered && all.first().is_some_and(|first| first.tier() == last);
-        let best = if is_one { all.len() } else { band(all, 0) };
-        (all, best)
-    }
-
-    /// `addresses`: as [`Record::uniform`](super::Record::uniform) gives them.
-    #[inline(always)]
-    fn item(&self, cluster: ClusterId, addresses: u64) -> Item {
-        let tier = self.perspective.reach[cluster.index()].tier;
-        // The ingress address comes before the clusterIP.
-        let [ingress, cluster_ip] = [addresses as u32, (addresses >> 32) as u32];
-        Item::new(tier, cluster, if tier == Tier::OWN_CLUSTER { cluster_ip } else { ingress })
+        all
     }
 
     /// Writes the best A records for the question's name, of a [calm](Sight::is_calm) service, in the order that
@@ -97,7 +114,9 @@ impl Sight<'_> {
     #[inline(always)]
     pub fn write_uniform(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
         let mut all = [Item::default(); MOST_UNIFORM];
-        let (all, best) = self.rank_uniform(&mut all);
+        let all = self.items(&mut all);
+        sort(all);
+        let best = band(all, 0);
         let count = all.len().min(self.perspective.cut.addresses(best, false));
         let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
         let mut draws = FewDraws::new(random);
@@ -120,32 +139,44 @@ impl Sight<'_> {
 
     /// The same of one that is not calm.
     pub fn write_swayed(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
-        let (mut all, mut weights) = ([Item::default(); MOST_UNIFORM], [0; MOST_UNIFORM]);
-        let count = self.rank_swayed(&mut all, &mut weights, random);
-        let (all, weights) = (&mut all[..count], &mut weights[..count]);
-        let count = count.min(self.perspective.cut.addresses(band(all, 0), false));
+        let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
+        let all = self.rank_swayed(&mut all, &mut loads, random);
+        let count = all.len().min(self.perspective.cut.addresses(band(all, 0), false));
         let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
         let mut draws = Draws::new(random);
-        // Of the run that is under way: where it ends, what is left of it weighs, and whether all weigh the same.
-        let (mut end, mut total, mut even) = (0, 0, true);
-        for n in 0..count {
-            if n == end {
-                end += run(all, n);
-                total = weights[n..end].iter().sum();
-                even = weights[n..end].iter().all(|weight| *weight == weights[n]);
+        let mut n = 0;
+        while n < count {
+            let run = run(all, n);
+            if run > 1 {
+                self.draw_run(&mut all[n..n + run], count - n, &loads, &mut draws);
             }
-            if end - n > 1 {
-                let drawn = match even {
-                    true => draws.below((end - n) as u32) as usize,
-                    false => draw_of(&weights[n..end], total, &mut draws),
-                };
-                all.swap(n, n + drawn);
-                weights.swap(n, n + drawn);
-                total -= weights[n];
-            }
+            n += run;
         }
         self.put_addresses(records, all);
         Some(count)
+    }
+
+    /// Draws the first `wanted` of these, by what load leaves of their weights.
+    #[inline(never)]
+    fn draw_run(&self, run: &mut [Item], wanted: usize, loads: &Loads, draws: &mut Draws<'_>) {
+        let whole = self.record.uniform_weight();
+        let mut weights = [0; MOST_UNIFORM];
+        let weights = &mut weights[..run.len()];
+        for (weight, item) in weights.iter_mut().zip(&*run) {
+            *weight = loads.left_of(whole, *item);
+        }
+        let even = weights.iter().all(|weight| *weight == weights[0]);
+        let mut total: u32 = weights.iter().sum();
+        // The last one is what is left.
+        for n in 0..wanted.min(run.len() - 1) {
+            let drawn = match even {
+                true => draws.below((run.len() - n) as u32) as usize,
+                false => draw_of(&weights[n..], total, draws),
+            };
+            run.swap(n, n + drawn);
+            weights.swap(n, n + drawn);
+            total -= weights[n];
+        }
     }
 
     /// As many records as there are, of the first items.
@@ -169,63 +200,66 @@ impl Sight<'_> {
         ports.has_distinct_names().then_some(found.number)
     }
 
-    /// Its candidates in the order of their bands, as load makes these, and of their steps, with what each weighs; how many there are.
-    fn rank_swayed(
+    /// Its candidates in the order of their bands, as load makes these, and of their steps. `loads`: what of their loads counts.
+    #[inline(always)]
+    fn rank_swayed<'i>(
         &self,
-        all: &mut [Item; MOST_UNIFORM],
-        weights: &mut [u32; MOST_UNIFORM],
+        all: &'i mut [Item; MOST_UNIFORM],
+        loads: &mut Loads,
         random: &mut Random,
-    ) -> usize {
-        let mut count = 0;
-        for (item, (cluster, addresses)) in all.iter_mut().zip(self.record.uniform()) {
-            *item = self.item(cluster, addresses);
-            count += 1;
+    ) -> &'i mut [Item] {
+        let all = self.items(all);
+        let (mut any, mut every) = (0, OVERLOADED);
+        for (n, load) in self.record.uniform_loads().enumerate() {
+            loads.0[n] = load;
+            (any, every) = (any | load, every & load);
         }
-        let (all, weights) = (&mut all[..count], &mut weights[..count]);
-        weights.fill(self.record.uniform_weight());
-        let mut shed = [Shedding::default(); MOST_UNIFORM];
-        let shed = &mut shed[..count];
-        shed.iter_mut().zip(self.record.uniform_shedding()).for_each(|(shed, own)| *shed = own);
         if !self.perspective.calm {
-            for (shed, item) in shed.iter_mut().zip(&mut *all) {
-                let member = &self.perspective.members[item.cluster().index()];
-                *shed = shed.most(member.shedding());
-                if member.is_silent() {
-                    *item = item.silent();
-                }
-            }
+            (any, every) = self.sway(all, loads);
         }
         // With no load, or where all are overloaded, it has no say.
-        let any = shed.iter().any(|s| *s != Shedding::default());
-        let loaded = any && !shed.iter().all(|s| s.overloaded);
-        if loaded {
-            for (n, s) in shed.iter().enumerate() {
-                weights[n] = s.left_of(weights[n]);
-                if s.overloaded {
-                    all[n] = all[n].overloaded();
-                }
+        if any == 0 || every != 0 {
+            *loads = Loads::default();
+            sort(all);
+            return all;
+        }
+        if any & OVERLOADED != 0 {
+            for (item, load) in all.iter_mut().zip(loads.0) {
+                *item = if load & OVERLOADED == 0 { *item } else { item.overloaded() };
             }
         }
-        // Insertion: they are few, and mostly in order. Equal ones keep theirs.
-        for n in 1..count {
-            let mut at = n;
-            while at > 0 && all[at - 1].rank() > all[at].rank() {
-                all.swap(at - 1, at);
-                weights.swap(at - 1, at);
-                shed.swap(at - 1, at);
-                at -= 1;
-            }
-        }
+        sort(all);
         let best = band(all, 0);
-        if loaded && best < count {
-            let share = shed[..best].iter().map(|s| s.share).min().unwrap_or(0);
-            if random.below(255) < u32::from(share) {
-                let next = band(all, best);
+        if best < all.len() {
+            let share = all[..best].iter().map(|item| loads.share(*item)).min().unwrap_or(0);
+            let exchange = random.below(255) < u32::from(share);
+            let next = band(all, best);
+            if (best, next) == (1, 1) {
+                // Whether they change places is drawn, so that a branch would often be guessed wrong.
+                let (first, second) = (all[0], all[1]);
+                all[usize::from(exchange)] = first;
+                all[usize::from(!exchange)] = second;
+            } else if exchange {
                 all[..best + next].rotate_left(best);
-                weights[..best + next].rotate_left(best);
             }
         }
-        count
+        all
+    }
+
+    /// What concerns whole clusters: puts their loads together with the service's own, and those behind that are silent. Gives the bits
+    /// that any of the loads has, and whether every one is [`OVERLOADED`].
+    #[inline(never)]
+    fn sway(&self, all: &mut [Item], loads: &mut Loads) -> (u16, u16) {
+        let (mut any, mut every) = (0, OVERLOADED);
+        for ((item, load), (cluster, _)) in all.iter_mut().zip(&mut loads.0).zip(self.record.uniform()) {
+            let member = &self.perspective.members[cluster.index()];
+            *load = load_of(shedding_of(*load).most(member.shedding()));
+            if member.is_silent() {
+                *item = item.silent();
+            }
+            (any, every) = (any | *load, every & *load);
+        }
+        (any, every)
     }
 
     /// Writes the SRV records of that port for the question's name, and behind them the A records of their targets, which
@@ -238,22 +272,27 @@ impl Sight<'_> {
         out: &mut [u8],
         random: &mut Random,
     ) -> Option<(usize, u16)> {
-        let mut all = [Item::default(); MOST_UNIFORM];
-        let mut weights = [self.record.uniform_weight(); MOST_UNIFORM];
+        let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
         let all = match self.is_calm() {
-            true => self.rank_uniform(&mut all).0,
-            false => {
-                let count = self.rank_swayed(&mut all, &mut weights, random);
-                &mut all[..count]
+            true => {
+                let all = self.items(&mut all);
+                sort(all);
+                all
             }
+            false => self.rank_swayed(&mut all, &mut loads, random),
         };
         let ttl = self.perspective.ttl;
-        let name = |item: &Item| Prefix { host: None, cluster: self.cluster_label(item.cluster()), alias: None };
+        let (clusters, weight) = (self.record.uniform_clusters(), self.record.uniform_weight());
+        let name = |item: &Item| {
+            let cluster = ClusterId(u16::from_le_bytes(clusters[item.position()]));
+            Prefix { host: None, cluster: self.cluster_label(cluster), alias: None }
+        };
         let room = out.len();
         let mut rest = out;
         let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
         let (mut priority, mut tier) = (0, all[0].tier());
-        for (item, weight) in all.iter().zip(weights) {
+        for item in &*all {
+            let weight = loads.left_of(weight, *item);
             if item.tier() != tier {
                 (priority, tier) = (priority + 10, item.tier());
             }
@@ -273,7 +312,32 @@ impl Sight<'_> {
     }
 }
 
-/// Tier, step, cluster and address in one word, as it is moved about more than looked at.
+/// What load there is of each, by its position in the record: the share of answers in which others go first, and [`OVERLOADED`].
+#[derive(Clone, Copy, Default)]
+struct Loads([u16; MOST_UNIFORM]);
+
+impl Loads {
+    /// What load leaves of a candidate's weight.
+    #[inline(always)]
+    fn left_of(&self, weight: u32, item: Item) -> u32 {
+        Shedding { share: self.share(item), overloaded: false }.left_of(weight)
+    }
+
+    #[inline(always)]
+    fn share(&self, item: Item) -> u8 {
+        self.0[item.position()] as u8
+    }
+}
+
+fn load_of(shedding: Shedding) -> u16 {
+    u16::from(shedding.share) | if shedding.overloaded { OVERLOADED } else { 0 }
+}
+
+fn shedding_of(load: u16) -> Shedding {
+    Shedding { share: load as u8, overloaded: load & OVERLOADED != 0 }
+}
+
+/// Tier, step, position in the record and address in one word, whose order is theirs.
 #[derive(Clone, Copy, Default)]
 struct Item(u64);
 
@@ -282,21 +346,23 @@ const SILENT: u64 = 1 << 48;
 
 impl Item {
     /// `address`: its octets, little endian.
-    #[inline]
-    fn new(tier: Tier, cluster: ClusterId, address: u32) -> Item {
-        Item(u64::from(tier.number()) << 49 | u64::from(cluster.0) << 32 | u64::from(address))
+    #[inline(always)]
+    fn new(tier: Tier, position: usize, address: u32) -> Item {
+        Item(u64::from(tier.number()) << 49 | (position as u64) << 32 | u64::from(address))
     }
 
-    #[inline]
+    #[inline(always)]
     fn tier(self) -> u64 {
         self.0 >> 49
     }
 
     /// What the order goes by: the tier, then the step.
+    #[inline(always)]
     fn rank(self) -> u64 {
         self.0 >> 48
     }
 
+    #[inline(always)]
     fn overloaded(self) -> Item {
         Item(self.0 | u64::from(Tier::COUNT) << 49)
     }
@@ -311,13 +377,45 @@ impl Item {
         if self.0 & SILENT == 0 { 0 } else { u16::from(SILENT_STEP) }
     }
 
-    fn cluster(self) -> ClusterId {
-        ClusterId((self.0 >> 32) as u16)
+    /// In the record.
+    #[inline(always)]
+    fn position(self) -> usize {
+        (self.0 >> 32) as usize % MOST_UNIFORM
     }
 
     /// As it was given.
-    #[inline]
+    #[inline(always)]
     fn address(self) -> u32 {
         self.0 as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_in_the_order_of_their_ranks() {
+        let mut random = Random::new(5);
+        for round in 0..2_000 {
+            let item = |n| Item::new(Tier::new(random.below(4) as u8), n, random.below(3));
+            let mut all: Vec<Item> = (0..round % (MOST_UNIFORM + 1)).map(item).collect();
+            // Stable, so that those of one rank stay as they stand in the record.
+            let mut expected = all.clone();
+            expected.sort_by_key(|item| item.rank());
+            sort(&mut all);
+            assert_eq!(
+                all.iter().map(|item| item.0).collect::<Vec<_>>(),
+                expected.iter().map(|i| i.0).collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn loads_are_as_they_are_told() {
+        for shedding in [(0, false), (7, false), (255, true)].map(|(share, overloaded)| Shedding { share, overloaded })
+        {
+            assert_eq!(shedding_of(load_of(shedding)), shedding);
+        }
     }
 }

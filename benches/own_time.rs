@@ -1,0 +1,155 @@
+//! What an answer takes in user space: the time between receive and send, in batches, without sockets.
+//!
+//! `cargo bench --bench own_time`; after `--`: `--quick` for few rounds. The data and the questions are those of `peers`: 10,000 services
+//! in 3 clusters; where place plays a part, 500,000 prefixes of which each client's is one; where load does, one cluster sheds half
+//! of its answers. Before each batch, 2 MiB of other memory are read: between two batches the kernel reads its own, and what it leaves in the
+//! caches of ours is little. Each figure is that of the fastest of some rounds, and beside it their median.
+
+#[path = "rig/places.rs"]
+#[allow(dead_code, reason = "each benchmark uses its own part of this")]
+mod places;
+#[path = "rig/questions.rs"]
+#[allow(dead_code, reason = "each benchmark uses its own part of this")]
+mod questions;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use signpost::answer::{Client, Reply, Responder, Transport};
+use signpost::config::Mode;
+use signpost::load::Shedding;
+use signpost::location::Spot;
+use signpost::model::{Audience, ClusterId, Federated, Region, View, ViewRule};
+use signpost::table::{Atlas, Outlook, Random, Snapshot};
+
+use questions::{CLUSTERS, Mix, SERVICES, ZONE};
+use support::{World, cluster, config, key, load_balancer, zone};
+
+const BATCH: usize = 32;
+const PLACES: u32 = 500_000;
+/// Of the answers, as [`Shedding`] counts them.
+const HALF: u8 = 128;
+/// Batches of a round, and rounds.
+const BATCHES: usize = 400;
+const ROUNDS: usize = 41;
+const QUICK: usize = 3;
+/// Octets that are read before each batch: more than most second-level caches have.
+const OTHER: usize = 2 << 20;
+
+/// What answers go by.
+#[derive(Clone, Copy)]
+struct Play {
+    name: &'static str,
+    places: bool,
+    load: bool,
+}
+
+const PLAYS: [Play; 3] = [
+    Play { name: "plain", places: false, load: false },
+    Play { name: "places", places: true, load: false },
+    Play { name: "places, load", places: true, load: true },
+];
+const MIXES: [Mix; 5] = [Mix::A, Mix::Subnet, Mix::Srv, Mix::NxDomain, Mix::Mixed];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let rounds = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => ROUNDS,
+        ["--quick"] => QUICK,
+        ["--help"] => {
+            println!("own_time: --quick for {QUICK} rounds instead of {ROUNDS}, or nothing");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("own_time: --quick, or nothing");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("{:<14} {:<9} {:>9} {:>9}", "in play", "mix", "ns/query", "median");
+    for play in PLAYS {
+        let world = world(play);
+        for mix in MIXES {
+            let [fastest, median] = measure(&world, mix, rounds);
+            println!("{:<14} {:<9} {fastest:>9.0} {median:>9.0}", play.name, mix.name());
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn world(play: Play) -> World {
+    let clusters = (0..CLUSTERS).map(|n| cluster(&format!("cluster-{n}"), places::REGIONS[n as usize])).collect();
+    let mut config = config(clusters);
+    config.zones[0] = signpost::config::Zone { external_mode: Mode::Ordered, ttl: 180, ..zone(ZONE) };
+    let mut world =
+        World::new(config, "@ SOA ns1 hostmaster 1 3600 600 86400 180\n@ NS ns1\nns1 A 127.0.0.1\n").synced();
+    if play.places {
+        let spot = |region: &str| Spot { region: Some(Region(region.into())), ..Spot::default() };
+        let layer = places::places(PLACES).map(|place| (place.prefix.parse().expect("a prefix"), spot(place.region)));
+        world.publisher.set_atlas(Atlas::new(&world.config, layer.collect(), Vec::new()));
+    }
+    let shed = |cluster: ClusterId| Shedding {
+        share: if play.load && cluster == ClusterId(0) { HALF } else { 0 },
+        overloaded: false,
+    };
+    let outlook = Outlook { shedding: &shed, ..Outlook::FAIR };
+    for number in 0..SERVICES {
+        let [.., high, low] = number.to_be_bytes();
+        let own = Ipv4Addr::new(10, 96, high, low).to_string();
+        let share = |n: u32| load_balancer(n as u16, &own, &[&questions::ingress(n, number).to_string()]);
+        let key = key(&questions::namespace(number), &questions::service(number));
+        let service = Federated { key, shares: (0..CLUSTERS).map(share).collect(), imports: vec![] };
+        world.publisher.publish_with(&service.key, Some(&service), &outlook);
+    }
+    world
+}
+
+/// Nanoseconds for a query: in the fastest round, and in their median.
+fn measure(world: &World, mix: Mix, rounds: usize) -> [f64; 2] {
+    let mut random = Random::new(11);
+    let mut responder = Responder::for_batches(3, BATCH);
+    let mut slots = vec![[0; 2048 + 64]; BATCH];
+    let mut lengths = [0; BATCH];
+    let mut train = Vec::new();
+    let other = vec![1u8; OTHER];
+    let mut times: Vec<f64> = Vec::new();
+    for _ in 0..rounds {
+        let mut time = Duration::ZERO;
+        for _ in 0..BATCHES {
+            questions::write_train(mix, BATCH, 0, &mut train, &mut random);
+            let each = train.len() / BATCH;
+            for ((slot, length), query) in slots.iter_mut().zip(&mut lengths).zip(train.chunks(each)) {
+                slot[..each].copy_from_slice(query);
+                *length = each;
+            }
+            black_box(other.iter().step_by(64).map(|octet| u64::from(*octet)).sum::<u64>());
+            let began = Instant::now();
+            world.reader.with(|table| answer(&mut responder, table, &mut slots, &lengths));
+            time += began.elapsed();
+        }
+        times.push(time.as_nanos() as f64 / (BATCHES * BATCH) as f64);
+    }
+    times.sort_by(f64::total_cmp);
+    [times[0], times[times.len() / 2]]
+}
+
+/// As a UDP worker does.
+fn answer(responder: &mut Responder, table: &Snapshot<'_>, slots: &mut [[u8; 2048 + 64]], lengths: &[usize; BATCH]) {
+    let audience = Audience { client_subnet: true, ..ViewRule::Fixed(View::External).into() };
+    let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), audience, transport: Transport::Udp, keepalive: 0 };
+    for (place, (slot, &length)) in slots.iter().zip(lengths).enumerate() {
+        responder.read(place, table, client, &slot[..length]);
+    }
+    for place in 0..BATCH {
+        responder.prefetch(place, table);
+    }
+    for (place, slot) in slots.iter_mut().enumerate() {
+        match responder.answer_read(place, table, &mut slot[..2048]) {
+            Reply::Send { length, .. } => _ = black_box(length),
+            Reply::Drop(cause) => panic!("no answer: {cause:?}"),
+        }
+    }
+}
