@@ -36,6 +36,21 @@ pub struct Shedding {
 }
 
 impl Shedding {
+    /// Of [its bits](Shedding::to_bits); the share is the octet below.
+    pub const OVERLOADED: u16 = 1 << 8;
+
+    /// Share and overload in one word.
+    #[inline]
+    pub fn to_bits(self) -> u16 {
+        u16::from(self.share) | if self.overloaded { Shedding::OVERLOADED } else { 0 }
+    }
+
+    /// Other bits than those two say nothing.
+    #[inline]
+    pub fn from_bits(bits: u16) -> Shedding {
+        Shedding { share: bits as u8, overloaded: bits & Shedding::OVERLOADED != 0 }
+    }
+
     /// What a weight becomes.
     pub fn left_of(self, weight: u32) -> u32 {
         weight * u32::from(u8::MAX - self.share) / u32::from(u8::MAX)
@@ -408,6 +423,14 @@ mod tests {
     /// `share` in hundredths.
     fn shedding(share: u32, overloaded: bool) -> Shedding {
         Shedding { share: (share * 255 / 100) as u8, overloaded }
+    }
+
+    #[test]
+    fn bits_are_what_they_were_made_from() {
+        for shedding in [(0, false), (7, false), (255, true)].map(|(share, overloaded)| Shedding { share, overloaded })
+        {
+            assert_eq!(Shedding::from_bits(shedding.to_bits()), shedding);
+        }
     }
 
     #[test]

@@ -103,20 +103,17 @@ struct Member {
     synced: AtomicBool,
     remembered: AtomicBool,
     namespaces: Namespaces,
-    /// A [`Shedding`] and [`SILENT`] in one word. 0: nothing is the matter with it.
+    /// The bits of a [`Shedding`] and [`SILENT`] in one word. 0: nothing is the matter with it.
     sway: AtomicU16,
 }
 
-/// Beside the share, in a [`Member`]'s word.
-const OVERLOADED: u16 = 1 << 8;
-/// Its API says nothing any more.
+/// In a [`Member`]'s word: its API says nothing any more.
 const SILENT: u16 = 1 << 9;
 
 impl Member {
     #[inline]
     fn shedding(&self) -> Shedding {
-        let packed = self.sway.load(Ordering::Relaxed);
-        Shedding { share: packed as u8, overloaded: packed & OVERLOADED != 0 }
+        Shedding::from_bits(self.sway.load(Ordering::Relaxed))
     }
 
     #[inline]
@@ -380,8 +377,7 @@ impl Publisher {
 
     /// What is to be done about the load of a cluster as a whole. No record is made anew.
     pub fn set_shedding(&mut self, cluster: ClusterId, shedding: Shedding) {
-        let packed = u16::from(shedding.share) | if shedding.overloaded { OVERLOADED } else { 0 };
-        self.set_sway(cluster, !SILENT, packed);
+        self.set_sway(cluster, !SILENT, shedding.to_bits());
     }
 
     /// Whether the cluster's API says nothing any more: what it said last may not be so, and in each band others come first. No

@@ -50,8 +50,6 @@ const HEALTH_AT: usize = 18;
 pub(super) const MOST_UNIFORM: usize = 8;
 /// Octets of a port without its name.
 const PORT: usize = 4;
-/// Of a load in a uniform service.
-pub(super) const OVERLOADED: u16 = 1 << 8;
 
 /// `kind` of the head.
 const SERVICE: u8 = 0;
@@ -314,8 +312,8 @@ impl<'a> Record<'a> {
         u32::from(u16_at(self.0, name_end(self.0)).max(1))
     }
 
-    /// What each candidate of a uniform record sheds, in their order; nothing at all if none sheds anything. In each: the share of
-    /// answers in which others go first, and [`OVERLOADED`].
+    /// What each candidate of a uniform record sheds, in their order; nothing at all if none sheds anything. In
+    /// [bits](Shedding::to_bits), as an answer looks at all of them together.
     #[inline(always)]
     pub(super) fn uniform_loads(self) -> impl Iterator<Item = u16> + use<'a> {
         let at = name_end(self.0) + 2 + (2 + 8) * self.len();
@@ -367,12 +365,12 @@ impl<'a> Record<'a> {
         let (at, count) = (name_end(self.0), self.len());
         let addresses = at + 2 + 2 * count;
         let loads = if self.is_calm_and_uniform() { 0 } else { 2 * count };
-        let [share, overloaded] = self.uniform_loads().nth(n).unwrap_or_default().to_le_bytes();
-        let overloaded = if overloaded != 0 { flag::OVERLOADED } else { 0 };
+        let load = Shedding::from_bits(self.uniform_loads().nth(n).unwrap_or_default());
+        let overloaded = if load.overloaded { flag::OVERLOADED } else { 0 };
         let mut fields = [0; CANDIDATE];
         fields[..2].copy_from_slice(&self.0[at + 2 + 2 * n..][..2]);
         fields[2..4].copy_from_slice(&self.0[at..at + 2]);
-        fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED | overloaded, share, 1, 0, 1, 0]);
+        fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED | overloaded, load.share, 1, 0, 1, 0]);
         fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count + loads) as u32).to_le_bytes());
         fields[ADDRESSES_AT..HEALTH_AT].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
         Candidate { fields }
@@ -855,8 +853,7 @@ impl Encoder {
         short.extend_from_slice(&octets[addresses..addresses + 8 * count]);
         if record.candidates().any(|c| c.shedding() != Shedding::default()) {
             short[1] |= WITH_LOAD;
-            let load = |c: Candidate| [c.shedding().share, c.shedding().overloaded.into()];
-            record.candidates().for_each(|c| short.extend_from_slice(&load(c)));
+            record.candidates().for_each(|c| short.extend_from_slice(&c.shedding().to_bits().to_le_bytes()));
         }
         short.extend_from_slice(&octets[ports..addresses]);
         short

@@ -4,7 +4,7 @@
 use super::super::FIXED;
 use super::super::random::{Draws, FewDraws, Random};
 use super::super::ready::fixed;
-use super::super::record::{MOST_UNIFORM, OVERLOADED};
+use super::super::record::MOST_UNIFORM;
 use super::targets::Prefix;
 use super::{SILENT_STEP, Sight};
 use crate::load::Shedding;
@@ -209,7 +209,7 @@ impl Sight<'_> {
         random: &mut Random,
     ) -> &'i mut [Item] {
         let all = self.items(all);
-        let (mut any, mut every) = (0, OVERLOADED);
+        let (mut any, mut every) = (0, Shedding::OVERLOADED);
         for (n, load) in self.record.uniform_loads().enumerate() {
             loads.0[n] = load;
             (any, every) = (any | load, every & load);
@@ -223,9 +223,9 @@ impl Sight<'_> {
             sort(all);
             return all;
         }
-        if any & OVERLOADED != 0 {
+        if any & Shedding::OVERLOADED != 0 {
             for (item, load) in all.iter_mut().zip(loads.0) {
-                *item = if load & OVERLOADED == 0 { *item } else { item.overloaded() };
+                *item = if load & Shedding::OVERLOADED == 0 { *item } else { item.overloaded() };
             }
         }
         sort(all);
@@ -247,13 +247,13 @@ impl Sight<'_> {
     }
 
     /// What concerns whole clusters: puts their loads together with the service's own, and those behind that are silent. Gives the bits
-    /// that any of the loads has, and whether every one is [`OVERLOADED`].
+    /// that any of the loads has, and whether every one is [overloaded](Shedding::OVERLOADED).
     #[inline(never)]
     fn sway(&self, all: &mut [Item], loads: &mut Loads) -> (u16, u16) {
-        let (mut any, mut every) = (0, OVERLOADED);
+        let (mut any, mut every) = (0, Shedding::OVERLOADED);
         for ((item, load), (cluster, _)) in all.iter_mut().zip(&mut loads.0).zip(self.record.uniform()) {
             let member = &self.perspective.members[cluster.index()];
-            *load = load_of(shedding_of(*load).most(member.shedding()));
+            *load = Shedding::from_bits(*load).most(member.shedding()).to_bits();
             if member.is_silent() {
                 *item = item.silent();
             }
@@ -312,7 +312,7 @@ impl Sight<'_> {
     }
 }
 
-/// What load there is of each, by its position in the record: the share of answers in which others go first, and [`OVERLOADED`].
+/// What each sheds, by its position in the record, in [bits](Shedding::to_bits).
 #[derive(Clone, Copy, Default)]
 struct Loads([u16; MOST_UNIFORM]);
 
@@ -320,21 +320,13 @@ impl Loads {
     /// What load leaves of a candidate's weight.
     #[inline(always)]
     fn left_of(&self, weight: u32, item: Item) -> u32 {
-        Shedding { share: self.share(item), overloaded: false }.left_of(weight)
+        Shedding::from_bits(self.0[item.position()]).left_of(weight)
     }
 
     #[inline(always)]
     fn share(&self, item: Item) -> u8 {
         self.0[item.position()] as u8
     }
-}
-
-fn load_of(shedding: Shedding) -> u16 {
-    u16::from(shedding.share) | if shedding.overloaded { OVERLOADED } else { 0 }
-}
-
-fn shedding_of(load: u16) -> Shedding {
-    Shedding { share: load as u8, overloaded: load & OVERLOADED != 0 }
 }
 
 /// Tier, step, position in the record and address in one word, whose order is theirs.
@@ -408,14 +400,6 @@ mod tests {
                 all.iter().map(|item| item.0).collect::<Vec<_>>(),
                 expected.iter().map(|i| i.0).collect::<Vec<_>>()
             );
-        }
-    }
-
-    #[test]
-    fn loads_are_as_they_are_told() {
-        for shedding in [(0, false), (7, false), (255, true)].map(|(share, overloaded)| Shedding { share, overloaded })
-        {
-            assert_eq!(shedding_of(load_of(shedding)), shedding);
         }
     }
 }
