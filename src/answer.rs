@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::model::{Audience, View, ViewRule, is_label};
 use crate::names::{Labels, MAX_NAME};
 use crate::table::{
-    Chance, EXPLAIN, Extra, Found, NameHash, Node, Origin, Random, Ready, Record, RrSets, Scratch, Set, Snapshot,
-    Vantage, Walk, Zone, ZoneIndex, client_number,
+    Begun, Chance, EXPLAIN, Extra, Found, NameHash, Node, Origin, Random, Ready, Record, RrSets, Scratch, Set,
+    Snapshot, Vantage, Walk, Zone, ZoneIndex, client_number,
 };
 use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
@@ -101,6 +101,8 @@ struct Place {
     origin: IpAddr,
     /// It is the subnet.
     by_subnet: bool,
+    /// How far the look-up of the client's place got.
+    begun: Option<Begun>,
     /// It asks for a subnet, whether or not that counts.
     for_others: bool,
     /// From where to where that name (`S.N`) stands in the question's.
@@ -134,6 +136,7 @@ impl Responder {
             hash: None,
             origin: nobody.address,
             by_subnet: false,
+            begun: None,
             for_others: false,
             service: [0; 2],
             short: false,
@@ -175,7 +178,7 @@ impl Responder {
     fn read_message(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
         let at = &mut self.places[place];
         let Place { query, request, zone, hash, .. } = at;
-        (*zone, *hash) = (None, None);
+        (*zone, *hash, at.begun) = (None, None, None);
         (at.short, at.label) = (false, 0);
         at.parsed = wire::parse(message, query, request);
         if at.parsed.is_err() {
@@ -209,11 +212,11 @@ impl Responder {
     }
 
     /// Between the halves, when the first is done for the whole batch.
-    pub fn prefetch(&self, place: usize, table: &Snapshot<'_>) {
-        let at = &self.places[place];
+    pub fn prefetch(&mut self, place: usize, table: &Snapshot<'_>) {
+        let at = &mut self.places[place];
         if let Some(hash) = at.hash {
             table.prefetch_entry(hash);
-            table.prefetch_order(at.origin());
+            at.begun = table.prefetch_order(at.origin());
         }
     }
 
@@ -292,7 +295,7 @@ impl Responder {
 impl Place {
     #[inline]
     fn origin(&self) -> Origin<'_> {
-        Origin::new(&self.origin, self.by_subnet)
+        Origin::new(&self.origin, self.by_subnet).with(self.begun)
     }
 }
 

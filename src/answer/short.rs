@@ -50,7 +50,7 @@ struct Written {
     counts: [u16; 3],
 }
 
-impl<'a> Short<'a> {
+impl Short<'_> {
     /// Writes the answer over the query, which [`is_short`] and came by UDP; returns its length. `None`: the long way is to
     /// decide, whatever stands behind the question now.
     ///
@@ -65,7 +65,9 @@ impl<'a> Short<'a> {
         random: &mut Random,
     ) -> Option<(usize, Rcode)> {
         let Short { query, edns, zone, vantage, .. } = self;
-        let opt = edns.map_or(0, |edns| OPT + self.subnet(edns).map_or(0, |subnet| subnet.octet_count()));
+        let subnet = edns.and_then(|edns| edns.subnet.as_ref()).filter(|_| self.subnet_counts);
+        let option = subnet.map_or(0, Subnet::octet_count);
+        let opt = edns.map_or(0, |_| OPT + option);
         let most = edns.map_or(MIN_UDP, |edns| usize::from(edns.payload).clamp(MIN_UDP, MAX_UDP));
         let most = most.min(buffer.len()) - opt;
         let room = buffer.get_mut(query.end..most)?;
@@ -89,13 +91,12 @@ impl<'a> Short<'a> {
         if let Some(edns) = edns {
             let [high, low] = (MAX_UDP as u16).to_be_bytes();
             let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
-            let opt: [u8; OPT] = [0, 0, rtype::OPT as u8, high, low, 0, 0, dnssec_ok, 0, 0, 0];
-            buffer[end..end + OPT].copy_from_slice(&opt);
-            if let Some(subnet) = self.subnet(edns) {
-                let scope = if answers > 0 { vantage.scope() } else { 0 };
-                let option = subnet.octet_count();
-                buffer[end + OPT - 1] = option as u8;
-                subnet.write(&mut buffer[end + OPT..end + OPT + option], scope);
+            // Options are far shorter than 256 octets.
+            let head: [u8; OPT] = [0, 0, rtype::OPT as u8, high, low, 0, 0, dnssec_ok, 0, 0, option as u8];
+            let (fixed, options) = buffer[end..end + opt].split_at_mut(OPT);
+            fixed.copy_from_slice(&head);
+            if let Some(subnet) = subnet {
+                subnet.write(options, if answers > 0 { vantage.scope() } else { 0 });
             }
         }
         let header = &mut buffer[..HEADER];
@@ -106,12 +107,6 @@ impl<'a> Short<'a> {
         header[8..10].copy_from_slice(&authority.to_be_bytes());
         header[10..].copy_from_slice(&(additional + u16::from(edns.is_some())).to_be_bytes());
         Some((end + opt, rcode))
-    }
-
-    /// The client subnet of the query, if it counts.
-    #[inline(always)]
-    fn subnet(self, edns: &'a Edns) -> Option<&'a Subnet> {
-        edns.subnet.as_ref().filter(|_| self.subnet_counts)
     }
 }
 

@@ -45,15 +45,27 @@ impl Blocks {
 
     #[inline]
     pub(super) fn look_up(&self, address: u32) -> (u16, u8) {
-        let (mut at, mut rest) = self.start(address);
-        loop {
-            let word = *self.word(at, rest);
-            if word & DEEPER == 0 {
-                return (word as u16, (word >> 16) as u8);
-            }
-            at = word & !DEEPER;
-            rest <<= STEP;
+        self.look_up_from(self.second_read(address), address)
+    }
+
+    /// The same from there on, which [`second_read`](Blocks::second_read) said of this address.
+    #[inline(always)]
+    pub(super) fn look_up_from(&self, position: u32, address: u32) -> (u16, u8) {
+        match self.words[position as usize] {
+            word if word & DEEPER == 0 => said(word),
+            word => self.look_up_deeper(word, address),
         }
+    }
+
+    /// Not inlined, as most addresses need no more than that word.
+    #[inline(never)]
+    fn look_up_deeper(&self, word: u32, address: u32) -> (u16, u8) {
+        let (mut word, (_, mut rest)) = (word, self.start(address));
+        while word & DEEPER != 0 {
+            rest <<= STEP;
+            word = self.words[self.position(word & !DEEPER, rest) as usize];
+        }
+        said(word)
     }
 
     /// The first cell of an address, and what is left of it then.
@@ -62,12 +74,12 @@ impl Blocks {
         (address.checked_shr(u32::BITS - self.root).unwrap_or(0), address << self.root)
     }
 
-    /// What a cell says of the block that the first bits of `rest` name.
-    #[inline]
-    fn word(&self, cell: u32, rest: u32) -> &u32 {
+    /// Where the word stands that a cell has for the block that the first bits of `rest` name.
+    #[inline(always)]
+    fn position(&self, cell: u32, rest: u32) -> u32 {
         let Cell { changes, first } = self.cells[cell as usize];
         let until = u64::MAX >> (63 - (rest >> (u32::BITS - STEP)));
-        &self.words[first.wrapping_add((changes & until).count_ones()) as usize]
+        first.wrapping_add((changes & until).count_ones())
     }
 
     /// The cell that a look-up reads first.
@@ -77,26 +89,37 @@ impl Blocks {
         (&raw const self.cells[at as usize]).cast()
     }
 
-    /// The word that it reads then; most need no more.
-    #[inline]
-    pub(super) fn second_read(&self, address: u32) -> *const u8 {
+    /// The position of the word that it reads then; most need no more.
+    #[inline(always)]
+    pub(super) fn second_read(&self, address: u32) -> u32 {
         let (at, rest) = self.start(address);
-        (&raw const *self.word(at, rest)).cast()
+        self.position(at, rest)
+    }
+
+    /// That word, for who wants to have it fetched ahead.
+    #[inline]
+    pub(super) fn word(&self, position: u32) -> *const u8 {
+        (&raw const self.words[position as usize]).cast()
     }
 
     /// Whether it reads what it says.
     #[cfg(test)]
     pub(super) fn is_foretold(&self, address: u32) -> bool {
         let first = self.first_read(address).addr().wrapping_sub(self.cells.as_ptr().addr()) / size_of::<Cell>();
-        let second = self.second_read(address).addr().wrapping_sub(self.words.as_ptr().addr()) / size_of::<u32>();
-        let (value, depth) = self.look_up(address);
-        let said = u32::from(value) | u32::from(depth) << 16;
-        first < 1 << self.root && self.words.get(second).is_some_and(|word| word & DEEPER != 0 || *word == said)
+        let second = self.words.get(self.second_read(address) as usize);
+        let found = self.look_up(address);
+        first < 1 << self.root && second.is_some_and(|word| word & DEEPER != 0 || said(*word) == found)
     }
 
     pub(super) fn octets(&self) -> usize {
         size_of_val(&*self.cells) + size_of_val(&*self.words)
     }
+}
+
+/// Number and depth.
+#[inline(always)]
+fn said(word: u32) -> (u16, u8) {
+    (word as u16, (word >> 16) as u8)
 }
 
 /// Makes the cells in the order of the addresses.

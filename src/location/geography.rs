@@ -155,7 +155,10 @@ impl Geography {
     /// What [`of_subnet`](Geography::of_subnet) looks at, or else [`of_address`](Geography::of_address).
     #[inline]
     pub fn prefixes(&self, subnet: bool) -> &PrefixMap {
-        self.subnets.as_ref().filter(|_| subnet).unwrap_or(&self.exact)
+        match &self.subnets {
+            Some(subnets) if subnet => subnets,
+            _ => &self.exact,
+        }
     }
 
     /// For a client whose subnet begins there; and for how many bits of the subnet it is the same, the SCOPE PREFIX-LENGTH

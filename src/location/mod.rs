@@ -21,7 +21,7 @@ pub use geography::{Geography, OrderingId, Site, Spot, UNKNOWN, World, tiers};
 pub use layers::overlaid;
 pub use mmdb::{DatabaseError, Known, find_in_database, read_database};
 pub use places::{PlaceFault, PlaceLine, parse_places};
-pub use prefixes::{PrefixMap, SUBNET_BITS};
+pub use prefixes::{Begun, PrefixMap, SUBNET_BITS};
 pub use regions::coordinates;
 pub use special::is_special_purpose;
 

@@ -21,6 +21,10 @@ pub struct PrefixMap {
     lower: Box<[Range<u128>]>,
 }
 
+/// How far a look-up has come: in which of the words of IPv4 it goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Begun(u32);
+
 impl Default for PrefixMap {
     fn default() -> Self {
         PrefixMap::new([], (0, 0))
@@ -73,13 +77,35 @@ impl PrefixMap {
         }
     }
 
-    /// What it reads then, and most often last; to know this, the first is read.
+    /// What it reads then, and most often last; to know this, the first is read. With what was found by that for
+    /// [`look_up_from`](PrefixMap::look_up_from).
     #[inline]
-    pub fn second_read(&self, address: IpAddr) -> *const u8 {
-        match address.to_canonical() {
-            IpAddr::V4(address) => self.v4.second_read(address.to_bits()),
-            IpAddr::V6(address) => self.upper.second_read((address.to_bits() >> 64) as u64),
+    pub fn second_read(&self, address: IpAddr) -> (*const u8, Option<Begun>) {
+        if let IpAddr::V4(address) = address {
+            let position = self.v4.second_read(address.to_bits());
+            return (self.v4.word(position), Some(Begun(position)));
         }
+        let read = match address.to_canonical() {
+            IpAddr::V4(address) => self.v4.word(self.v4.second_read(address.to_bits())),
+            IpAddr::V6(address) => self.upper.second_read((address.to_bits() >> 64) as u64),
+        };
+        (read, None)
+    }
+
+    /// As [`look_up`](PrefixMap::look_up), going on from what [`second_read`](PrefixMap::second_read) of this map found for this
+    /// address.
+    #[inline(always)]
+    pub fn look_up_from(&self, begun: Option<Begun>, address: IpAddr) -> (u16, u8) {
+        match (begun, address) {
+            (Some(Begun(position)), IpAddr::V4(address)) => self.v4.look_up_from(position, address.to_bits()),
+            _ => self.look_up_from_the_start(address),
+        }
+    }
+
+    /// Not inlined, so that who goes on has the registers for himself.
+    #[inline(never)]
+    fn look_up_from_the_start(&self, address: IpAddr) -> (u16, u8) {
+        self.look_up(address)
     }
 
     /// `None`: it is in a /64 with one number.
@@ -233,6 +259,9 @@ mod tests {
             IpAddr::V6(address) => map.upper.is_foretold((address.to_bits() >> 64) as u64),
         };
         assert!(foretold, "{address}");
+        let (_, begun) = map.second_read(address);
+        assert_eq!(begun.is_some(), address.is_ipv4(), "{address}");
+        assert_eq!(map.look_up_from(begun, address), map.look_up(address), "{address}");
     }
 
     fn map(list: &[(&str, u16)], most: (u8, u8)) -> PrefixMap {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::map::prefetch;
 use super::{Retired, Table};
 use crate::config::{Config, Places};
-use crate::location::{Geography, OrderingId, Spot, UNKNOWN, overlaid};
+use crate::location::{Begun, Geography, OrderingId, Spot, UNKNOWN, overlaid};
 use crate::model::Label;
 use crate::ranking::{Reach, Tier, sites, world};
 
@@ -49,12 +49,10 @@ impl Atlas {
     }
 
     /// What each cluster is to the client there, and for how many bits of its subnet, if it is one's, this is the same.
+    #[inline(always)]
     pub(super) fn look_up(&self, origin: Origin<'_>) -> (&[Reach], u8) {
-        let (ordering, scope) = match origin.subnet {
-            true => self.geography.of_subnet(*origin.address),
-            false => (self.geography.of_address(*origin.address), 0),
-        };
-        (self.reach(ordering), scope)
+        let (ordering, depth) = self.geography.prefixes(origin.subnet).look_up_from(origin.begun, *origin.address);
+        (self.reach(OrderingId(ordering)), if origin.subnet { depth } else { 0 })
     }
 
     /// Asks the processor for what [`look_up`](Atlas::look_up) reads first.
@@ -63,10 +61,12 @@ impl Atlas {
         prefetch(self.geography.prefixes(origin.subnet).first_read(*origin.address));
     }
 
-    /// For what it reads then.
+    /// For what it reads then; gives what was found by that.
     #[inline]
-    pub(super) fn prefetch_second(&self, origin: Origin<'_>) {
-        prefetch(self.geography.prefixes(origin.subnet).second_read(*origin.address));
+    pub(super) fn prefetch_second(&self, origin: Origin<'_>) -> Option<Begun> {
+        let (read, begun) = self.geography.prefixes(origin.subnet).second_read(*origin.address);
+        prefetch(read);
+        begun
     }
 
     #[inline]
@@ -81,13 +81,21 @@ pub struct Origin<'a> {
     address: &'a IpAddr,
     /// A subnet begins there that the client speaks for.
     subnet: bool,
+    /// What [`prefetch_order`](super::Snapshot::prefetch_order) of the same snapshot gave for it.
+    begun: Option<Begun>,
 }
 
 impl<'a> Origin<'a> {
     /// `subnet`: `address` is not a client's, but the first of a subnet that it asks for.
     #[inline]
     pub fn new(address: &'a IpAddr, subnet: bool) -> Origin<'a> {
-        Origin { address, subnet }
+        Origin { address, subnet, begun: None }
+    }
+
+    /// With what [`prefetch_order`](super::Snapshot::prefetch_order) of the same snapshot gave for it.
+    #[inline]
+    pub fn with(self, begun: Option<Begun>) -> Origin<'a> {
+        Origin { begun, ..self }
     }
 
     pub fn address(&self) -> IpAddr {

@@ -27,6 +27,7 @@ use arc_swap::ArcSwap;
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
 
+pub use crate::location::Begun;
 pub use atlas::{Atlas, Cartographer, Layer, Origin, clients, inline_places};
 pub use compile::{Note, NoteKind, Outlook};
 pub use compose::{A_RECORD, Chance, EXPLAIN, Found, Scratch, Set, Sight, client_number};
@@ -622,11 +623,13 @@ impl Snapshot<'_> {
         }
     }
 
-    /// The same again, some queries after [`prefetch_place`](Snapshot::prefetch_place) and some before the vantage.
+    /// The same again, some queries after [`prefetch_place`](Snapshot::prefetch_place) and some before the vantage. What it
+    /// gives says the vantage how far it got: see [`Origin::with`].
     #[inline]
-    pub fn prefetch_order(&self, origin: Origin<'_>) {
-        if self.anywhere.is_none() {
-            self.atlas.prefetch_second(origin);
+    pub fn prefetch_order(&self, origin: Origin<'_>) -> Option<Begun> {
+        match self.anywhere {
+            None => self.atlas.prefetch_second(origin),
+            Some(_) => None,
         }
     }
 
@@ -707,7 +710,7 @@ impl Snapshot<'_> {
     }
 
     /// The view of a client. A query that speaks for others, by a client subnet, is external where the address decides.
-    #[inline]
+    #[inline(always)]
     pub fn view(&self, rule: ViewRule, client: IpAddr, speaks_for_others: bool) -> View {
         match rule {
             ViewRule::Fixed(view) => view,
@@ -717,7 +720,7 @@ impl Snapshot<'_> {
     }
 
     /// Where a client looks at answers from. The views of all listeners are in the table.
-    #[inline]
+    #[inline(always)]
     pub fn vantage(&self, view: View, origin: Origin<'_>) -> Vantage<'_> {
         let (view, reach, scope) = match view {
             View::External => {

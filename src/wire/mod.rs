@@ -49,6 +49,7 @@ pub mod class {
 pub mod option {
     pub const NSID: u16 = 3;
     pub const CLIENT_SUBNET: u16 = 8;
+    pub const COOKIE: u16 = 10;
     pub const TCP_KEEPALIVE: u16 = 11;
     pub const EXTENDED_ERROR: u16 = 15;
 }

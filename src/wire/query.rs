@@ -14,6 +14,7 @@ const SUBNET_FIXED: usize = 4;
 
 /// Octets that are lowered at once.
 const LOWER: usize = 16;
+const TWICE: usize = 2 * LOWER;
 const NAME_ROOM: usize = MAX_NAME.next_multiple_of(LOWER);
 
 /// Reasons to say nothing at all.
@@ -80,7 +81,7 @@ impl Subnet {
     /// Writes the option as an answer has it: the same with SCOPE PREFIX-LENGTH. `target` is [`octet_count`] octets long.
     ///
     /// [`octet_count`]: Subnet::octet_count
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, target: &mut [u8], scope: u8) {
         let (head, address) = target.split_at_mut(OPTION + SUBNET_FIXED);
         let length = (SUBNET_FIXED + address.len()) as u8;
@@ -168,7 +169,7 @@ impl Query {
     }
 
     /// Reads a name that stands uncompressed at `at`; returns where it ends. `None`: it is broken.
-    #[inline]
+    #[inline(always)]
     pub fn read_name(&mut self, message: &[u8], at: usize) -> Option<usize> {
         let message = message.get(at..)?;
         // No name goes on beyond that; 64 and more is a compression pointer, which a question must not have, or a type of
@@ -188,9 +189,18 @@ impl Query {
             labels += 1;
             here += 1 + length;
         }
-        (self.labels, self.length) = (labels, here + 1);
-        copy_lowered(&room[..self.length], &mut self.name);
-        Some(at + self.length)
+        let length = here + 1;
+        (self.labels, self.length) = (labels, length);
+        let name = &room[..length];
+        match length {
+            // As most are: two blocks, which overlap.
+            LOWER..=TWICE => {
+                self.name[..LOWER].copy_from_slice(&lowered(block(name, 0)));
+                self.name[length - LOWER..length].copy_from_slice(&lowered(block(name, length - LOWER)));
+            }
+            _ => copy_lowered(name, &mut self.name),
+        }
+        Some(at + length)
     }
 }
 
@@ -215,6 +225,12 @@ fn copy_lowered(from: &[u8], to: &mut [u8; NAME_ROOM]) {
     }
 }
 
+/// Which is there.
+#[inline(always)]
+fn block(octets: &[u8], at: usize) -> &[u8; LOWER] {
+    octets[at..].first_chunk().expect("the caller has looked at the length")
+}
+
 #[inline(always)]
 fn lowered(block: &[u8; LOWER]) -> [u8; LOWER] {
     // What `map` is made of is functions, and whether they are inlined is not for us to say.
@@ -233,7 +249,7 @@ impl Default for Query {
 
 /// Reads one message, in the place of what `query` and `request` hold. `Err`: say nothing; they hold what they did, as the query's
 /// name does after [`Fault::Question`].
-#[inline]
+#[inline(always)]
 pub fn parse(message: &[u8], query: &mut Query, request: &mut Request) -> Result<(), Drop> {
     if message.len() < HEADER {
         return Err(Drop::Short);
@@ -247,13 +263,16 @@ pub fn parse(message: &[u8], query: &mut Query, request: &mut Request) -> Result
         request.fault = Some(Fault::Question);
         return Ok(());
     }
-    if message[6..HEADER] != [0; 6] && read_records(message, query.end, &mut request.edns).is_none() {
-        request.fault = Some(Fault::Records);
+    if message[6..HEADER] != [0; 6] {
+        request.edns = read_usual_opt(message, query.end);
+        if request.edns.is_none() && read_records(message, query.end, &mut request.edns).is_none() {
+            request.fault = Some(Fault::Records);
+        }
     }
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn read_question(message: &[u8], query: &mut Query) -> Option<()> {
     let end = query.read_name(message, HEADER)?;
     if message.len() < end + 4 {
@@ -263,6 +282,41 @@ fn read_question(message: &[u8], query: &mut Query) -> Option<()> {
     query.qclass = read_u16(message, end + 2);
     query.end = end + 4;
     Some(())
+}
+
+/// What [`read_records`] says where nothing follows the question but an OPT record as most are: of version 0, without options,
+/// with a client's cookie (RFC 7873, which nothing is done with), or with a client subnet of an IPv4 /24. `None`: it is to be asked.
+#[inline(always)]
+fn read_usual_opt(message: &[u8], at: usize) -> Option<Edns> {
+    // Whole words are compared, as octets one by one would be: what may differ is masked out.
+    const ADDITIONAL: [u8; 6] = [0, 0, 0, 0, 0, 1];
+    const HEAD: u64 = u64::from_be_bytes([0, 0, rtype::OPT as u8, 0, 0, 0, 0, 0]);
+    const HEAD_MASK: u64 = u64::from_be_bytes([0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0]);
+    const COOKIE: u8 = option::COOKIE as u8;
+    const SUBNET: u64 = u64::from_be_bytes([0, 11, 0, option::CLIENT_SUBNET as u8, 0, 7, 0, 1]);
+    let opt = message.get(at..)?;
+    let (head, rest) = opt.split_first_chunk::<8>()?;
+    if message[6..HEADER] != ADDITIONAL || u64::from_be_bytes(*head) & HEAD_MASK != HEAD {
+        return None;
+    }
+    let subnet = match *rest {
+        [_, 0, 0] | [_, 0, 12, 0, COOKIE, 0, 8, _, _, _, _, _, _, _, _] => None,
+        [_, a0, a1, a2, a3, a4, a5, a6, a7, 24, 0, a, b, c]
+            if u64::from_be_bytes([a0, a1, a2, a3, a4, a5, a6, a7]) == SUBNET =>
+        {
+            Some(Subnet { family: 1, source: 24, address: padded([a, b, c]) })
+        }
+        _ => return None,
+    };
+    let [_, _, _, high, low, _, version, flags] = *head;
+    let payload = u16::from_be_bytes([high, low]);
+    Some(Edns { version, payload, dnssec_ok: flags & 0x80 != 0, subnet, ..Edns::default() })
+}
+
+/// What is written in other pieces than it is read again has to be waited for.
+#[inline(always)]
+fn padded([a, b, c]: [u8; 3]) -> [u8; 16] {
+    u128::from(u32::from_le_bytes([a, b, c, 0])).to_le_bytes()
 }
 
 /// Walks the records after the question and picks the OPT. What follows the last record is ignored.
@@ -333,15 +387,8 @@ fn read_subnet(value: &[u8]) -> Option<Subnet> {
     if source > widest || scope != 0 || given.len() != usize::from(source).div_ceil(8) {
         return None;
     }
-    let address = match *given {
-        // As most are. What is written in other pieces than it is read again has to be waited for.
-        [a, b, c] => u128::from(u32::from_le_bytes([a, b, c, 0])).to_le_bytes(),
-        _ => {
-            let mut address = [0; 16];
-            address[..given.len()].copy_from_slice(given);
-            address
-        }
-    };
+    let mut address = [0; 16];
+    address[..given.len()].copy_from_slice(given);
     // Bits beyond SOURCE PREFIX-LENGTH are zero.
     let spare = (8 - source % 8) % 8;
     match given.last() {
@@ -365,6 +412,38 @@ fn skip_name(message: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where the short way has something to say, it is what the long way says.
+    fn assert_usual_is_as_long(message: &[u8], end: usize) {
+        let (usual, mut long) = (read_usual_opt(message, end), None);
+        let read = read_records(message, end, &mut long);
+        assert!(usual.is_none() || read.is_some() && usual == long, "{message:?}");
+    }
+
+    #[test]
+    fn the_usual_records() {
+        let subnet = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
+        let end = with_opt(&[]).len() - 11;
+        let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+        let usual = [&[][..], &subnet, &cookie];
+        let others = [&[0, 3, 0, 0][..], &[0, 8, 0, 4, 0, 0, 0, 0], &[0; 11], &[0; 12]];
+        for options in usual.into_iter().chain(others) {
+            let message = with_opt(options);
+            assert_eq!(read_usual_opt(&message, end).is_some(), usual.contains(&options), "{options:?}");
+            // One octet of another value, and more or fewer of them.
+            for at in 0..message.len() {
+                for value in 0..=255 {
+                    let mut other = message.clone();
+                    other[at] = value;
+                    assert_usual_is_as_long(&other, end);
+                }
+                let at = at.max(end);
+                assert_usual_is_as_long(&[&message[..at], &[0], &message[at..]].concat(), end);
+                assert_usual_is_as_long(&message[..at], end);
+            }
+            assert_usual_is_as_long(&[&message[..], &[0]].concat(), end);
+        }
+    }
 
     fn parse(message: &[u8], query: &mut Query) -> Result<Request, Drop> {
         // What another message left does not stay.

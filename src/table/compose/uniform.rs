@@ -32,12 +32,18 @@ fn run(all: &[Item], from: usize) -> usize {
 
 #[inline(always)]
 fn same(all: &[Item], from: usize, by: impl Fn(Item) -> u64) -> usize {
-    // A loop of our own: those of iterators are functions, and whether they are inlined is not for us to say.
-    let mut end = from;
-    while end < all.len() && by(all[end]) == by(all[from]) {
-        end += 1;
+    // Those that are the same stand together. Most often either all are, or the next one is not. A loop of our own: those of
+    // iterators are functions, and whether they are inlined is not for us to say.
+    match all.last() {
+        Some(&last) if by(last) != by(all[from]) => {
+            let mut end = from + 1;
+            while by(all[end]) == by(all[from]) {
+                end += 1;
+            }
+            end - from
+        }
+        _ => all.len() - from,
     }
-    end - from
 }
 
 /// By rank, and those of one rank as they stand in the record. Without branches that depend on what is compared: where clients are
@@ -138,6 +144,7 @@ impl Sight<'_> {
     }
 
     /// The same of one that is not calm.
+    #[inline(always)]
     pub fn write_swayed(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
         let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
         let all = self.rank_swayed(&mut all, &mut loads, random);
