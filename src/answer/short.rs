@@ -74,10 +74,10 @@ impl Short<'_> {
         let Written { octets, rcode, counts } = match record {
             Some(record) if query.qtype == rtype::A => {
                 let sight = table.sight(record, zone, vantage);
-                let count = match sight.is_calm() {
-                    true => sight.write_uniform(room, random)?,
-                    false => swayed(table, record, zone, vantage, room, random)?,
-                };
+                if !sight.is_uniform() {
+                    return None;
+                }
+                let count = sight.write_uniform(room, random)?;
                 Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
             }
             Some(record) => other_type(query, zone, &table.sight(record, zone, vantage), room, random)?,
@@ -112,20 +112,6 @@ impl Short<'_> {
 
 // Functions, not inlined, so that A's way has the registers for itself. They take no `Short`: it would have to be put into memory
 // for every answer.
-
-/// A's way where load has its say, or a cluster is silent; with a sight of its own, so that the other one needs none in memory.
-#[inline(never)]
-fn swayed(
-    table: &Snapshot<'_>,
-    record: Record<'_>,
-    zone: &Zone,
-    vantage: Vantage<'_>,
-    room: &mut [u8],
-    random: &mut Random,
-) -> Option<usize> {
-    let sight = table.sight(record, zone, vantage);
-    if sight.is_uniform() { sight.write_swayed(room, random) } else { None }
-}
 
 #[inline(never)]
 fn other_type(query: &Query, zone: &Zone, sight: &Sight<'_>, room: &mut [u8], random: &mut Random) -> Option<Written> {

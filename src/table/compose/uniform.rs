@@ -2,9 +2,10 @@
 //! seen, no choice, one record of 16 octets for each candidate.
 
 use super::super::FIXED;
+use super::super::Member;
 use super::super::random::{Draws, FewDraws, Random};
 use super::super::ready::fixed;
-use super::super::record::MOST_UNIFORM;
+use super::super::record::{MOST_UNIFORM, Record};
 use super::targets::Prefix;
 use super::{SILENT_STEP, Sight};
 use crate::load::Shedding;
@@ -36,11 +37,11 @@ fn same(all: &[Item], from: usize, by: impl Fn(Item) -> u64) -> usize {
     // iterators are functions, and whether they are inlined is not for us to say.
     match all.last() {
         Some(&last) if by(last) != by(all[from]) => {
-            let mut end = from + 1;
-            while by(all[end]) == by(all[from]) {
-                end += 1;
+            let mut count = 1;
+            while by(all[from + count]) == by(all[from]) {
+                count += 1;
             }
-            end - from
+            count
         }
         _ => all.len() - from,
     }
@@ -115,75 +116,23 @@ impl Sight<'_> {
         all
     }
 
-    /// Writes the best A records for the question's name, of a [calm](Sight::is_calm) service, in the order that
-    /// [`write`](Sight::write) would have drawn from the same `random`. Returns how many; `None`: there is no room for all.
+    /// Writes the best A records for the question's name, in the order that [`write`](Sight::write) would have drawn from the
+    /// same `random`. Returns how many; `None`: there is no room for all.
     #[inline(always)]
     pub fn write_uniform(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
-        let mut all = [Item::default(); MOST_UNIFORM];
-        let all = self.items(&mut all);
-        sort(all);
-        let best = band(all, 0);
+        let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
+        let calm = self.is_calm();
+        let (all, best) = self.rank(calm, &mut all, &mut loads, random);
         let count = all.len().min(self.perspective.cut.addresses(best, false));
         let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
-        let mut draws = FewDraws::new(random);
-        // One band after the other. What is left of one is drawn from, until it is one or no more are wanted.
-        let (mut n, mut left) = (0, best);
-        loop {
-            while left > 1 && n < count {
-                all.swap(n, n + draws.below(left as u32) as usize);
-                (n, left) = (n + 1, left - 1);
+        if has_equals(all) {
+            match calm {
+                true => draw_bands(all, best, count, random),
+                false => draw_runs(all, count, &loads, self.record, random),
             }
-            n += left;
-            if n >= count {
-                break;
-            }
-            left = band(all, n);
         }
         self.put_addresses(records, all);
         Some(count)
-    }
-
-    /// The same of one that is not calm.
-    #[inline(always)]
-    pub fn write_swayed(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
-        let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
-        let all = self.rank_swayed(&mut all, &mut loads, random);
-        let count = all.len().min(self.perspective.cut.addresses(band(all, 0), false));
-        let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
-        let mut draws = Draws::new(random);
-        let mut n = 0;
-        while n < count {
-            let run = run(all, n);
-            if run > 1 {
-                self.draw_run(&mut all[n..n + run], count - n, &loads, &mut draws);
-            }
-            n += run;
-        }
-        self.put_addresses(records, all);
-        Some(count)
-    }
-
-    /// Draws the first `wanted` of these, by what load leaves of their weights.
-    #[inline(never)]
-    fn draw_run(&self, run: &mut [Item], wanted: usize, loads: &Loads, draws: &mut Draws<'_>) {
-        let whole = self.record.uniform_weight();
-        let mut weights = [0; MOST_UNIFORM];
-        let weights = &mut weights[..run.len()];
-        for (weight, item) in weights.iter_mut().zip(&*run) {
-            *weight = loads.left_of(whole, *item);
-        }
-        let even = weights.iter().all(|weight| *weight == weights[0]);
-        let mut total: u32 = weights.iter().sum();
-        // The last one is what is left.
-        for n in 0..wanted.min(run.len() - 1) {
-            let drawn = match even {
-                true => draws.below((run.len() - n) as u32) as usize,
-                false => draw_of(&weights[n..], total, draws),
-            };
-            run.swap(n, n + drawn);
-            weights.swap(n, n + drawn);
-            total -= weights[n];
-        }
     }
 
     /// As many records as there are, of the first items.
@@ -207,66 +156,46 @@ impl Sight<'_> {
         ports.has_distinct_names().then_some(found.number)
     }
 
-    /// Its candidates in the order of their bands, as load makes these, and of their steps. `loads`: what of their loads counts.
+    /// Its candidates in the order of their bands, as load makes these, and of their steps; and how many are in the first band.
+    /// `loads`: what of their loads counts. `calm`: whether it is that, which is known in a register here.
     #[inline(always)]
-    fn rank_swayed<'i>(
+    fn rank<'i>(
         &self,
+        calm: bool,
         all: &'i mut [Item; MOST_UNIFORM],
         loads: &mut Loads,
         random: &mut Random,
-    ) -> &'i mut [Item] {
+    ) -> (&'i mut [Item], usize) {
         let all = self.items(all);
+        let has_say = !calm && self.weigh(all, loads);
+        sort(all);
+        let best = band(all, 0);
+        let best = if has_say && best < all.len() { exchange(all, best, loads, random) } else { best };
+        (all, best)
+    }
+
+    /// Puts the overloaded behind all others, and the silent behind their equals. Whether load has a say.
+    #[inline(always)]
+    fn weigh(&self, all: &mut [Item], loads: &mut Loads) -> bool {
         let (mut any, mut every) = (0, Shedding::OVERLOADED);
         for (n, load) in self.record.uniform_loads().enumerate() {
             loads.0[n] = load;
             (any, every) = (any | load, every & load);
         }
         if !self.perspective.calm {
-            (any, every) = self.sway(all, loads);
+            (any, every) = sway(self.record, self.perspective.members, all, loads);
         }
-        // With no load, or where all are overloaded, it has no say.
+        // With no load, or where all are overloaded, it has none.
         if any == 0 || every != 0 {
             *loads = Loads::default();
-            sort(all);
-            return all;
+            return false;
         }
         if any & Shedding::OVERLOADED != 0 {
             for (item, load) in all.iter_mut().zip(loads.0) {
                 *item = if load & Shedding::OVERLOADED == 0 { *item } else { item.overloaded() };
             }
         }
-        sort(all);
-        let best = band(all, 0);
-        if best < all.len() {
-            let share = all[..best].iter().map(|item| loads.share(*item)).min().unwrap_or(0);
-            let exchange = random.below(255) < u32::from(share);
-            let next = band(all, best);
-            if (best, next) == (1, 1) {
-                // Whether they change places is drawn, so that a branch would often be guessed wrong.
-                let (first, second) = (all[0], all[1]);
-                all[usize::from(exchange)] = first;
-                all[usize::from(!exchange)] = second;
-            } else if exchange {
-                all[..best + next].rotate_left(best);
-            }
-        }
-        all
-    }
-
-    /// What concerns whole clusters: puts their loads together with the service's own, and those behind that are silent. Gives the bits
-    /// that any of the loads has, and whether every one is [overloaded](Shedding::OVERLOADED).
-    #[inline(never)]
-    fn sway(&self, all: &mut [Item], loads: &mut Loads) -> (u16, u16) {
-        let (mut any, mut every) = (0, Shedding::OVERLOADED);
-        for ((item, load), (cluster, _)) in all.iter_mut().zip(&mut loads.0).zip(self.record.uniform()) {
-            let member = &self.perspective.members[cluster.index()];
-            *load = Shedding::from_bits(*load).most(member.shedding()).to_bits();
-            if member.is_silent() {
-                *item = item.silent();
-            }
-            (any, every) = (any | *load, every & *load);
-        }
-        (any, every)
+        true
     }
 
     /// Writes the SRV records of that port for the question's name, and behind them the A records of their targets, which
@@ -280,14 +209,7 @@ impl Sight<'_> {
         random: &mut Random,
     ) -> Option<(usize, u16)> {
         let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
-        let all = match self.is_calm() {
-            true => {
-                let all = self.items(&mut all);
-                sort(all);
-                all
-            }
-            false => self.rank_swayed(&mut all, &mut loads, random),
-        };
+        let (all, _) = self.rank(self.is_calm(), &mut all, &mut loads, random);
         let ttl = self.perspective.ttl;
         let (clusters, weight) = (self.record.uniform_clusters(), self.record.uniform_weight());
         let name = |item: &Item| {
@@ -316,6 +238,115 @@ impl Sight<'_> {
             rest = others;
         }
         Some((room - rest.len(), all.len() as u16))
+    }
+}
+
+// Functions that take no sight: it would have to be put into memory for every answer.
+
+/// What concerns whole clusters: puts their loads together with the service's own, and those behind that are silent. Gives the bits
+/// that any of the loads has, and whether every one is [overloaded](Shedding::OVERLOADED).
+#[inline(never)]
+fn sway(record: Record<'_>, members: &[Member], all: &mut [Item], loads: &mut Loads) -> (u16, u16) {
+    let (mut any, mut every) = (0, Shedding::OVERLOADED);
+    for ((item, load), (cluster, _)) in all.iter_mut().zip(&mut loads.0).zip(record.uniform()) {
+        let member = &members[cluster.index()];
+        *load = Shedding::from_bits(*load).most(member.shedding()).to_bits();
+        if member.is_silent() {
+            *item = item.silent();
+        }
+        (any, every) = (any | *load, every & *load);
+    }
+    (any, every)
+}
+
+/// Lets the second band, which is there, go first in the share of answers that load says. `best`: how many are in the first one;
+/// gives the same of the one that goes first.
+#[inline(always)]
+fn exchange(all: &mut [Item], best: usize, loads: &Loads, random: &mut Random) -> usize {
+    let mut share = loads.share(all[0]);
+    for item in &all[1..best] {
+        share = share.min(loads.share(*item));
+    }
+    let exchange = random.below(255) < u32::from(share);
+    let next = band(all, best);
+    if (best, next) == (1, 1) {
+        // Whether they change places is drawn, so that a branch would often be guessed wrong.
+        let (first, second) = (all[0], all[1]);
+        all[usize::from(exchange)] = first;
+        all[usize::from(!exchange)] = second;
+        1
+    } else if exchange {
+        all[..best + next].rotate_left(best);
+        next
+    } else {
+        best
+    }
+}
+
+/// Whether there are neighbours on one step, so that something is left to draw.
+#[inline(always)]
+fn has_equals(all: &[Item]) -> bool {
+    for n in 1..all.len() {
+        if all[n - 1].rank() == all[n].rank() {
+            return true;
+        }
+    }
+    false
+}
+
+/// Draws the first `count` in the order of their bands, where none sheds anything. `best`: how many are in the first.
+#[inline(always)]
+fn draw_bands(all: &mut [Item], best: usize, count: usize, random: &mut Random) {
+    let mut draws = FewDraws::new(random);
+    // One band after the other. What is left of one is drawn from, until it is one or no more are wanted.
+    let (mut n, mut left) = (0, best);
+    loop {
+        while left > 1 && n < count {
+            all.swap(n, n + draws.below(left as u32) as usize);
+            (n, left) = (n + 1, left - 1);
+        }
+        n += left;
+        if n >= count {
+            break;
+        }
+        left = band(all, n);
+    }
+}
+
+/// The same by what load leaves of their weight, where some are steps behind others.
+#[inline(never)]
+fn draw_runs(all: &mut [Item], count: usize, loads: &Loads, record: Record<'_>, random: &mut Random) {
+    let whole = record.uniform_weight();
+    let mut draws = Draws::new(random);
+    let mut n = 0;
+    while n < count {
+        let run = run(all, n);
+        if run > 1 {
+            draw_run(&mut all[n..n + run], count - n, loads, whole, &mut draws);
+        }
+        n += run;
+    }
+}
+
+/// Draws the first `wanted` of these.
+#[inline(always)]
+fn draw_run(run: &mut [Item], wanted: usize, loads: &Loads, whole: u32, draws: &mut Draws<'_>) {
+    let mut weights = [0; MOST_UNIFORM];
+    let weights = &mut weights[..run.len()];
+    for (weight, item) in weights.iter_mut().zip(&*run) {
+        *weight = loads.left_of(whole, *item);
+    }
+    let even = weights.iter().all(|weight| *weight == weights[0]);
+    let mut total: u32 = weights.iter().sum();
+    // The last one is what is left.
+    for n in 0..wanted.min(run.len() - 1) {
+        let drawn = match even {
+            true => draws.below((run.len() - n) as u32) as usize,
+            false => draw_of(&weights[n..], total, draws),
+        };
+        run.swap(n, n + drawn);
+        weights.swap(n, n + drawn);
+        total -= weights[n];
     }
 }
 
