@@ -461,7 +461,7 @@ impl Checker {
             return false;
         };
         let expected = usize::from(self.world.clusters) - usize::from(!is_there);
-        match addresses::of(&self.query, &self.buffer[..length]) {
+        match addresses::of(&self.query, &self.buffer[..usize::from(length)]) {
             None => false,
             Some(addresses) => {
                 let addresses: Vec<Ipv4Addr> = addresses.collect();

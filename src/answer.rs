@@ -14,6 +14,8 @@ use crate::wire::response::{Options, Section};
 use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
 use short::Short;
 
+const _: () = assert!(wire::MAX_STREAM <= u16::MAX as usize && size_of::<Reply>() <= size_of::<u64>());
+
 /// Most CNAME and DNAME records that one answer follows. Chains in a zone file are short, loops are not.
 const MAX_CHAIN: usize = 8;
 
@@ -37,9 +39,10 @@ pub enum Transport {
 /// What to do with the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// Send its first `length` octets.
+    /// Send its first `length` octets. As short as it is, a reply fits into one register: given by memory, its parts would be
+    /// waited for, as they are not written in the pieces in which they are read.
     Send {
-        length: usize,
+        length: u16,
         outcome: Outcome,
     },
     Drop(DropCause),
@@ -246,7 +249,7 @@ impl Responder {
             record = table.service(hash, short.zone, name);
             if let Some((length, rcode)) = short.answer(table, record, all_heard, buffer, &mut self.random) {
                 return Reply::Send {
-                    length,
+                    length: length as u16,
                     outcome: Outcome { rcode, view: class, truncated: false, fails_open: false },
                 };
             }
@@ -288,7 +291,8 @@ impl Responder {
         let rcode = answering.reply(request, query);
         let (truncated, fails_open) = (answering.writer.is_truncated(), answering.fails_open);
         let outcome = Outcome { rcode, view: class, truncated, fails_open };
-        Reply::Send { length: answering.writer.finish(), outcome }
+        // Any answer is at most MAX_STREAM octets long.
+        Reply::Send { length: answering.writer.finish() as u16, outcome }
     }
 }
 

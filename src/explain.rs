@@ -364,7 +364,8 @@ impl Asker {
             responder.answer(table, *client, buffer, octets.len())
         });
         let Reply::Send { length, .. } = reply else { return Err(ExplainError::Answer("nothing is sent".to_owned())) };
-        let message = Message::from_vec(&buffer[..length]).map_err(|error| ExplainError::Answer(error.to_string()))?;
+        let message = Message::from_vec(&buffer[..usize::from(length)])
+            .map_err(|error| ExplainError::Answer(error.to_string()))?;
         let record = |record: &Record| AnsweredRecord {
             owner: record.name.to_string(),
             text: text(record),
@@ -451,7 +452,8 @@ pub fn explain(
     });
     let (reply, view, subnet, scope, is_unknown, zone, service) = explained;
     let Reply::Send { length, .. } = reply else { return Err(ExplainError::Answer("nothing is sent".to_owned())) };
-    let message = Message::from_vec(&buffer[..length]).map_err(|error| ExplainError::Answer(error.to_string()))?;
+    let message =
+        Message::from_vec(&buffer[..usize::from(length)]).map_err(|error| ExplainError::Answer(error.to_string()))?;
     let place = (view == View::External).then(|| {
         let address = subnet.unwrap_or(client.address).to_canonical();
         Place {

@@ -187,7 +187,7 @@ fn a_place_keeps_nothing_of_an_earlier_query() {
             responder.answer_read(0, table, &mut buffer)
         });
         match reply {
-            Reply::Send { length, outcome } => Ok((buffer[..length].to_vec(), outcome)),
+            Reply::Send { length, outcome } => Ok((buffer[..usize::from(length)].to_vec(), outcome)),
             Reply::Drop(cause) => Err(cause),
         }
     };

@@ -695,7 +695,7 @@ fn check(case: &Case, running: &mut Running, transport: Transport) -> Result<(),
         buffer[..query.len()].copy_from_slice(&query);
         let reply = running.reader.with(|table| running.responder.answer(table, client, &mut buffer, query.len()));
         let Reply::Send { length, .. } = reply else { return Err("  nothing is sent\n".to_owned()) };
-        let message = Message::from_vec(&buffer[..length]).map_err(|error| format!("  {error}\n"))?;
+        let message = Message::from_vec(&buffer[..usize::from(length)]).map_err(|error| format!("  {error}\n"))?;
         let got = Seen::new(&message, &wanted);
         if got != wanted {
             return Err(difference(&wanted, &got));

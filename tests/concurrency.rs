@@ -55,7 +55,7 @@ impl Watcher {
         };
         match self.reader.with(|table| self.responder.answer(table, client, &mut self.buffer, query.len())) {
             Reply::Send { length, .. } => {
-                let (head, mut rest) = self.buffer[..length].split_at(query.len());
+                let (head, mut rest) = self.buffer[..usize::from(length)].split_at(query.len());
                 let mut parts = vec![head.to_vec()];
                 while !rest.is_empty() {
                     // Owners are pointers, or labels up to one.

@@ -170,6 +170,7 @@ fn a_million_mutated_packets() {
             let silent = packet.len() < 12 || packet[2] & 0x80 != 0;
             match world.reader.with(|table| responder.answer(table, client, buffer, packet.len())) {
                 Reply::Send { length, .. } => {
+                    let length = usize::from(length);
                     answered += 1;
                     assert!(!silent, "packet {n} gets no answer: {packet:?}");
                     let most = if transport == Transport::Udp { allowed_udp(&packet) } else { 65_535 };

@@ -296,7 +296,7 @@ impl Connection {
                 let Desk { reader, responder, buffer, sampler } = &mut *desk;
                 match reader.with(|table| responder.answer(table, client, &mut buffer[..], message.len())) {
                     Reply::Send { length, outcome } => {
-                        let prefix = u16::try_from(length).expect("an answer is not longer than its buffer, 65,535");
+                        let (prefix, length) = (length.to_be_bytes(), usize::from(length));
                         streams.answered(outcome, responder.zone_label(0));
                         answered += 1;
                         if let Some(sampler) = sampler.as_mut().filter(|sampler| sampler.is_on())
@@ -304,7 +304,7 @@ impl Connection {
                         {
                             sampler.take(peer, Transport::Tcp, outcome, &buffer[..length]);
                         }
-                        output.extend_from_slice(&prefix.to_be_bytes());
+                        output.extend_from_slice(&prefix);
                         output.extend_from_slice(&buffer[..length]);
                     }
                     Reply::Drop(cause) => {

@@ -309,13 +309,14 @@ impl Handler for Answers {
                     Err(cause) => counters.datagram_dropped(cause),
                 }
             }
-            let places = || (0..received).filter(|place| admitted & 1 << place != 0);
+            let places = || ones(admitted);
             for place in places() {
                 responder.prefetch(place, table);
             }
             for place in places() {
                 match responder.answer_read(place, table, batch.buffer(place)) {
                     Reply::Send { length, outcome } => {
+                        let length = usize::from(length);
                         counters.answered(outcome, responder.zone_label(place));
                         if is_logged
                             && let Some(sampler) = sampler
@@ -335,6 +336,16 @@ impl Handler for Answers {
     fn counters(&mut self) -> &mut UdpCounters {
         &mut self.counters
     }
+}
+
+/// The positions of the ones, from the lowest on.
+#[inline(always)]
+fn ones(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let first = (set != 0).then(|| set.trailing_zeros() as usize);
+        set &= set.wrapping_sub(1);
+        first
+    })
 }
 
 /// How [`Batch::receive`] waits for the first datagram. It never waits for a second.

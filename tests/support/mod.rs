@@ -207,7 +207,7 @@ impl World {
             buffer[..query.len()].copy_from_slice(query);
             match self.reader.with(|table| responder.answer(table, client, &mut buffer, query.len())) {
                 Reply::Send { length, outcome } => {
-                    buffer.truncate(length);
+                    buffer.truncate(usize::from(length));
                     Some((buffer, outcome))
                 }
                 Reply::Drop(_) => None,

@@ -112,7 +112,7 @@ impl Answers {
         let Answers { reader, responder, question, .. } = self;
         let reply = reader.with(|table| responder.answer(table, client, &mut buffer, question.len()));
         let Reply::Send { length, .. } = reply else { return BTreeSet::new() };
-        let message = Message::from_vec(&buffer[..length]).expect("an answer");
+        let message = Message::from_vec(&buffer[..usize::from(length)]).expect("an answer");
         message.answers.iter().filter_map(|record| record.data.ip_addr()).collect()
     }
 }
