@@ -89,23 +89,19 @@ pub struct Responder {
     long_way: bool,
 }
 
-/// A query that was read and not answered yet.
+/// A query that was read and not answered yet. In this order, what most queries need stands in four or five cache lines.
+#[repr(C, align(64))]
 struct Place {
-    client: Client,
-    query: Query,
-    request: Request,
-    /// Of what was read: whether it is to be answered at all.
-    parsed: Result<(), DropCause>,
     /// The closest above the name.
     zone: Option<ZoneIndex>,
     /// Of the service's name in the question, if there is one.
     hash: Option<NameHash>,
+    /// How far the look-up of the client's place got.
+    begun: Option<Begun>,
     /// Where the client is looked for: at its address, or where the subnet begins that it asks for.
     origin: IpAddr,
     /// It is the subnet.
     by_subnet: bool,
-    /// How far the look-up of the client's place got.
-    begun: Option<Begun>,
     /// It asks for a subnet, whether or not that counts.
     for_others: bool,
     /// From where to where that name (`S.N`) stands in the question's.
@@ -114,6 +110,11 @@ struct Place {
     short: bool,
     /// See [`Responder::zone_label`].
     label: u8,
+    /// Of what was read: whether it is to be answered at all.
+    parsed: Result<(), DropCause>,
+    client: Client,
+    request: Request,
+    query: Query,
 }
 
 impl Responder {
@@ -214,7 +215,7 @@ impl Responder {
         self.places[place].label
     }
 
-    /// Between the halves, when the first is done for the whole batch.
+    /// Between the halves, when the first is done for the whole batch; with the same snapshot.
     pub fn prefetch(&mut self, place: usize, table: &Snapshot<'_>) {
         let at = &mut self.places[place];
         if let Some(hash) = at.hash {

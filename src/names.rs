@@ -145,8 +145,8 @@ pub fn is_same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The octets from there on, which are there.
-#[inline]
-fn block<const N: usize>(octets: &[u8], from: usize) -> &[u8; N] {
+#[inline(always)]
+pub fn block<const N: usize>(octets: &[u8], from: usize) -> &[u8; N] {
     octets[from..].first_chunk().expect("the caller has looked at the length")
 }
 

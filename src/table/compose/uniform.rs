@@ -99,7 +99,7 @@ impl Sight<'_> {
 
     /// It is uniform, and load has no say in its answers.
     #[inline(always)]
-    pub fn is_calm(&self) -> bool {
+    fn is_calm(&self) -> bool {
         self.record.is_calm_and_uniform() && self.perspective.calm
     }
 
