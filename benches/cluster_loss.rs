@@ -9,6 +9,8 @@
 mod addresses;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/options.rs"]
+mod options;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[path = "support/trains.rs"]
@@ -23,7 +25,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,11 +89,7 @@ impl Options {
         let world = World { services: 100_000, clusters: 3, endpoints: ENDPOINTS };
         let mut options = Options { world, rate: 20_000, time: Duration::from_secs(5), rounds: 3, services: true };
         while let Some(word) = words.next() {
-            let mut number = |least: u32, most: u32| {
-                let text = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-                let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
-                number.ok_or_else(|| format!("{word} {text} is no number from {least} to {most}"))
-            };
+            let mut number = |least, most| options::number(&word, words.next(), least, most);
             match word.as_str() {
                 // cargo says so to every benchmark.
                 "--bench" => {}
@@ -113,13 +111,7 @@ impl Options {
 
 fn main() -> ExitCode {
     let outcome = Options::read(std::env::args().skip(1)).map_err(Into::into).and_then(|options| bench(&options));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cluster_loss: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    options::finish("cluster_loss", outcome)
 }
 
 fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -347,22 +339,12 @@ impl Rig {
     }
 
     fn load_with<T>(&self, options: &Options, during: impl FnOnce() -> T) -> Result<(T, Tally), Box<dyn Error>> {
-        let done = AtomicBool::new(false);
         let plan = Plan { rate: Some(options.rate.into()), train: 1, time: DEADLINE, rests: false };
-        let (result, tally) = thread::scope(|scope| {
-            let load = scope.spawn(|| {
-                udp::pin_to(self.core);
-                load::run(self.server, plan, &mut Asked::new(self.world), &done)
-            });
-            let result = during();
-            done.store(true, Ordering::Relaxed);
-            (result, load.join().expect("the reason is in the panic above"))
-        });
-        let tally = tally?;
-        match tally.complaint {
-            Some(first) => Err(format!("{} wrong answers; the first: {first}", tally.wrong).into()),
-            None => Ok((result, tally)),
-        }
+        let ask = |done: &AtomicBool| {
+            udp::pin_to(self.core);
+            load::run(self.server, plan, &mut Asked::new(self.world), done)
+        };
+        load::beside(ask, during)
     }
 
     /// Says all of this, one by one, and waits until all answers are right; returns what that took.

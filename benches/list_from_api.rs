@@ -8,6 +8,8 @@
 mod bulk;
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "support/options.rs"]
+mod options;
 #[path = "support/usage.rs"]
 #[allow(dead_code, reason = "each benchmark uses its own part of this")]
 mod usage;
@@ -69,11 +71,7 @@ impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let mut options = Options { services: SERVICES, rounds: ROUNDS, quick: false, coredns: true };
         while let Some(word) = words.next() {
-            let mut number = |most: u32| {
-                let text = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-                let number = text.parse::<u32>().ok().filter(|number| (1..=most).contains(number));
-                number.ok_or_else(|| format!("{word} {text} is no number from 1 to {most}"))
-            };
+            let mut number = |most| options::number(&word, words.next(), 1, most);
             match word.as_str() {
                 // cargo says so to every benchmark.
                 "--bench" => {}
@@ -101,13 +99,7 @@ fn main() -> ExitCode {
             }
             needs => needs.map_err(Into::into).and_then(|()| bench(&options)),
         });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("list_from_api: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    options::finish("list_from_api", outcome)
 }
 
 fn bench(options: &Options) -> Result<(), Box<dyn Error>> {

@@ -8,6 +8,8 @@
 mod common;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/options.rs"]
+mod options;
 #[path = "rig/places.rs"]
 #[allow(dead_code, reason = "each benchmark uses its own part of this")]
 mod places;
@@ -28,7 +30,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,11 +67,7 @@ impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let mut options = Options { rate: 10_000, time: Duration::from_secs(12), rounds: 5 };
         while let Some(word) = words.next() {
-            let mut number = |least: u32, most: u32| {
-                let text = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-                let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
-                number.ok_or_else(|| format!("{word} {text} is no number from {least} to {most}"))
-            };
+            let mut number = |least, most| options::number(&word, words.next(), least, most);
             match word.as_str() {
                 // cargo says so to every benchmark.
                 "--bench" => {}
@@ -90,13 +88,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let outcome = Options::read(std::env::args().skip(1)).map_err(Into::into).and_then(|options| bench(&options));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("places_reread: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    options::finish("places_reread", outcome)
 }
 
 fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -174,19 +166,8 @@ impl Rig {
 
     /// Asks while `during` runs. Its end is the end of the load.
     fn load<T>(&self, options: &Options, during: impl FnOnce() -> T) -> Result<(T, Tally), Box<dyn Error>> {
-        let done = AtomicBool::new(false);
         let plan = Plan { rate: Some(options.rate.into()), train: 1, time: PATIENCE * 2, rests: true };
-        let (result, tally) = thread::scope(|scope| {
-            let load = scope.spawn(|| load::run(self.server, plan, &mut Asked::new(), &done));
-            let result = during();
-            done.store(true, Ordering::Relaxed);
-            (result, load.join().expect("the reason is in the panic above"))
-        });
-        let tally = tally?;
-        match tally.complaint {
-            Some(first) => Err(format!("{} wrong answers; the first: {first}", tally.wrong).into()),
-            None => Ok((result, tally)),
-        }
+        load::beside(|done| load::run(self.server, plan, &mut Asked::new(), done), during)
     }
 
     /// Replaces the file by one that says the same, for so long, and returns when all that was to be read is read; says how often it was.

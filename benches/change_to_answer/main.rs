@@ -14,6 +14,8 @@ mod common;
 #[path = "../support/load.rs"]
 mod load;
 mod one_by_one;
+#[path = "../support/options.rs"]
+mod options;
 mod rate;
 mod resolver;
 #[path = "../support/trains.rs"]
@@ -67,7 +69,7 @@ impl Options {
             parts: PARTS.map(String::from).to_vec(),
         };
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            let mut number = |least, most| options::number(&word, words.next(), least, most);
             match word.as_str() {
                 // cargo says so to every benchmark.
                 "--bench" => {}
@@ -75,12 +77,13 @@ impl Options {
                     options.quick = true;
                     (options.changes, options.services, options.time) = (20, 1_000, Duration::from_secs(2));
                 }
-                "--rate" => options.rate = number(&word, &value()?, 1, 100_000)?,
-                "--seconds" => options.time = Duration::from_secs(number(&word, &value()?, 1, 600)?.into()),
-                "--services" => options.services = number(&word, &value()?, 1, bulk::MOST)?,
-                "--load" => options.load = number(&word, &value()?, 0, 90)?,
+                "--rate" => options.rate = number(1, 100_000)?,
+                "--seconds" => options.time = Duration::from_secs(number(1, 600)?.into()),
+                "--services" => options.services = number(1, bulk::MOST)?,
+                "--load" => options.load = number(0, 90)?,
                 "--only" => {
-                    options.parts = value()?.split(',').map(str::to_owned).collect();
+                    let parts = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+                    options.parts = parts.split(',').map(str::to_owned).collect();
                     if let Some(part) = options.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
                         return Err(format!("{part} is no part; there are {}", PARTS.join(", ")));
                     }
@@ -99,11 +102,6 @@ impl Options {
     }
 }
 
-fn number(option: &str, text: &str, least: u32, most: u32) -> Result<u32, String> {
-    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| format!("{option} {text} is no number from {least} to {most}"))
-}
-
 fn main() -> ExitCode {
     let outcome =
         Options::read(std::env::args().skip(1)).map_err(Into::into).and_then(|options| match cluster::needs() {
@@ -113,13 +111,7 @@ fn main() -> ExitCode {
             }
             needs => needs.map_err(Into::into).and_then(|()| bench(&options)),
         });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("change_to_answer: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    options::finish("change_to_answer", outcome)
 }
 
 fn bench(options: &Options) -> Result<(), Box<dyn Error>> {

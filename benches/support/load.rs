@@ -2,6 +2,7 @@
 //! own can take is measured by the rig.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,6 +111,26 @@ pub fn run(server: SocketAddr, plan: Plan, questions: &mut dyn Questions, stop: 
             // An open loop: what could not be sent in time is made up for, and its answers count as late.
             due += Duration::from_secs_f64(plan.train as f64 / rate);
         }
+    }
+}
+
+/// Runs what asks beside `during`, whose end it is told. An error if an answer was wrong.
+#[allow(dead_code, reason = "not every benchmark does so")]
+pub fn beside<T>(
+    ask: impl FnOnce(&AtomicBool) -> io::Result<Tally> + Send,
+    during: impl FnOnce() -> T,
+) -> Result<(T, Tally), Box<dyn Error>> {
+    let done = AtomicBool::new(false);
+    let (result, tally) = thread::scope(|scope| {
+        let asking = scope.spawn(|| ask(&done));
+        let result = during();
+        done.store(true, Ordering::Relaxed);
+        (result, asking.join().expect("the reason is in the panic above"))
+    });
+    let tally = tally?;
+    match tally.complaint {
+        Some(first) => Err(format!("{} wrong answers; the first: {first}", tally.wrong).into()),
+        None => Ok((result, tally)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::distance::Coordinates;
-use super::prefixes::{PrefixMap, SUBNET_BITS};
+use super::prefixes::{Begun, PrefixMap, SUBNET_BITS};
 use super::regions::coordinates;
 use crate::model::{AvailabilityZone, Region};
 
@@ -147,12 +147,7 @@ impl Geography {
         self.orderings.len() > 1
     }
 
-    #[inline]
-    pub fn of_address(&self, address: IpAddr) -> OrderingId {
-        OrderingId(self.exact.look_up(address).0)
-    }
-
-    /// What [`of_subnet`](Geography::of_subnet) looks at, or else [`of_address`](Geography::of_address).
+    /// What [`look_up`](Geography::look_up) looks at.
     #[inline]
     pub fn prefixes(&self, subnet: bool) -> &PrefixMap {
         match &self.subnets {
@@ -161,12 +156,13 @@ impl Geography {
         }
     }
 
-    /// For a client whose subnet begins there; and for how many bits of the subnet it is the same, the SCOPE PREFIX-LENGTH
-    /// of RFC 7871. The blocks of that length around all subnets never overlap: two are equal or apart.
-    #[inline]
-    pub fn of_subnet(&self, first: IpAddr) -> (OrderingId, u8) {
-        let (ordering, depth) = self.prefixes(true).look_up(first);
-        (OrderingId(ordering), depth)
+    /// For the client at `address`, or for one whose subnet begins there; and for how many bits of the subnet it is the same, the
+    /// SCOPE PREFIX-LENGTH of RFC 7871. The blocks of that length around all subnets never overlap: two are equal or apart.
+    /// `begun`: what [`PrefixMap::second_read`] found there for this address.
+    #[inline(always)]
+    pub fn look_up(&self, address: IpAddr, subnet: bool, begun: Option<Begun>) -> (OrderingId, u8) {
+        let (ordering, depth) = self.prefixes(subnet).look_up_from(begun, address);
+        (OrderingId(ordering), if subnet { depth } else { 0 })
     }
 
     /// How many prefixes it was built from.

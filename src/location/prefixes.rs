@@ -81,22 +81,20 @@ impl PrefixMap {
     /// [`look_up_from`](PrefixMap::look_up_from).
     #[inline]
     pub fn second_read(&self, address: IpAddr) -> (*const u8, Option<Begun>) {
-        if let IpAddr::V4(address) = address {
-            let position = self.v4.second_read(address.to_bits());
-            return (self.v4.word(position), Some(Begun(position)));
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let position = self.v4.second_read(address.to_bits());
+                (self.v4.word(position), Some(Begun(position)))
+            }
+            IpAddr::V6(address) => (self.upper.second_read((address.to_bits() >> 64) as u64), None),
         }
-        let read = match address.to_canonical() {
-            IpAddr::V4(address) => self.v4.word(self.v4.second_read(address.to_bits())),
-            IpAddr::V6(address) => self.upper.second_read((address.to_bits() >> 64) as u64),
-        };
-        (read, None)
     }
 
     /// As [`look_up`](PrefixMap::look_up), going on from what [`second_read`](PrefixMap::second_read) of this map found for this
     /// address.
     #[inline(always)]
     pub fn look_up_from(&self, begun: Option<Begun>, address: IpAddr) -> (u16, u8) {
-        match (begun, address) {
+        match (begun, address.to_canonical()) {
             (Some(Begun(position)), IpAddr::V4(address)) => self.v4.look_up_from(position, address.to_bits()),
             _ => self.look_up_from_the_start(address),
         }

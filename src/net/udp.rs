@@ -309,11 +309,10 @@ impl Handler for Answers {
                     Err(cause) => counters.datagram_dropped(cause),
                 }
             }
-            let places = || ones(admitted);
-            for place in places() {
+            for place in ones(admitted) {
                 responder.prefetch(place, table);
             }
-            for place in places() {
+            for place in ones(admitted) {
                 match responder.answer_read(place, table, batch.buffer(place)) {
                     Reply::Send { length, outcome } => {
                         let length = usize::from(length);

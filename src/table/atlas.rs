@@ -51,8 +51,8 @@ impl Atlas {
     /// What each cluster is to the client there, and for how many bits of its subnet, if it is one's, this is the same.
     #[inline(always)]
     pub(super) fn look_up(&self, origin: Origin<'_>) -> (&[Reach], u8) {
-        let (ordering, depth) = self.geography.prefixes(origin.subnet).look_up_from(origin.begun, *origin.address);
-        (self.reach(OrderingId(ordering)), if origin.subnet { depth } else { 0 })
+        let (ordering, scope) = self.geography.look_up(*origin.address, origin.subnet, origin.begun);
+        (self.reach(ordering), scope)
     }
 
     /// Asks the processor for what [`look_up`](Atlas::look_up) reads first.

@@ -194,25 +194,29 @@ impl Query {
             return None;
         };
         (self.labels, self.length) = (labels, length);
-        let name = &room[..length];
-        match length {
-            // As most are: two blocks, which overlap.
-            LOWER..=TWICE => {
-                self.name[..LOWER].copy_from_slice(&lowered(block(name, 0)));
-                self.name[length - LOWER..length].copy_from_slice(&lowered(block(name, length - LOWER)));
-            }
-            _ => copy_lowered(name, &mut self.name),
-        }
+        copy_lowered(&room[..length], &mut self.name);
         Some(at + length)
     }
 }
 
 /// Length octets are at most 63 and no letters, so they stay as they are. `to` is at least as long as `from`, and gets
 /// anything behind it.
-///
+#[inline(always)]
+fn copy_lowered(from: &[u8], to: &mut [u8; NAME_ROOM]) {
+    let length = from.len();
+    match length {
+        // As most are: two blocks, which overlap.
+        LOWER..=TWICE => {
+            to[..LOWER].copy_from_slice(&lowered(block(from, 0)));
+            to[length - LOWER..length].copy_from_slice(&lowered(block(from, length - LOWER)));
+        }
+        _ => copy_any_lowered(from, to),
+    }
+}
+
 /// Not inlined: where the compiler knows that the last octet is the root's, it takes the last block apart.
 #[inline(never)]
-fn copy_lowered(from: &[u8], to: &mut [u8; NAME_ROOM]) {
+fn copy_any_lowered(from: &[u8], to: &mut [u8; NAME_ROOM]) {
     // Whole blocks take few instructions; the last one overlaps the one before.
     let Some(last) = from.last_chunk::<LOWER>() else {
         for (to, from) in to.iter_mut().zip(from) {
@@ -301,19 +305,15 @@ fn read_usual_opt(message: &[u8], at: usize) -> Option<Edns> {
         [_, a0, a1, a2, a3, a4, a5, a6, a7, 24, 0, a, b, c]
             if u64::from_be_bytes([a0, a1, a2, a3, a4, a5, a6, a7]) == SUBNET =>
         {
-            Some(Subnet { family: 1, source: 24, address: padded([a, b, c]) })
+            // What is written in other pieces than it is read again has to be waited for.
+            let address = u128::from(u32::from_le_bytes([a, b, c, 0])).to_le_bytes();
+            Some(Subnet { family: 1, source: 24, address })
         }
         _ => return None,
     };
     let [_, _, _, high, low, _, version, flags] = *head;
     let payload = u16::from_be_bytes([high, low]);
     Some(Edns { version, payload, dnssec_ok: flags & 0x80 != 0, subnet, ..Edns::default() })
-}
-
-/// What is written in other pieces than it is read again has to be waited for.
-#[inline(always)]
-fn padded([a, b, c]: [u8; 3]) -> [u8; 16] {
-    u128::from(u32::from_le_bytes([a, b, c, 0])).to_le_bytes()
 }
 
 /// Walks the records after the question and picks the OPT. What follows the last record is ignored.
