@@ -21,8 +21,9 @@ pub const HELP: &str = "Options:
   --time MILLISECONDS  of one measurement; 500
   --mix A,B            of: A, NXDOMAIN (a new name each time), SRV, mix (80 % A, 10 % SRV, 10 % NXDOMAIN), EDNS (A with
                        an OPT record), cookie (the same with a cookie), subnet (the same with a client subnet),
-                       case (A with letters of mixed case)
+                       mix+subnet (mix, each with a client subnet), case (A with letters of mixed case)
   --servers A,B        of: signpost, gdnsd, nsd, knot, bind, pdns, coredns
+  --before FILE        the program of another build of Signpost is measured, too: what a change has done
   --places N           Signpost orders its answers by place, of which it knows N prefixes and each client's; none. gdnsd
                        answers by the same places, with the nearest cluster's address only; the others know none
   --load               one cluster of Signpost's is loaded, so that each answer is weighed and in some it is not first
@@ -37,6 +38,8 @@ pub struct Options {
     pub mixes: Vec<Mix>,
     pub servers: Vec<String>,
     pub write: Option<PathBuf>,
+    /// The program of another build of Signpost.
+    pub before: Option<PathBuf>,
     pub witness: bool,
     pub witness_rate: u32,
     /// Prefixes whose place is known to those servers that answer by place; 0: place plays no part.
@@ -58,6 +61,7 @@ impl Options {
             mixes: mixes.to_vec(),
             servers: servers.iter().map(ToString::to_string).collect(),
             write: None,
+            before: None,
             witness: false,
             witness_rate: WITNESS_RATE,
             places: 0,
@@ -77,6 +81,7 @@ impl Options {
                 "--time" => options.time = Duration::from_millis(number(value()?)?.into()),
                 "--mix" => options.mixes = value()?.split(',').map(mix).collect::<Result<_, _>>()?,
                 "--servers" => options.servers = value()?.split(',').map(server).collect::<Result<_, _>>()?,
+                "--before" => options.before = Some(value()?.into()),
                 "--write" => options.write = Some(value()?.into()),
                 "--witness" => match value()?.as_str() {
                     "dnsperf" => options.witness = true,
@@ -90,7 +95,9 @@ impl Options {
                 other => return Err(format!("{other} is no option. {HELP}")),
             }
         }
-        let compares = |word: &&String| word.starts_with("--servers") || word.starts_with("--witness");
+        let compares = |word: &&String| {
+            word.starts_with("--servers") || word.starts_with("--before") || word.starts_with("--witness")
+        };
         if let (Some(_), Some(word)) = (options.workers, all.iter().find(compares)) {
             return Err(format!("--workers measures Signpost alone, without {word}"));
         }

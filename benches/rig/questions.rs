@@ -23,7 +23,9 @@ const PER_NAMESPACE: u32 = 100;
 const LONG: &str = "-backend-pool";
 
 /// The part of a message's id that the sender chooses; what is above tells the kind of the question.
-pub const TAG_MASK: u16 = 0x3FFF;
+pub const TAG_MASK: u16 = 0x1FFF;
+/// Above it: the query has an OPT record.
+const WITH_EDNS: u16 = TAG_MASK + 1;
 
 /// Answers decoded as a whole: one in so many. Of all others, the header is checked.
 const SAMPLE: u64 = 64;
@@ -41,6 +43,8 @@ pub enum Mix {
     Cookie,
     /// A, with the client subnet that public resolvers send (RFC 7871).
     Subnet,
+    /// As [`Mixed`](Mix::Mixed), each with a client subnet.
+    MixedSubnet,
     /// A, each letter large or small by chance, as some resolvers ask.
     Case,
 }
@@ -61,13 +65,11 @@ enum Kind {
     A = 0,
     NxDomain = 1,
     Srv = 2,
-    /// A, with an OPT record.
-    Edns = 3,
 }
 
 impl Mix {
-    pub const ALL: [Mix; 8] =
-        [Mix::A, Mix::NxDomain, Mix::Srv, Mix::Mixed, Mix::Edns, Mix::Cookie, Mix::Subnet, Mix::Case];
+    pub const ALL: [Mix; 9] =
+        [Mix::A, Mix::NxDomain, Mix::Srv, Mix::Mixed, Mix::Edns, Mix::Cookie, Mix::Subnet, Mix::MixedSubnet, Mix::Case];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -78,22 +80,26 @@ impl Mix {
             Mix::Edns => "EDNS",
             Mix::Cookie => "cookie",
             Mix::Subnet => "subnet",
+            Mix::MixedSubnet => "mix+subnet",
             Mix::Case => "case",
         }
     }
 
     fn kind(self, random: &mut Random) -> Kind {
         match self {
-            Mix::A | Mix::Case => Kind::A,
+            Mix::A | Mix::Edns | Mix::Cookie | Mix::Subnet | Mix::Case => Kind::A,
             Mix::NxDomain => Kind::NxDomain,
             Mix::Srv => Kind::Srv,
-            Mix::Edns | Mix::Cookie | Mix::Subnet => Kind::Edns,
-            Mix::Mixed => match random.below(10) {
+            Mix::Mixed | Mix::MixedSubnet => match random.below(10) {
                 0 => Kind::Srv,
                 1 => Kind::NxDomain,
                 _ => Kind::A,
             },
         }
+    }
+
+    fn has_edns(self) -> bool {
+        matches!(self, Mix::Edns | Mix::Cookie | Mix::Subnet | Mix::MixedSubnet)
     }
 }
 
@@ -103,8 +109,7 @@ impl Kind {
         match id >> 14 {
             0 => Kind::A,
             1 => Kind::NxDomain,
-            2 => Kind::Srv,
-            _ => Kind::Edns,
+            _ => Kind::Srv,
         }
     }
 }
@@ -136,7 +141,7 @@ pub fn write_train(mix: Mix, count: usize, tag: u16, train: &mut Vec<u8>, random
     // Those of the other mixes are long, so that lengths are equal.
     let long = match mix {
         Mix::A | Mix::Edns | Mix::Cookie | Mix::Subnet | Mix::Case => random.below(2) == 1,
-        Mix::NxDomain | Mix::Srv | Mix::Mixed => true,
+        Mix::NxDomain | Mix::Srv | Mix::Mixed | Mix::MixedSubnet => true,
     };
     for _ in 0..count {
         let start = train.len() + 12;
@@ -162,17 +167,17 @@ fn mix_case(question: &mut [u8], random: &mut Random) {
 
 fn write_query(mix: Mix, long: bool, tag: u16, out: &mut Vec<u8>, random: &mut Random) {
     let kind = mix.kind(random);
-    let id = (kind as u16) << 14 | tag & TAG_MASK;
+    let edns = mix.has_edns();
+    let id = (kind as u16) << 14 | if edns { WITH_EDNS } else { 0 } | tag & TAG_MASK;
     out.extend_from_slice(&id.to_be_bytes());
-    let edns = kind == Kind::Edns;
     out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)]);
     let even = random.below(SERVICES / 2) * 2;
     let number = match kind {
-        Kind::A | Kind::Edns | Kind::NxDomain => even + u32::from(long),
+        Kind::A | Kind::NxDomain => even + u32::from(long),
         Kind::Srv => even,
     };
     match kind {
-        Kind::A | Kind::Edns => label(out, service(number).as_bytes()),
+        Kind::A => label(out, service(number).as_bytes()),
         Kind::NxDomain => {
             // A new one each time: nobody may remember it.
             let mut name = *b"nx-xxxxxxxxxxxxxxxxxxx";
@@ -211,7 +216,7 @@ fn write_option(mix: Mix, out: &mut Vec<u8>, random: &mut Random) {
             out.extend_from_slice(&random.draw().to_be_bytes());
         }
         // 8, of 7 octets: an IPv4 prefix of 24 bits.
-        Mix::Subnet => out.extend_from_slice(&[11, 0, 8, 0, 7, 0, 1, 24, 0, SUBNETS as u8, a, b]),
+        Mix::Subnet | Mix::MixedSubnet => out.extend_from_slice(&[11, 0, 8, 0, 7, 0, 1, 24, 0, SUBNETS as u8, a, b]),
         _ => out.push(0),
     }
 }
@@ -226,17 +231,17 @@ pub fn check(answer: &[u8], addresses: Addresses, count: u64) -> Result<(), Stri
     let header: [u8; 12] = answer.get(..12).and_then(|h| h.try_into().ok()).ok_or("shorter than a header")?;
     let field = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let kind = Kind::of(field(0));
+    let edns = u16::from(field(0) & WITH_EDNS != 0);
     // QR and AA; RCODE; answers, authority, additional.
     let got = [field(2), field(6), field(8), field(10)];
     let some = if addresses == Addresses::Nearest { 1 } else { 3 };
     let want = match kind {
-        Kind::A => [0x8400, some, 0, 0],
-        Kind::Edns => [0x8400, some, 0, 1],
-        Kind::NxDomain => [0x8403, 0, 1, 0],
-        Kind::Srv => [0x8400, 3, 0, 3],
+        Kind::A => [0x8400, some, 0, edns],
+        Kind::NxDomain => [0x8403, 0, 1, edns],
+        Kind::Srv => [0x8400, 3, 0, 3 + edns],
     };
     // The targets' addresses are a courtesy (RFC 2782) that the smallest answers leave out.
-    let bare = kind == Kind::Srv && got == [0x8400, 3, 0, 0];
+    let bare = kind == Kind::Srv && got == [0x8400, 3, 0, edns];
     if got != want && !bare {
         return Err(format!("{kind:?}: flags and counts are {got:x?}, not {want:x?}"));
     }

@@ -28,6 +28,8 @@ const START: Duration = Duration::from_secs(120);
 /// For one answer, before the server is asked again.
 const PATIENCE: Duration = Duration::from_millis(100);
 pub const SIGNPOST: &str = "signpost";
+/// An earlier build of it.
+const BEFORE: &str = "before";
 /// The argument that makes this program the echo server.
 pub const ECHO: &str = "--echo";
 
@@ -68,16 +70,17 @@ impl Server {
     }
 
     /// `signpost serve` with one UDP worker on each core and the whole world in manifests.
-    /// `places`: prefixes whose place it knows. `load`: one cluster is loaded.
-    pub fn signpost(cores: &[usize], places: u32, load: bool) -> Result<Server, String> {
-        let program = Path::new(env!("CARGO_BIN_EXE_signpost"));
+    /// `before`: the program of another build. `places`: prefixes whose place it knows. `load`: one cluster is loaded.
+    pub fn signpost(before: Option<&Path>, cores: &[usize], places: u32, load: bool) -> Result<Server, String> {
+        let name = before.map_or(SIGNPOST, |_| BEFORE);
+        let program = before.unwrap_or(Path::new(env!("CARGO_BIN_EXE_signpost")));
         let prepare = |directory: &Path, address| {
             let config = world::write_signpost(directory, address, local(free_port()), cores.len(), places, load)?;
             Ok(vec!["serve".into(), "--config".into(), config.display().to_string()])
         };
         let version = version(program, &["--version"]);
         let addresses = if places > 0 && !load { Addresses::NearestFirst } else { Addresses::All };
-        Server::start(Recipe { name: SIGNPOST, version, program, addresses, prepare: &prepare }, cores)
+        Server::start(Recipe { name, version, program, addresses, prepare: &prepare }, cores)
     }
 
     /// This program again, as an echo server whose answers have `length` octets, with one worker on each core.

@@ -44,7 +44,7 @@ pub fn ask(server: &Server, mix: Mix, queries: &Path, rate: u32, time: Duration)
     match mix {
         Mix::Edns => command.arg("-e"),
         Mix::Cookie => command.args(["-e", "-E", COOKIE]),
-        Mix::Subnet => command.args(["-e", "-E", SUBNET]),
+        Mix::Subnet | Mix::MixedSubnet => command.args(["-e", "-E", SUBNET]),
         Mix::A | Mix::NxDomain | Mix::Srv | Mix::Mixed | Mix::Case => &mut command,
     };
     let before = server.cpu()?;

@@ -41,7 +41,7 @@ pub fn measure(options: &Options, cores: &[usize]) -> io::Result<Section> {
     let mut table = Table::new(COLUMNS, 3);
     let mut notes = Vec::new();
     let mut right = true;
-    let signpost = start(cores, &|cores| Server::signpost(cores, 0, false))?;
+    let signpost = start(cores, &|cores| Server::signpost(None, cores, 0, false))?;
     for &mix in &options.mixes {
         let mut length = 0;
         for server in &signpost {
