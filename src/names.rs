@@ -144,6 +144,25 @@ pub fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// What `to.copy_from_slice(from)` does, which is a call, without one where they are as long as most labels and names are.
+#[inline(always)]
+pub fn copy(from: &[u8], to: &mut [u8]) {
+    assert_eq!(from.len(), to.len(), "one length");
+    match from.len() {
+        17..=32 => copy_ends::<16>(from, to),
+        8..=16 => copy_ends::<8>(from, to),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// The first and the last octets, which may overlap.
+#[inline(always)]
+fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
+    let end = from.len() - N;
+    to[..N].copy_from_slice(block::<N>(from, 0));
+    to[end..].copy_from_slice(block::<N>(from, end));
+}
+
 /// The octets from there on, which are there.
 #[inline(always)]
 pub fn block<const N: usize>(octets: &[u8], from: usize) -> &[u8; N] {
@@ -248,6 +267,16 @@ mod tests {
                 assert!(!is_same(&name, &other), "{length} octets, another one at {at}");
                 assert!(!is_same(&name, &name[..at]));
             }
+        }
+    }
+
+    #[test]
+    fn copies_are_whole() {
+        for length in 0..60 {
+            let name: Vec<u8> = (1..=length).collect();
+            let mut target = vec![0; name.len()];
+            copy(&name, &mut target);
+            assert_eq!(target, name);
         }
     }
 

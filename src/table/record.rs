@@ -338,6 +338,13 @@ impl<'a> Record<'a> {
         clusters.zip(rest.as_chunks().0.iter().map(|&pair| u64::from_le_bytes(pair)))
     }
 
+    /// The ports of all candidates of a uniform record.
+    #[inline(always)]
+    pub(super) fn uniform_ports(self) -> Ports<'a> {
+        let each = 2 + 8 + if self.is_calm_and_uniform() { 0 } else { 2 };
+        Ports { octets: self.0, at: name_end(self.0) + 2 + each * self.len() }
+    }
+
     #[inline]
     pub(super) fn len(self) -> usize {
         usize::from(u16_at(self.0, 2))
@@ -364,14 +371,13 @@ impl<'a> Record<'a> {
     fn uniform_candidate(self, n: usize) -> Candidate {
         let (at, count) = (name_end(self.0), self.len());
         let addresses = at + 2 + 2 * count;
-        let loads = if self.is_calm_and_uniform() { 0 } else { 2 * count };
         let load = Shedding::from_bits(self.uniform_loads().nth(n).unwrap_or_default());
         let overloaded = if load.overloaded { flag::OVERLOADED } else { 0 };
         let mut fields = [0; CANDIDATE];
         fields[..2].copy_from_slice(&self.0[at + 2 + 2 * n..][..2]);
         fields[2..4].copy_from_slice(&self.0[at..at + 2]);
         fields[4..PORTS_AT].copy_from_slice(&[flag::READY | flag::EXPOSED | overloaded, load.share, 1, 0, 1, 0]);
-        fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&((addresses + 8 * count + loads) as u32).to_le_bytes());
+        fields[PORTS_AT..ADDRESSES_AT].copy_from_slice(&(self.uniform_ports().at as u32).to_le_bytes());
         fields[ADDRESSES_AT..HEALTH_AT].copy_from_slice(&((addresses + 8 * n) as u32).to_le_bytes());
         Candidate { fields }
     }

@@ -7,6 +7,7 @@ use super::super::record::{Host, PortEntry, address_size, flag};
 use super::super::{FIXED, MAX_EXTRA, MAX_SET};
 use super::{Found, Kind, Scratch, Seen, Set, Sight, in_band};
 use crate::model::Protocol;
+use crate::names::copy;
 use crate::ranking::{Asked, Choice};
 use crate::wire::response::Section;
 use crate::wire::{Writer, pointer_to, rtype};
@@ -80,7 +81,7 @@ impl Prefix<'_> {
             None => out,
         };
         let (target, rest) = out.split_at_mut(self.cluster.len());
-        target.copy_from_slice(self.cluster);
+        copy(self.cluster, target);
         rest
     }
 
@@ -264,8 +265,8 @@ impl<'a> Sight<'a> {
         }
         let own = self.record.name();
         let (service, zone) = name.put(target).split_at_mut(own.len());
-        service.copy_from_slice(own);
-        zone.copy_from_slice(self.perspective.apex);
+        copy(own, service);
+        copy(self.perspective.apex, zone);
     }
 
     /// The addresses of an SRV set's targets, set by set while there is room (RFC 2782); what does not fit is left out.

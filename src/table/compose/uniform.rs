@@ -149,7 +149,7 @@ impl Sight<'_> {
     /// The number of the port `_port._proto` of a [uniform](Sight::is_uniform) service. `None`: there is none, or more than
     /// one, or the labels are of another kind.
     pub fn uniform_port(&self, port: &[u8], protocol: &[u8]) -> Option<u16> {
-        let ports = self.record.ports(self.record.candidates().next()?.ports_at());
+        let ports = self.record.uniform_ports();
         let protocol = super::protocol(protocol)?;
         let name = port.strip_prefix(b"_").filter(|name| !name.is_empty())?;
         let found = ports.into_iter().find(|port| port.name == name && port.protocol() == protocol)?;
