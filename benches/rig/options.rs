@@ -81,7 +81,7 @@ impl Options {
                 "--time" => options.time = Duration::from_millis(number(value()?)?.into()),
                 "--mix" => options.mixes = value()?.split(',').map(mix).collect::<Result<_, _>>()?,
                 "--servers" => options.servers = value()?.split(',').map(server).collect::<Result<_, _>>()?,
-                "--before" => options.before = Some(value()?.into()),
+                "--before" => options.before = Some(program(value()?)?),
                 "--write" => options.write = Some(value()?.into()),
                 "--witness" => match value()?.as_str() {
                     "dnsperf" => options.witness = true,
@@ -114,6 +114,11 @@ fn number(text: &str) -> Result<u32, String> {
 fn known_places(text: &str) -> Result<u32, String> {
     let few = number(text).ok().filter(|number| *number <= places::MOST);
     few.ok_or_else(|| format!("{text} is no number of places above 0, up to {}", places::MOST))
+}
+
+/// Servers run in folders of their own.
+fn program(text: &str) -> Result<PathBuf, String> {
+    std::fs::canonicalize(text).map_err(|error| format!("--before {text}: {error}"))
 }
 
 fn mix(text: &str) -> Result<Mix, String> {
