@@ -3,8 +3,8 @@
 //! `cargo bench --bench own_time`; after `--`: `--quick` for few batches. The data and the questions are those of `peers`: 10,000 services
 //! in 3 clusters; where place plays a part, 500,000 prefixes of which each client's is one; where load does, one cluster sheds half
 //! of its answers. Before each batch, 2 MiB of other memory are read, and the kernel brings the queries over a socket, one by one: what
-//! both leave in the caches of ours is little. Each figure is a tenth percentile of what batches take, which the machine's other work
-//! has no part in, and beside it their median.
+//! both leave in the caches of ours is little. Each figure is a tenth percentile of what batches take, in which the machine's
+//! other work has the least part, and beside it their median.
 
 #[path = "rig/places.rs"]
 #[allow(dead_code, reason = "each benchmark uses its own part of this")]

@@ -140,10 +140,6 @@ fn bench(name: &str, options: &Options) -> io::Result<bool> {
 fn compare(options: &Options, core: usize, about: &mut String) -> io::Result<Vec<Section>> {
     let zone_file = world::zone_file();
     let mut servers = Vec::new();
-    if let Some(before) = &options.before {
-        let started = Server::signpost(Some(before), &[core], options.places, options.load);
-        servers.push(started.map_err(|why| io::Error::other(format!("{}: {why}", before.display())))?);
-    }
     for server in &options.servers {
         let started = match server.as_str() {
             SIGNPOST => Server::signpost(None, &[core], options.places, options.load),
@@ -158,6 +154,10 @@ fn compare(options: &Options, core: usize, about: &mut String) -> io::Result<Vec
                 *about += &note;
             }
         }
+    }
+    if let Some(before) = &options.before {
+        let started = Server::signpost(Some(before), &[core], options.places, options.load);
+        servers.push(started.map_err(|why| io::Error::other(format!("{}: {why}", before.display())))?);
     }
     let versions = report::versions(&servers);
     println!("{versions}");

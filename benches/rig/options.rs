@@ -95,9 +95,7 @@ impl Options {
                 other => return Err(format!("{other} is no option. {HELP}")),
             }
         }
-        let compares = |word: &&String| {
-            word.starts_with("--servers") || word.starts_with("--before") || word.starts_with("--witness")
-        };
+        let compares = |word: &&String| ["--servers", "--before", "--witness"].iter().any(|all| word.starts_with(all));
         if let (Some(_), Some(word)) = (options.workers, all.iter().find(compares)) {
             return Err(format!("--workers measures Signpost alone, without {word}"));
         }
