@@ -394,15 +394,24 @@ async function once(tab) {
             Object.defineProperty(document, 'visibilityState', { value: state, configurable: true });
             document.dispatchEvent(new Event('visibilitychange'));
         }, state);
-    await see('hidden');
-    await page.waitForNetworkIdle({ idleTime: 500 });
     let asked = 0;
     page.on('request', () => {
         asked += 1;
     });
-    await new Promise(done => setTimeout(done, 2500));
+    const rest = time => new Promise(done => setTimeout(done, time));
+    await see('hidden');
+    // What was under way may ask on once. (`waitForNetworkIdle` would count what the reload cut off as under way, perhaps for ever.)
+    for (let [turn, before] = [0, -1]; asked !== before && turn < 20; turn += 1) {
+        before = asked;
+        await rest(500);
+    }
+    asked = 0;
+    await rest(2500);
     check(asked === 0, `a hidden page asked ${asked} times`);
-    await Promise.all([page.waitForRequest(request => request.url().includes('/status')), see('visible')]);
+    const request = page.waitForRequest(request => request.url().includes('/status'));
+    await Promise.all([request, see('visible')]).catch(error => {
+        throw new Error(`a page that is seen again asks nothing (${error.message})`);
+    });
     // The names of the sections are reached by their links.
     await page.click('nav a[data-go="changes"]');
     check((await page.evaluate(() => document.activeElement.id)) === 'changes-title', 'a link leads to the changes');
