@@ -362,6 +362,12 @@ fn the_rights_of_the_readme_are_enough_and_no_more() {
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "nothing is missing, so nothing is complained of:\n{log}");
     signpost.stop();
 
+    // For a moment the API server refuses to list a new kind, and that is complained of.
+    for kind in ["serviceloads", "clusterloads"] {
+        let watch = format!("/apis/signpost.dev/v1alpha1/{kind}?watch=true&timeoutSeconds=1&resourceVersion=0");
+        wait_for("a new kind's storage", SHOWS, || cluster.try_kubectl(&["get", "--raw", &watch]));
+    }
+
     // An instance that votes is one of another account, and of the two only that may write, in its namespace alone.
     let voter = folder.path().join("voter.kubeconfig");
     let file = voter.to_str().expect("the folder's name is UTF-8");
