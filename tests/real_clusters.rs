@@ -559,9 +559,10 @@ fn service_exports_and_imports_of_the_mcs_api() {
         let found = ["serviceexport", "serviceimport"].map(line).iter().all(|line| page.contains(line.as_str()));
         if found { Ok(()) } else { Err(page) }
     };
-    missing(1).expect("both are missing");
+    wait_for("both kinds are missing", SHOWS, || missing(1));
     let warnings = |of: &str| signpost.log().lines().filter(|l| l.contains("WARN") && l.contains(of)).count();
-    assert_eq!([warnings("serviceexports"), warnings("serviceimports")], [2, 2], "one for each cluster and kind");
+    let warned = || same([warnings("serviceexports"), warnings("serviceimports")], [2, 2]);
+    wait_for("a warning for each cluster and kind", SHOWS, warned);
 
     for cluster in &clusters[..2] {
         crds.iter().for_each(|crd| cluster.apply(crd));
@@ -576,7 +577,8 @@ fn service_exports_and_imports_of_the_mcs_api() {
     let own = clusters[0].kubectl(&["-n", "mcs", "get", "service", "cart", "-o", "jsonpath={.spec.clusterIP}"]);
     let ordered: Vec<IpAddr> = [&own, INGRESS[1]].map(|a| a.parse().unwrap()).to_vec();
     wait_for("both exports", FOUND, || same(internal.addresses(name, "A")?, ordered.clone()));
-    missing(0).expect("both kinds are there");
+    // The answers need the exports alone.
+    wait_for("both kinds", FOUND, || missing(0));
     assert_eq!(status(&external, name), Ok(code("REFUSED", &[18])));
     let data = |name: &str, kind: &str| internal.ask(name, kind).map(|reply| reply.data());
     assert_eq!(data("dns-version.clusterset.local", "TXT"), Ok(vec!["\"1.0.0\"".to_owned()]));
