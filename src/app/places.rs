@@ -1,10 +1,9 @@
 //! The files that say where clients are: read at the start and with each configuration, and again when they change.
 
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use crate::location::{
 };
 use crate::metrics::{Metrics, PlacesSample, Reload};
 use crate::model::Region;
+use crate::source::Stamp;
 use crate::table::{Atlas, Cartographer, Layer, clients, inline_places};
 
 /// How often it is looked whether a file has changed. What has changed is read when it has been the same for as long.
@@ -60,32 +60,6 @@ pub enum PlacesProblem {
     MoreLines { path: PathBuf, more: usize },
     #[error("location: {0} prefixes are left out: there are more than 65535 different orders of the clusters")]
     Orders(usize),
-}
-
-/// A file as it was, as far as that can be seen without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Stamp> {
-        fs::metadata(path).ok().as_ref().map(Stamp::from)
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Stamp {
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
 }
 
 /// Those with places, one prefix a line.

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use self::document::{Broken, Document, Syntax};
 use super::convert::{self, Converted, Fault, Problem};
 use super::slim;
+use super::stamp::Stamp;
 use crate::config::{Cluster, Limits};
 use crate::index::{Kind, Object, ObjectKey};
 use crate::model::{Service, Slice};
@@ -114,23 +116,49 @@ fn read_once(directory: &Path, cluster: &Cluster, limits: &Limits) -> Reading {
     reader.reading
 }
 
-/// What changes when [`read`] could come to something else; `None` when the directory cannot be listed.
-fn digest(directory: &Path, limits: &Limits) -> Option<u64> {
+/// Of files that had been the same for a while: what each was, and what that came to.
+type Digests = HashMap<OsString, (Stamp, u64)>;
+
+/// What changes when [`read`] could come to something else; `None` when the directory cannot be listed. Files that are as `known`
+/// says are not read again; `now` is what files' times are compared with.
+fn digest(directory: &Path, limits: &Limits, known: &mut Digests, now: SystemTime) -> Option<u64> {
     let listing = list(directory, limits).ok()?;
     let mut hasher = DefaultHasher::new();
+    let before = std::mem::take(known);
     for name in &listing.names {
-        digest_file(&mut hasher, name, &contents(&directory.join(name), limits));
+        let digest = digest_file(&directory.join(name), limits, before.get(name), now);
+        let (digest, stamp) = digest.unwrap_or_else(|problem| (digest_contents(&Err(problem)), None));
+        known.extend(stamp.map(|stamp| (name.clone(), (stamp, digest))));
+        (name, digest).hash(&mut hasher);
     }
     listing.too_many.hash(&mut hasher);
     Some(hasher.finish())
 }
 
-fn digest_file(hasher: &mut DefaultHasher, name: &OsStr, contents: &Result<Vec<u8>, Problem>) {
-    name.hash(hasher);
-    match contents {
-        Ok(bytes) => bytes.hash(hasher),
-        Err(problem) => problem.to_string().hash(hasher),
+/// With what to know it by the next time, unless it may change without that changing.
+fn digest_file(
+    path: &Path,
+    limits: &Limits,
+    known: Option<&(Stamp, u64)>,
+    now: SystemTime,
+) -> Result<(u64, Option<Stamp>), Problem> {
+    let unreadable = |error| Problem::unreadable(&error);
+    // Opened first: a network file system asks its server then whether what it knows of the file still holds.
+    let file = File::open(path).map_err(unreadable)?;
+    let stamp = Stamp::from(&file.metadata().map_err(unreadable)?);
+    if let Some((_, digest)) = known.filter(|(known, _)| *known == stamp) {
+        return Ok((*digest, Some(stamp)));
     }
+    Ok((digest_contents(&contents(file, limits)), stamp.is_settled(now).then_some(stamp)))
+}
+
+fn digest_contents(contents: &Result<Vec<u8>, Problem>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match contents {
+        Ok(bytes) => bytes.hash(&mut hasher),
+        Err(problem) => problem.to_string().hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 struct Listing {
@@ -171,10 +199,9 @@ fn syntax(name: &OsStr) -> Option<Syntax> {
     }
 }
 
-fn contents(path: &Path, limits: &Limits) -> Result<Vec<u8>, Problem> {
+fn contents(file: File, limits: &Limits) -> Result<Vec<u8>, Problem> {
     let limit = limits.manifest_size;
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| Problem::unreadable(&error))?;
     // One octet more than the limit tells a file that is too long, also one that grows while it is read.
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| Problem::unreadable(&error))?;
     if bytes.len() as u64 > limit { Err(Problem::Limit { limit, of: "octets" }) } else { Ok(bytes) }
@@ -215,12 +242,14 @@ impl Reader<'_> {
         let mut hasher = DefaultHasher::new();
         for name in &listing.names {
             let path = self.directory.join(name);
-            let contents = contents(&path, self.limits);
+            let contents = File::open(&path)
+                .map_err(|error| Problem::unreadable(&error))
+                .and_then(|file| contents(file, self.limits));
             // A link that leads nowhere is still there.
             if contents.is_err() && path.symlink_metadata().is_err() {
                 self.reading.calm = false;
             }
-            digest_file(&mut hasher, name, &contents);
+            (name, digest_contents(&contents)).hash(&mut hasher);
             self.file(name, contents);
         }
         listing.too_many.hash(&mut hasher);

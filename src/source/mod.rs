@@ -35,7 +35,10 @@ pub mod registration;
 pub mod registrations;
 pub mod report;
 pub mod slim;
+mod stamp;
 pub mod status;
+
+pub use stamp::Stamp;
 
 /// The kinds that a cluster's source reads.
 pub fn kinds(cluster: &config::Cluster) -> Vec<Kind> {

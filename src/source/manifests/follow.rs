@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::{Reading, Trouble};
+use super::{Digests, Reading, Trouble};
 use crate::index::{Kind, ObjectKey, Update};
 use crate::source::status::ErrorReason;
 use crate::source::{Feed, kinds};
@@ -59,6 +59,8 @@ struct Follower {
     watch: Watch,
     /// What was sent last; `None` before the first.
     sent: Option<u64>,
+    /// What a look at the files came to.
+    known: Digests,
     memory: Memory,
     /// The problems told so far that are still there, without their lines, which move with every edit above them.
     told: BTreeSet<Trouble>,
@@ -68,7 +70,16 @@ struct Follower {
 
 impl Follower {
     fn new(directory: PathBuf, feed: Feed, memory: Memory) -> Follower {
-        Follower { directory, feed, watch: Watch::new(), sent: None, memory, told: BTreeSet::new(), missing: false }
+        Follower {
+            directory,
+            feed,
+            watch: Watch::new(),
+            sent: None,
+            known: Digests::new(),
+            memory,
+            told: BTreeSet::new(),
+            missing: false,
+        }
     }
 
     async fn follow(mut self) {
@@ -140,7 +151,10 @@ impl Follower {
     /// Reads it only when the octets of its files are not those that were read last.
     async fn rescan(&mut self) -> Result<(), Closed> {
         let (directory, limits) = (self.directory.clone(), self.feed.limits.clone());
-        let digest = blocking(move || super::digest(&directory, &limits)).await;
+        let mut known = std::mem::take(&mut self.known);
+        let digest;
+        (digest, self.known) =
+            blocking(move || (super::digest(&directory, &limits, &mut known, SystemTime::now()), known)).await;
         if digest.is_some() && digest == self.sent && !self.missing {
             self.feed.status.heard(self.feed.status.now());
             return Ok(());

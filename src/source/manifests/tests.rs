@@ -231,6 +231,37 @@ fn bytes_of_any_kind() {
     }
 }
 
+#[test]
+fn what_has_not_changed_is_not_read_again() {
+    let directory = directory(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 1)), ("c.yaml", "")]);
+    let path = |name: &str| directory.path().join(name);
+    let mut known = Digests::new();
+    let mut digest = |seconds| {
+        let now = SystemTime::now() + Duration::from_secs(seconds);
+        let digest = super::digest(directory.path(), &limits(), &mut known, now).unwrap();
+        (digest, known.clone())
+    };
+    let read = read(directory.path(), &cluster(), &limits()).digest;
+    let (first, young) = digest(0);
+    assert_eq!((first, young.len()), (read, 0), "what was written just now may be written again at the same time");
+    let (later, old) = digest(60);
+    assert_eq!((later, old.len()), (read, 3));
+
+    // Of the same length, and then with the time that it had.
+    let modified = fs::metadata(path("a.yaml")).unwrap().modified().unwrap();
+    fs::write(path("a.yaml"), service("a", 2)).unwrap();
+    fs::File::options().write(true).open(path("a.yaml")).unwrap().set_modified(modified).unwrap();
+    fs::remove_file(path("b.yaml")).unwrap();
+    let (edited, _) = digest(60);
+    assert_ne!(edited, read);
+    assert_eq!(edited, super::read(directory.path(), &cluster(), &limits()).digest);
+
+    // What is known of a file goes before what is in it.
+    let mut wrong = digest(60).1;
+    wrong.get_mut(OsStr::new("c.yaml")).unwrap().1 ^= 1;
+    assert_ne!(super::digest(directory.path(), &limits(), &mut wrong, SystemTime::now()), Some(edited));
+}
+
 /// A running source, and what its messages come to.
 struct World {
     directory: TempDir,

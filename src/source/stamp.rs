@@ -1,0 +1,46 @@
+//! What can be seen of a file without reading it.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is written twice within so long may have one time of modification: some file systems count in seconds, some in two.
+const COARSEST: Duration = Duration::from_secs(3);
+
+/// A file as it was. Whose contents or permissions change, whatever replaces it, has another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds of the epoch.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None`: the path leads to nothing that can be looked at.
+    pub fn of(path: &Path) -> Option<Stamp> {
+        fs::metadata(path).ok().as_ref().map(Stamp::from)
+    }
+
+    /// Whether a change from `now` on gives another stamp.
+    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+        let Ok(now) = now.duration_since(UNIX_EPOCH) else { return false };
+        let last = u64::try_from(self.modified.0.max(self.changed.0)).unwrap_or(0);
+        Duration::from_secs(last).saturating_add(COARSEST) <= now
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
