@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench own_time`; after `--`: `--quick` for few batches. The data and the questions are those of `peers`: 10,000 services
 //! in 3 clusters; where place plays a part, 500,000 prefixes of which each client's is one; where load does, one cluster sheds half
-//! of its answers. Before each batch, 2 MiB of other memory are read, and the kernel brings the queries over a socket, one by one: what
-//! both leave in the caches of ours is little. Each figure is a tenth percentile of what batches take, in which the machine's
+//! of its answers. It is a UDP worker's own code that works, and what the kernel does before and after each batch is what it does for a worker. Before
+//! each batch, 2 MiB of other memory are read: what both leave in the caches of ours is little. Each figure is a tenth percentile of what batches take, in which the machine's
 //! other work has the least part, and beside it their median.
 
 #[path = "rig/places.rs"]
@@ -16,23 +16,27 @@ mod questions;
 mod support;
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use signpost::answer::{Client, Reply, Responder, Transport};
 use signpost::config::Mode;
 use signpost::load::Shedding;
 use signpost::location::Spot;
+use signpost::metrics::Metrics;
 use signpost::model::{Audience, ClusterId, Federated, Region, View, ViewRule};
-use signpost::table::{Atlas, Outlook, Random, Snapshot};
+use signpost::net::udp::{self, Answers, Batch, Handler, Wait};
+use signpost::table::{Atlas, Outlook, Random};
 
 use questions::{CLUSTERS, Mix, SERVICES, ZONE};
 use support::{World, cluster, config, key, load_balancer, zone};
 
+/// As many as a worker receives at once.
 const BATCH: usize = 32;
-/// As in a worker: their first lines lie in different sets of the first-level cache.
-const SLOT: usize = 2048 + 64;
+const RECEIVE_BUFFER: u32 = 1 << 20;
+/// Octets; see [`signpost::wire`].
+const MAX_ANSWER: usize = 1232;
 const PLACES: u32 = 500_000;
 /// Of the answers, as [`Shedding`] counts them.
 const HALF: u8 = 128;
@@ -114,53 +118,43 @@ fn world(play: Play) -> World {
 /// Nanoseconds for a query: the tenth percentile of the batches, and their median.
 fn measure(world: &World, mix: Mix, batches: usize) -> [f64; 2] {
     let mut random = Random::new(11);
-    let mut responder = Responder::for_batches(3, BATCH);
-    let mut slots = vec![[0; SLOT]; BATCH];
-    let mut lengths = [0; BATCH];
-    let (here, there) = sockets().expect("two sockets");
+    let (address, mut sockets) = udp::bind((Ipv4Addr::LOCALHOST, 0).into(), 1, RECEIVE_BUFFER).expect("a socket");
+    let socket = sockets.remove(0);
+    let client = client(address).expect("a socket");
+    let audience = Audience { client_subnet: true, ..ViewRule::Fixed(View::External).into() };
+    let mut answers = Answers::new(audience, world.reader.clone(), 3, Metrics::new().udp_worker());
+    let mut batch = Batch::of(&socket);
     let mut train = Vec::new();
     let other = vec![1u8; OTHER];
     let mut times: Vec<f64> = Vec::with_capacity(batches);
-    for _ in 0..batches {
+    while times.len() < batches {
         questions::write_train(mix, BATCH, 0, &mut train, &mut random);
-        let each = train.len() / BATCH;
         black_box(other.iter().step_by(64).map(|octet| u64::from(*octet)).sum::<u64>());
-        for query in train.chunks(each) {
-            here.send(query).expect("loopback");
+        for query in train.chunks(train.len() / BATCH) {
+            client.send(query).expect("loopback");
         }
-        for (slot, length) in slots.iter_mut().zip(&mut lengths) {
-            *length = there.recv(slot).expect("loopback");
-        }
+        batch.receive(&socket, Wait::ForOne).expect("loopback");
+        let received = batch.received();
         let began = Instant::now();
-        world.reader.with(|table| answer(&mut responder, table, &mut slots, &lengths));
-        times.push(began.elapsed().as_nanos() as f64 / BATCH as f64);
+        answers.handle(&mut batch);
+        let time = began.elapsed();
+        batch.send(&socket, answers.counters());
+        for _ in 0..received {
+            let length = client.recv(&mut [0; MAX_ANSWER]).expect("loopback");
+            assert!(length > train.len() / BATCH, "as long as its question");
+        }
+        if received == BATCH {
+            times.push(time.as_nanos() as f64 / BATCH as f64);
+        }
     }
     times.sort_by(f64::total_cmp);
     [times[times.len() / 10], times[times.len() / 2]]
 }
 
-fn sockets() -> std::io::Result<(UdpSocket, UdpSocket)> {
-    let any = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
-    let (here, there) = (any()?, any()?);
-    here.connect(there.local_addr()?)?;
-    there.set_read_timeout(Some(PATIENCE))?;
-    Ok((here, there))
-}
-
-/// As a UDP worker does.
-fn answer(responder: &mut Responder, table: &Snapshot<'_>, slots: &mut [[u8; SLOT]], lengths: &[usize; BATCH]) {
-    let audience = Audience { client_subnet: true, ..ViewRule::Fixed(View::External).into() };
-    let client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), audience, transport: Transport::Udp, keepalive: 0 };
-    for (place, (slot, &length)) in slots.iter().zip(lengths).enumerate() {
-        responder.read(place, table, client, &slot[..length]);
-    }
-    for place in 0..BATCH {
-        responder.prefetch(place, table);
-    }
-    for (place, slot) in slots.iter_mut().enumerate() {
-        match responder.answer_read(place, table, &mut slot[..]) {
-            Reply::Send { length, .. } => _ = black_box(length),
-            Reply::Drop(cause) => panic!("no answer: {cause:?}"),
-        }
-    }
+/// Asks a server at `address`.
+fn client(address: SocketAddr) -> io::Result<UdpSocket> {
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    client.connect(address)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    Ok(client)
 }

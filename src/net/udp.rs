@@ -210,8 +210,7 @@ impl Worker {
         seed: u64,
         counters: UdpCounters,
     ) -> (Worker, Stopper) {
-        let responder = Responder::for_batches(seed, BATCH);
-        Worker::with_handler(socket, Answers { audience, reader, responder, counters, sampler: None })
+        Worker::with_handler(socket, Answers::new(audience, reader, seed, counters))
     }
 
     /// Logs some of its queries.
@@ -286,6 +285,13 @@ impl<H: Handler> Worker<H> {
         if let Some(began) = began {
             self.handler.counters().took(answers as u64, began.elapsed());
         }
+    }
+}
+
+impl Answers {
+    pub fn new(audience: Audience, reader: Reader, seed: u64, counters: UdpCounters) -> Answers {
+        let responder = Responder::for_batches(seed, BATCH);
+        Answers { audience, reader, responder, counters, sampler: None }
     }
 }
 
@@ -627,7 +633,7 @@ impl Batch {
     /// Sends what is queued. It does not wait: answers that the kernel cannot take now are lost, as datagrams may be, rather
     /// than that one slow neighbour delays everybody. The kernel stops at the first message that fails; that one is
     /// counted and skipped.
-    fn send(&mut self, socket: &Socket, counters: &mut UdpCounters) {
+    pub fn send(&mut self, socket: &Socket, counters: &mut UdpCounters) {
         let mut sent = 0;
         while sent < self.queued {
             // SAFETY: entries `sent..queued` were filled by `reply` and point into `storage`; no reference is alive.
