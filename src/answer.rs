@@ -219,7 +219,7 @@ impl Responder {
     pub fn prefetch(&mut self, place: usize, table: &Snapshot<'_>) {
         let at = &mut self.places[place];
         if let Some(hash) = at.hash {
-            table.prefetch_entry(hash);
+            table.prefetch_entry(hash, at.query.qtype == rtype::SRV);
             at.begun = table.prefetch_order(at.origin());
         }
     }

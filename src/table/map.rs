@@ -306,9 +306,9 @@ impl Pinned<'_> {
         self.slots().prefetch(hash);
     }
 
-    /// Asks the processor for the entry in that slot or one of the next.
+    /// Asks the processor for the entry in that slot or one of the next; for `one_more` of its lines or not.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
+    pub fn prefetch_entry(&self, hash: u64, one_more: bool) {
         let slots = self.slots();
         let mask = slots.cells.len() - 1;
         let mut place = slots.first(hash);
@@ -319,6 +319,9 @@ impl Pinned<'_> {
                 for line in 0..FETCH_AHEAD {
                     prefetch(entry.wrapping_add(line * CACHE_LINE));
                 }
+                // Once more for the last one costs less than a branch that would be guessed wrong.
+                let last = FETCH_AHEAD - 1 + usize::from(one_more);
+                prefetch(entry.wrapping_add(last * CACHE_LINE));
                 return;
             }
             if entry.is_null() {

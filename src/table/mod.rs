@@ -609,10 +609,11 @@ impl Snapshot<'_> {
         self.names.prefetch_slot(hash.0);
     }
 
-    /// The same again, some queries after [`prefetch_slot`](Snapshot::prefetch_slot) and some before the lookup.
+    /// The same again, some queries after [`prefetch_slot`](Snapshot::prefetch_slot) and some before the lookup. `ports`: these are
+    /// looked at, too.
     #[inline]
-    pub fn prefetch_entry(&self, hash: NameHash) {
-        self.names.prefetch_entry(hash.0);
+    pub fn prefetch_entry(&self, hash: NameHash, ports: bool) {
+        self.names.prefetch_entry(hash.0, ports);
     }
 
     /// A hint that a [`vantage`](Snapshot::vantage) will be asked for, to be given some queries ahead.

@@ -60,7 +60,7 @@ proptest! {
             let key = Key { zone, name: &name };
             let hash = hash(key);
             pinned.prefetch_slot(hash);
-            pinned.prefetch_entry(hash);
+            pinned.prefetch_entry(hash, zone == 1);
             prop_assert_eq!(pinned.get(hash, key).map(value), writer.get(hash, key).map(value));
             prop_assert_eq!(pinned.get(hash, key).map(value), model.get(&(name, zone)).copied());
         }
