@@ -13,8 +13,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: testbed ## every test, those with real Kubernetes and real resolvers included
-	$(CARGO) test --locked --no-fail-fast
-	$(CARGO) test --locked --manifest-path tests/loom/Cargo.toml --target-dir target/loom
+	CARGO='$(CARGO)' tests/run.sh
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check

@@ -22,7 +22,7 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { command: "make budget", file: ".ci/run", words: &["\nmake budget "] },
     // `make test` does it first, and builds.
     Elsewhere { command: "make testbed", file: "Makefile", words: &["\ntest: testbed "] },
-    Elsewhere { command: "cargo build", file: "Makefile", words: &["\n\t$(CARGO) test --locked "] },
+    Elsewhere { command: "cargo build", file: "tests/run.sh", words: &["\n\"$cargo\" test --locked --no-run"] },
     // These are the scripts.
     Elsewhere {
         command: "make bench",
