@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench own_time`; after `--`: `--quick` for few batches. The data and the questions are those of `peers`: 10,000 services
 //! in 3 clusters; where place plays a part, 500,000 prefixes of which each client's is one; where load does, one cluster sheds half
-//! of its answers. It is a UDP worker's own code that works, and what the kernel does before and after each batch is what it does for a worker. Before
-//! each batch, 2 MiB of other memory are read: what both leave in the caches of ours is little. Each figure is a tenth percentile of what batches take, in which the machine's
-//! other work has the least part, and beside it their median.
+//! of its answers. It is a UDP worker's own code that works, and the kernel does for it what it does for a worker. Before each batch, 2 MiB
+//! of other memory are read: what they and the kernel leave in the caches of ours is little. Each figure is a tenth percentile of what batches
+//! take, in which the machine's other work has the least part, and beside it their median.
 
 #[path = "rig/places.rs"]
 #[allow(dead_code, reason = "each benchmark uses its own part of this")]
@@ -28,6 +28,7 @@ use signpost::metrics::Metrics;
 use signpost::model::{Audience, ClusterId, Federated, Region, View, ViewRule};
 use signpost::net::udp::{self, Answers, Batch, Handler, Wait};
 use signpost::table::{Atlas, Outlook, Random};
+use signpost::wire::MAX_UDP;
 
 use questions::{CLUSTERS, Mix, SERVICES, ZONE};
 use support::{World, cluster, config, key, load_balancer, zone};
@@ -35,8 +36,6 @@ use support::{World, cluster, config, key, load_balancer, zone};
 /// As many as a worker receives at once.
 const BATCH: usize = 32;
 const RECEIVE_BUFFER: u32 = 1 << 20;
-/// Octets; see [`signpost::wire`].
-const MAX_ANSWER: usize = 1232;
 const PLACES: u32 = 500_000;
 /// Of the answers, as [`Shedding`] counts them.
 const HALF: u8 = 128;
@@ -140,7 +139,7 @@ fn measure(world: &World, mix: Mix, batches: usize) -> [f64; 2] {
         let time = began.elapsed();
         batch.send(&socket, answers.counters());
         for _ in 0..received {
-            let length = client.recv(&mut [0; MAX_ANSWER]).expect("loopback");
+            let length = client.recv(&mut [0; MAX_UDP]).expect("loopback");
             assert!(length > train.len() / BATCH, "as long as its question");
         }
         if received == BATCH {

@@ -44,3 +44,34 @@ impl From<&Metadata> for Stamp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn permissions_are_part_of_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let before = Stamp::of(file.path()).unwrap();
+        // The clock of a file system may stand still for some milliseconds.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Stamp::of(file.path()) == Some(before) {
+            assert!(Instant::now() < deadline, "a change of permissions is not seen");
+            fs::set_permissions(file.path(), Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_younger_than_clocks_are_fine_is_not_settled() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = Stamp::of(file.path()).unwrap();
+        let now = SystemTime::now();
+        assert!(!stamp.is_settled(now));
+        assert!(!stamp.is_settled(UNIX_EPOCH - COARSEST));
+        assert!(stamp.is_settled(now + COARSEST + Duration::from_secs(1)));
+    }
+}
