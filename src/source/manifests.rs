@@ -142,10 +142,9 @@ fn digest_file(
     known: Option<&(Stamp, u64)>,
     now: SystemTime,
 ) -> Result<(u64, Option<Stamp>), Problem> {
-    let unreadable = |error| Problem::unreadable(&error);
     // Opened first: a network file system asks its server then whether what it knows of the file still holds.
-    let file = File::open(path).map_err(unreadable)?;
-    let stamp = Stamp::from(&file.metadata().map_err(unreadable)?);
+    let file = open(path)?;
+    let stamp = Stamp::from(&file.metadata().map_err(|error| Problem::unreadable(&error))?);
     if let Some((_, digest)) = known.filter(|(known, _)| *known == stamp) {
         return Ok((*digest, Some(stamp)));
     }
@@ -199,6 +198,10 @@ fn syntax(name: &OsStr) -> Option<Syntax> {
     }
 }
 
+fn open(path: &Path) -> Result<File, Problem> {
+    File::open(path).map_err(|error| Problem::unreadable(&error))
+}
+
 fn contents(file: File, limits: &Limits) -> Result<Vec<u8>, Problem> {
     let limit = limits.manifest_size;
     let mut bytes = Vec::new();
@@ -242,9 +245,7 @@ impl Reader<'_> {
         let mut hasher = DefaultHasher::new();
         for name in &listing.names {
             let path = self.directory.join(name);
-            let contents = File::open(&path)
-                .map_err(|error| Problem::unreadable(&error))
-                .and_then(|file| contents(file, self.limits));
+            let contents = open(&path).and_then(|file| contents(file, self.limits));
             // A link that leads nowhere is still there.
             if contents.is_err() && path.symlink_metadata().is_err() {
                 self.reading.calm = false;

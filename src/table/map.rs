@@ -40,8 +40,6 @@ const TAG_SHIFT: u32 = 48;
 const ADDRESS: usize = (1 << TAG_SHIFT) - 1;
 /// Of a slot whose entry was removed. No entry has this address.
 const GONE: usize = 1;
-/// The first cache lines of an entry that are fetched ahead: what an answer takes from a service as most are.
-const FETCH_AHEAD: usize = 2;
 const CACHE_LINE: usize = 64;
 /// Slots that are looked at for an entry to be fetched ahead. Three of ten names stand in another one than their first.
 const PROBE_AHEAD: usize = 4;
@@ -306,7 +304,8 @@ impl Pinned<'_> {
         self.slots().prefetch(hash);
     }
 
-    /// Asks the processor for the entry in that slot or one of the next; for `one_more` of its lines or not.
+    /// Asks the processor for the entry in that slot or one of the next: for its first two cache lines, which is what an answer takes from
+    /// a service as most are, and for `one_more` or not.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64, one_more: bool) {
         let slots = self.slots();
@@ -316,12 +315,10 @@ impl Pinned<'_> {
             let entry = self.guard.protect(&slots.cells[place], Ordering::Acquire);
             if tag_of(entry) == tag(hash) {
                 let entry = untagged(entry).cast::<u8>();
-                for line in 0..FETCH_AHEAD {
+                // The second one twice costs less than a branch that would be guessed wrong.
+                for line in [0, 1, 1 + usize::from(one_more)] {
                     prefetch(entry.wrapping_add(line * CACHE_LINE));
                 }
-                // Once more for the last one costs less than a branch that would be guessed wrong.
-                let last = FETCH_AHEAD - 1 + usize::from(one_more);
-                prefetch(entry.wrapping_add(last * CACHE_LINE));
                 return;
             }
             if entry.is_null() {

@@ -12,8 +12,9 @@ const OFFSETS: usize = 128;
 const OPTION: usize = 4;
 const SUBNET_FIXED: usize = 4;
 
-/// Octets that are lowered at once, and those of a name as most are: with what follows it in the question, it has [`TWICE`].
+/// Octets that are lowered at once.
 const LOWER: usize = 16;
+/// A name, with what follows it, of at least so many is lowered in four such blocks, as far as so many go.
 const TWICE: usize = 2 * LOWER;
 const FOUR_TIMES: usize = 4 * LOWER;
 const NAME_ROOM: usize = MAX_NAME.next_multiple_of(LOWER);
@@ -241,9 +242,7 @@ fn lowered(block: &[u8; LOWER]) -> [u8; LOWER] {
     // What `map` is made of is functions, and whether they are inlined is not for us to say.
     let mut lowered = *block;
     for octet in &mut lowered {
-        // What `is_ascii_uppercase` says, by the one comparison that SSE2 has, which is that of signed octets.
-        let is_uppercase = octet.wrapping_sub(b'A').wrapping_add(0x80).cast_signed() < i8::MIN + 26;
-        *octet |= u8::from(is_uppercase) << 5;
+        *octet |= u8::from(octet.is_ascii_uppercase()) << 5;
     }
     lowered
 }
