@@ -127,7 +127,11 @@ pub fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
     // Blocks from both ends, which may overlap. Ranges and not `last_chunk`, which costs a comparison more.
     match a.len() {
-        16.. => {
+        16..=32 => {
+            let end = a.len() - 16;
+            (block::<16>(a, 0) == block(b, 0)) & (block::<16>(a, end) == block(b, end))
+        }
+        33.. => {
             let end = a.len() - 16;
             let mut blocks = a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0);
             block::<16>(a, end) == block(b, end) && blocks.all(|(a, b)| a == b)

@@ -1,5 +1,6 @@
 //! A query's octets → what was asked. Work and memory are bounded by the length of the message.
 
+use std::hint::cold_path;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{HEADER, option, read_u16, rtype};
@@ -187,16 +188,17 @@ impl Query {
         let (labels, length) = 'name: {
             let mut here = 0;
             for labels in 0..OFFSETS {
-                let length = usize::from(*room.get(here)?);
-                if length == 0 {
-                    break 'name (labels, here + 1);
-                }
-                if length > 63 {
-                    return None;
+                let length = *room.get(here)?;
+                // Of one to 63 octets, in one comparison.
+                if length.wrapping_sub(1) > 62 {
+                    match length {
+                        0 => break 'name (labels, here + 1),
+                        _ => return None,
+                    }
                 }
                 // Below 255.
                 self.offsets[labels] = here as u8;
-                here += 1 + length;
+                here += 1 + usize::from(length);
             }
             return None;
         };
@@ -212,7 +214,9 @@ impl Query {
 /// guess the end.
 #[inline(always)]
 fn copy_ends_lowered(from: &[u8], to: &mut [u8; NAME_ROOM]) {
-    for at in [0, LOWER, from.len() - TWICE, from.len() - LOWER] {
+    // Cut so that nobody has to check that it is below 64.
+    let at = |end: usize| (from.len() - end) % FOUR_TIMES;
+    for at in [0, LOWER, at(TWICE), at(LOWER)] {
         to[at..at + LOWER].copy_from_slice(&lowered(block(from, at)));
     }
 }
@@ -242,7 +246,9 @@ fn lowered(block: &[u8; LOWER]) -> [u8; LOWER] {
     // What `map` is made of is functions, and whether they are inlined is not for us to say.
     let mut lowered = *block;
     for octet in &mut lowered {
-        *octet |= u8::from(octet.is_ascii_uppercase()) << 5;
+        // Whether it is an upper-case letter, in one comparison: the 26 of them are the lowest signed numbers then.
+        let is_upper = (octet.wrapping_add(0x80 - b'A') as i8) < i8::MIN + 26;
+        *octet |= u8::from(is_upper) << 5;
     }
     lowered
 }
@@ -266,12 +272,13 @@ pub fn parse(message: &[u8], query: &mut Query, request: &mut Request) -> Result
     (request.opcode, request.edns, request.fault) = (message[2] >> 3 & 0x0F, None, None);
     query.end = HEADER;
     if read_u16(message, 4) != 1 || read_question(message, query).is_none() {
+        cold_path();
         request.fault = Some(Fault::Question);
         return Ok(());
     }
-    if message[6..HEADER] != [0; 6] {
-        request.edns = read_usual_opt(message, query.end);
-        if request.edns.is_none() && read_records(message, query.end, &mut request.edns).is_none() {
+    if message[6..HEADER] != [0; 6] && !read_usual_opt(message, query.end, &mut request.edns) {
+        cold_path();
+        if read_records(message, query.end, &mut request.edns).is_none() {
             request.fault = Some(Fault::Records);
         }
     }
@@ -290,35 +297,36 @@ fn read_question(message: &[u8], query: &mut Query) -> Option<()> {
     Some(())
 }
 
-/// What [`read_records`] says where nothing follows the question but an OPT record as most are: of version 0, without options,
-/// with a client's cookie (RFC 7873, which nothing is done with), or with a client subnet of an IPv4 /24. `None`: it is to be asked.
+/// What [`read_records`] does where nothing follows the question but an OPT record as most are: of version 0, without options,
+/// with a client's cookie (RFC 7873, which nothing is done with), or with a client subnet of an IPv4 /24. False: it is to be asked.
 #[inline(always)]
-fn read_usual_opt(message: &[u8], at: usize) -> Option<Edns> {
+fn read_usual_opt(message: &[u8], at: usize, edns: &mut Option<Edns>) -> bool {
     // Whole words are compared, as octets one by one would be: what may differ is masked out.
     const ADDITIONAL: [u8; 6] = [0, 0, 0, 0, 0, 1];
     const HEAD: u64 = u64::from_be_bytes([0, 0, rtype::OPT as u8, 0, 0, 0, 0, 0]);
     const HEAD_MASK: u64 = u64::from_be_bytes([0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0]);
     const COOKIE: u8 = option::COOKIE as u8;
     const SUBNET: u64 = u64::from_be_bytes([0, 11, 0, option::CLIENT_SUBNET as u8, 0, 7, 0, 1]);
-    let opt = message.get(at..)?;
-    let (head, rest) = opt.split_first_chunk::<8>()?;
+    let Some((head, rest)) = message.get(at..).and_then(<[u8]>::split_first_chunk::<8>) else { return false };
     if message[6..HEADER] != ADDITIONAL || u64::from_be_bytes(*head) & HEAD_MASK != HEAD {
-        return None;
+        return false;
     }
-    let subnet = match *rest {
-        [_, 0, 0] | [_, 0, 12, 0, COOKIE, 0, 8, _, _, _, _, _, _, _, _] => None,
+    let [_, _, _, high, low, _, version, flags] = *head;
+    let payload = u16::from_be_bytes([high, low]);
+    let said = Edns { version, payload, dnssec_ok: flags & 0x80 != 0, ..Edns::default() };
+    // Stored in each case by itself: what is put together first has to be copied.
+    match *rest {
+        [_, 0, 0] | [_, 0, 12, 0, COOKIE, 0, 8, _, _, _, _, _, _, _, _] => *edns = Some(said),
         [_, a0, a1, a2, a3, a4, a5, a6, a7, 24, 0, a, b, c]
             if u64::from_be_bytes([a0, a1, a2, a3, a4, a5, a6, a7]) == SUBNET =>
         {
             // What is written in other pieces than it is read again has to be waited for.
             let address = u128::from(u32::from_le_bytes([a, b, c, 0])).to_le_bytes();
-            Some(Subnet { family: 1, source: 24, address })
+            *edns = Some(Edns { subnet: Some(Subnet { family: 1, source: 24, address }), ..said });
         }
-        _ => return None,
-    };
-    let [_, _, _, high, low, _, version, flags] = *head;
-    let payload = u16::from_be_bytes([high, low]);
-    Some(Edns { version, payload, dnssec_ok: flags & 0x80 != 0, subnet, ..Edns::default() })
+        _ => return false,
+    }
+    true
 }
 
 /// Walks the records after the question and picks the OPT. What follows the last record is ignored.
@@ -419,9 +427,9 @@ mod tests {
 
     /// Where the short way has something to say, it is what the long way says.
     fn assert_usual_is_as_long(message: &[u8], end: usize) {
-        let (usual, mut long) = (read_usual_opt(message, end), None);
-        let read = read_records(message, end, &mut long);
-        assert!(usual.is_none() || read.is_some() && usual == long, "{message:?}");
+        let (mut usual, mut long) = (None, None);
+        let (is_usual, read) = (read_usual_opt(message, end, &mut usual), read_records(message, end, &mut long));
+        assert!(!is_usual || read.is_some() && usual == long, "{message:?}");
     }
 
     #[test]
@@ -433,7 +441,7 @@ mod tests {
         let others = [&[0, 3, 0, 0][..], &[0, 8, 0, 4, 0, 0, 0, 0], &[0; 11], &[0; 12]];
         for options in usual.into_iter().chain(others) {
             let message = with_opt(options);
-            assert_eq!(read_usual_opt(&message, end).is_some(), usual.contains(&options), "{options:?}");
+            assert_eq!(read_usual_opt(&message, end, &mut None), usual.contains(&options), "{options:?}");
             // One octet of another value, and more or fewer of them.
             for at in 0..message.len() {
                 for value in 0..=255 {
