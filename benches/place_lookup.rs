@@ -79,9 +79,9 @@ fn main() -> ExitCode {
     let v4: Vec<IpAddr> = of_networks.iter().copied().filter(IpAddr::is_ipv4).collect();
     let v6: Vec<IpAddr> = of_networks.iter().copied().filter(IpAddr::is_ipv6).collect();
     for (what, addresses) in [("all", &of_networks), ("IPv4", &v4), ("IPv6", &v6)] {
-        let exact = fastest(addresses, |address| u64::from(geography.look_up(address, false, None).0.0));
+        let exact = fastest(addresses, |address| u64::from(geography.look_up(&address, false, None).0.0));
         let subnet = fastest(addresses, |address| {
-            let (ordering, scope) = geography.look_up(address, true, None);
+            let (ordering, scope) = geography.look_up(&address, true, None);
             u64::from(ordering.0) + u64::from(scope)
         });
         println!("look-up, {what:<5}      {exact:>5.1} ns by address, {subnet:>5.1} ns by subnet with its scope");

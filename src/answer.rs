@@ -2,6 +2,7 @@
 
 mod short;
 
+use std::hint::cold_path;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::{Audience, View, ViewRule, is_label};
@@ -11,7 +12,7 @@ use crate::table::{
     Snapshot, Vantage, Walk, Zone, ZoneIndex, client_number,
 };
 use crate::wire::response::{Options, Section};
-use crate::wire::{self, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
+use crate::wire::{self, Edns, ExtendedError, Fault, HEADER, Query, Request, Writer, class, pointer_to, rtype};
 use short::Short;
 
 const _: () = assert!(wire::MAX_STREAM <= u16::MAX as usize && size_of::<Reply>() <= size_of::<u64>());
@@ -98,9 +99,9 @@ struct Place {
     hash: Option<NameHash>,
     /// How far the look-up of the client's place got.
     begun: Option<Begun>,
-    /// Where the client is looked for: at its address, or where the subnet begins that it asks for.
-    origin: IpAddr,
-    /// It is the subnet.
+    /// Where the subnet begins that it asks for, if `by_subnet`.
+    subnet: IpAddr,
+    /// The client is looked for there, and not at its address.
     by_subnet: bool,
     /// It asks for a subnet, whether or not that counts.
     for_others: bool,
@@ -138,7 +139,7 @@ impl Responder {
             parsed: Err(DropCause::Short),
             zone: None,
             hash: None,
-            origin: nobody.address,
+            subnet: nobody.address,
             by_subnet: false,
             begun: None,
             for_others: false,
@@ -165,6 +166,7 @@ impl Responder {
     ///
     /// The buffer has at least [`wire::MAX_UDP`] octets, or [`wire::MAX_STREAM`] on streams: what does not fit into it is
     /// truncated as if the client had asked for no more.
+    #[inline(never)]
     pub fn answer(&mut self, table: &Snapshot<'_>, client: Client, buffer: &mut [u8], length: usize) -> Reply {
         self.read(0, table, client, &buffer[..length]);
         self.answer_read(0, table, buffer)
@@ -172,32 +174,46 @@ impl Responder {
 
     /// The first half of [`answer`](Responder::answer), for the queries of a batch one after the other: what each will
     /// look up is on its way from memory while the next one is read.
-    #[inline]
+    #[inline(always)]
     pub fn read(&mut self, place: usize, table: &Snapshot<'_>, client: Client, message: &[u8]) {
-        // Here, where its parts are at hand: put together elsewhere and copied, it would have to be waited for.
-        self.places[place].client = client;
+        self.set_client(place, client);
         self.read_message(place, table, message);
     }
 
-    fn read_message(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
+    /// Whose query is [read](Responder::read_message) into `place` next. By itself, so that it is stored where its parts are at hand: put
+    /// together elsewhere and copied, it would have to be waited for.
+    #[inline(always)]
+    pub fn set_client(&mut self, place: usize, client: Client) {
+        self.places[place].client = client;
+    }
+
+    /// See [`read`](Responder::read).
+    #[inline(always)]
+    pub fn read_message(&mut self, place: usize, table: &Snapshot<'_>, message: &[u8]) {
         let at = &mut self.places[place];
         let Place { query, request, zone, hash, .. } = at;
         (*zone, *hash, at.begun) = (None, None, None);
         (at.short, at.label) = (false, 0);
         at.parsed = wire::parse(message, query, request);
         if at.parsed.is_err() {
+            cold_path();
             return;
         }
-        let subnet = request.edns.as_ref().and_then(|edns| edns.subnet.as_ref());
-        let elsewhere = subnet.and_then(|subnet| subnet.address());
-        at.for_others = elsewhere.is_some();
-        at.by_subnet = at.for_others && at.client.audience.client_subnet;
-        at.origin = elsewhere.filter(|_| at.by_subnet).unwrap_or(at.client.address);
+        (at.for_others, at.by_subnet) = (false, false);
+        if let Some(Edns { subnet: Some(subnet), .. }) = &request.edns
+            && let Some(address) = subnet.address()
+        {
+            (at.for_others, at.by_subnet) = (true, at.client.audience.client_subnet);
+            at.subnet = address;
+        }
         if request.fault.is_some() {
+            cold_path();
             return;
         }
-        let Some(index) = table.zone(query) else { return };
-        let closest = table.zone_at(index);
+        let Some((index, closest)) = table.find_zone(query) else {
+            cold_path();
+            return;
+        };
         *zone = Some(index);
         at.label = closest.label();
         let Some(part) = service_part(closest, query) else { return };
@@ -216,6 +232,7 @@ impl Responder {
     }
 
     /// Between the halves, when the first is done for the whole batch; with the same snapshot.
+    #[inline(always)]
     pub fn prefetch(&mut self, place: usize, table: &Snapshot<'_>) {
         let at = &mut self.places[place];
         if let Some(hash) = at.hash {
@@ -226,13 +243,15 @@ impl Responder {
 
     /// The second half of [`answer`](Responder::answer): what was [`read`](Responder::read) into `place` from this buffer, with
     /// the same snapshot.
+    #[inline(always)]
     pub fn answer_read(&mut self, place: usize, table: &Snapshot<'_>, buffer: &mut [u8]) -> Reply {
         let at = &self.places[place];
         if let Err(cause) = at.parsed {
+            cold_path();
             return Reply::Drop(cause);
         }
         let Place { client, query, request, zone, hash, .. } = at;
-        let view = table.view(client.audience.view, client.address, at.for_others);
+        let view = table.view(client.audience.view, &client.address, at.for_others);
         let vantage = table.vantage(view, at.origin());
         let class = match view {
             View::External => ViewClass::External,
@@ -255,6 +274,7 @@ impl Responder {
                 };
             }
         }
+        cold_path();
         self.answer_at_length(place, table, Seen { vantage, class, record }, buffer)
     }
 
@@ -300,7 +320,8 @@ impl Responder {
 impl Place {
     #[inline]
     fn origin(&self) -> Origin<'_> {
-        Origin::new(&self.origin, self.by_subnet).with(self.begun)
+        let address = if self.by_subnet { &self.subnet } else { &self.client.address };
+        Origin::new(address, self.by_subnet).with(self.begun)
     }
 }
 
@@ -731,7 +752,7 @@ enum Federated<'a> {
 #[inline]
 fn service_part(zone: &Zone, query: &Query) -> Option<[u8; 2]> {
     let depth = zone.label_count();
-    let has = zone.is_federation() && query.label_count() >= depth + 2;
+    let has = zone.is_federation() && query.label_count().saturating_sub(depth) >= 2;
     // No octet of a name is beyond 255.
     has.then(|| [query.suffix_at(depth + 2) as u8, query.suffix_at(depth) as u8])
 }

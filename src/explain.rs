@@ -441,7 +441,7 @@ pub fn explain(
         let mut request = wire::Request::default();
         let is_query = wire::parse(&octets, &mut query, &mut request);
         let subnet = is_query.ok().and_then(|()| request.edns?.subnet?.address());
-        let view = table.view(client.audience.view, client.address, subnet.is_some());
+        let view = table.view(client.audience.view, &client.address, subnet.is_some());
         let elsewhere = subnet.as_ref().filter(|_| client.audience.client_subnet);
         let vantage = table.vantage(view, Origin::new(elsewhere.unwrap_or(&client.address), elsewhere.is_some()));
         let zone = table.zone(&query).map(|index| table.zone_at(index));

@@ -5,6 +5,7 @@
 
 mod histogram;
 
+use std::hint::cold_path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -381,11 +382,14 @@ impl UdpCounters {
     /// `zone`: [its label](Metrics::zone_label).
     pub fn answered(&mut self, outcome: Outcome, zone: u8) {
         bump(self.own.answered[outcome.view.place()][usize::from(zone) % ZONES].at(outcome.rcode));
-        if outcome.truncated {
-            bump(self.own.truncated.at(outcome.view));
-        }
-        if outcome.fails_open {
-            bump(self.own.failed_open.at(outcome.view));
+        if outcome.truncated | outcome.fails_open {
+            cold_path();
+            if outcome.truncated {
+                bump(self.own.truncated.at(outcome.view));
+            }
+            if outcome.fails_open {
+                bump(self.own.failed_open.at(outcome.view));
+            }
         }
     }
 

@@ -27,7 +27,9 @@ pub(super) fn is_short(request: &Request, query: &Query, zone: &Zone) -> bool {
         rtype::SRV => PORT_LABELS,
         _ => 0,
     };
-    let name = zone.has_service_names_alone() && query.label_count() == zone.label_count() + SERVICE_LABELS + labels;
+    // It is below the zone, whose labels it has.
+    let relative = query.label_count().wrapping_sub(zone.label_count());
+    let name = zone.has_service_names_alone() && relative == SERVICE_LABELS + labels;
     name && query.qclass == class::IN && request.opcode == 0 && edns
 }
 

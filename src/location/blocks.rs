@@ -57,6 +57,13 @@ impl Blocks {
         }
     }
 
+    /// What is said at that position; `None`: it is to be looked up further.
+    #[inline(always)]
+    pub(super) fn said_at(&self, position: u32) -> Option<(u16, u8)> {
+        let word = self.words[position as usize];
+        (word & DEEPER == 0).then(|| said(word))
+    }
+
     /// Not inlined, as most addresses need no more than that word.
     #[inline(never)]
     fn look_up_deeper(&self, word: u32, address: u32) -> (u16, u8) {
@@ -71,7 +78,9 @@ impl Blocks {
     /// The first cell of an address, and what is left of it then.
     #[inline]
     fn start(&self, address: u32) -> (u32, u32) {
-        (address.checked_shr(u32::BITS - self.root).unwrap_or(0), address << self.root)
+        // Shifted into the upper half: `root` is far below 32, and so nothing is to be checked.
+        let both = u64::from(address).wrapping_shl(self.root);
+        ((both >> u32::BITS) as u32, both as u32)
     }
 
     /// Where the word stands that a cell has for the block that the first bits of `rest` name.

@@ -160,7 +160,7 @@ impl Geography {
     /// SCOPE PREFIX-LENGTH of RFC 7871. The blocks of that length around all subnets never overlap: two are equal or apart.
     /// `begun`: what [`PrefixMap::second_read`] found there for this address.
     #[inline(always)]
-    pub fn look_up(&self, address: IpAddr, subnet: bool, begun: Option<Begun>) -> (OrderingId, u8) {
+    pub fn look_up(&self, address: &IpAddr, subnet: bool, begun: Option<Begun>) -> (OrderingId, u8) {
         let (ordering, depth) = self.prefixes(subnet).look_up_from(begun, address);
         (OrderingId(ordering), if subnet { depth } else { 0 })
     }

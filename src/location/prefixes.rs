@@ -1,6 +1,7 @@
 //! Prefix → number, for whole routing tables. A look-up is few reads, most of them of one cache line each, and few branches
 //! that are hard to foresee: these cost more than what it computes.
 
+use std::hint::cold_path;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -73,7 +74,10 @@ impl PrefixMap {
     pub fn first_read(&self, address: IpAddr) -> *const u8 {
         match address.to_canonical() {
             IpAddr::V4(address) => self.v4.first_read(address.to_bits()),
-            IpAddr::V6(address) => self.upper.first_read((address.to_bits() >> 64) as u64),
+            IpAddr::V6(address) => {
+                cold_path();
+                self.upper.first_read((address.to_bits() >> 64) as u64)
+            }
         }
     }
 
@@ -86,24 +90,29 @@ impl PrefixMap {
                 let position = self.v4.second_read(address.to_bits());
                 (self.v4.word(position), Some(Begun(position)))
             }
-            IpAddr::V6(address) => (self.upper.second_read((address.to_bits() >> 64) as u64), None),
+            IpAddr::V6(address) => {
+                cold_path();
+                (self.upper.second_read((address.to_bits() >> 64) as u64), None)
+            }
         }
     }
 
     /// As [`look_up`](PrefixMap::look_up), going on from what [`second_read`](PrefixMap::second_read) of this map found for this
     /// address.
     #[inline(always)]
-    pub fn look_up_from(&self, begun: Option<Begun>, address: IpAddr) -> (u16, u8) {
-        match (begun, address.to_canonical()) {
-            (Some(Begun(position)), IpAddr::V4(address)) => self.v4.look_up_from(position, address.to_bits()),
-            _ => self.look_up_from_the_start(address),
-        }
+    pub fn look_up_from(&self, begun: Option<Begun>, address: &IpAddr) -> (u16, u8) {
+        // What most need is that word alone, and not the address, which it would take long to read.
+        let found = begun.and_then(|Begun(position)| self.v4.said_at(position));
+        found.unwrap_or_else(|| self.look_up_further(begun, address))
     }
 
-    /// Not inlined, so that who goes on has the registers for himself.
+    /// Not inlined, so that who needs no more has the registers for himself.
     #[inline(never)]
-    fn look_up_from_the_start(&self, address: IpAddr) -> (u16, u8) {
-        self.look_up(address)
+    fn look_up_further(&self, begun: Option<Begun>, address: &IpAddr) -> (u16, u8) {
+        match (begun, address.to_canonical()) {
+            (Some(Begun(position)), IpAddr::V4(address)) => self.v4.look_up_from(position, address.to_bits()),
+            _ => self.look_up(*address),
+        }
     }
 
     /// `None`: it is in a /64 with one number.
@@ -259,7 +268,7 @@ mod tests {
         assert!(foretold, "{address}");
         let (_, begun) = map.second_read(address);
         assert_eq!(begun.is_some(), address.is_ipv4(), "{address}");
-        assert_eq!(map.look_up_from(begun, address), map.look_up(address), "{address}");
+        assert_eq!(map.look_up_from(begun, &address), map.look_up(address), "{address}");
     }
 
     fn map(list: &[(&str, u16)], most: (u8, u8)) -> PrefixMap {

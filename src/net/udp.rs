@@ -3,6 +3,7 @@
 //! Besides `table/map.rs` and `table/arena.rs` the only file with `unsafe`: the two system calls that move batches, the socket options that
 //! `socket2` lacks, and the pinning of threads. That they are together is why it is longer than others.
 
+use std::hint::cold_path;
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -305,15 +306,26 @@ impl Handler for Answers {
             let mut admitted = 0_u32;
             let received = batch.received;
             for place in 0..received {
-                let Some(query) = batch.query(place) else { continue };
-                match query.admit() {
-                    Ok(address) => {
-                        let client = Client { address, audience: *audience, transport: Transport::Udp, keepalive: 0 };
-                        responder.read(place, table, client, &query.buffer[..query.length]);
-                        admitted |= 1 << place;
+                let from = |address| Client { address, audience: *audience, transport: Transport::Udp, keepalive: 0 };
+                let message = match batch.admitted(place) {
+                    Some((address, message)) => {
+                        responder.set_client(place, from(address.into()));
+                        message
                     }
-                    Err(cause) => counters.datagram_dropped(cause),
-                }
+                    None => match batch.admitted_any(place) {
+                        Some(Ok((address, message))) => {
+                            responder.set_client(place, from(address));
+                            message
+                        }
+                        Some(Err(cause)) => {
+                            counters.datagram_dropped(cause);
+                            continue;
+                        }
+                        None => continue,
+                    },
+                };
+                responder.read_message(place, table, message);
+                admitted |= 1 << place;
             }
             for place in ones(admitted) {
                 responder.prefetch(place, table);
@@ -328,11 +340,15 @@ impl Handler for Answers {
                             && sampler.is_due()
                             && let Some(query) = batch.query(place)
                         {
+                            cold_path();
                             sampler.take(query.source, Transport::Udp, outcome, &query.buffer[..length]);
                         }
                         batch.reply(place, length);
                     }
-                    Reply::Drop(cause) => counters.dropped(cause),
+                    Reply::Drop(cause) => {
+                        cold_path();
+                        counters.dropped(cause);
+                    }
                 }
             }
         });
@@ -373,7 +389,6 @@ pub struct Query<'a> {
 
 impl Query<'_> {
     /// The source address, if an answer to it can do no harm.
-    #[inline(always)]
     fn admit(&self) -> Result<IpAddr, DatagramDrop> {
         let source = self.source.ip();
         let group = match source {
@@ -547,6 +562,33 @@ impl Batch {
         }
     }
 
+    /// Who sent the datagram at `place < received`, and what. `None`: that is for [`admitted_any`](Batch::admitted_any) to say;
+    /// most are of IPv4, and nothing is the matter with them.
+    #[inline(always)]
+    fn admitted(&self, place: usize) -> Option<(Ipv4Addr, &[u8])> {
+        assert!(place < self.received, "only received datagrams are looked at");
+        let s = self.storage.as_ptr();
+        // SAFETY: `place` is within the arrays, and the kernel wrote this entry; as in `source`, the address may be read as
+        // either member. The slot is borrowed for as long as `self` is.
+        let (message, source, octets) =
+            unsafe { ((*s).receive[place], (*s).addresses[place].v4, &(*s).slots[place].octets) };
+        let is_v4 = message.msg_hdr.msg_namelen as usize >= size_of::<sockaddr_in>()
+            && c_int::from(source.sin_family) == libc::AF_INET;
+        let address = u32::from_be(source.sin_addr.s_addr);
+        // Below those are the addresses of groups.
+        let is_plain = matches!(address, 1..0xE000_0000) && source.sin_port != 0;
+        let is_whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
+        (is_v4 && is_plain && is_whole && (!self.control || self.pin_local_address(place)))
+            .then(|| (Ipv4Addr::from(address), &octets[..(message.msg_len as usize).min(SLOT)]))
+    }
+
+    /// The same for whatever was received, or why there is to be no answer; `None` as [`query`](Batch::query).
+    #[inline(never)]
+    fn admitted_any(&mut self, place: usize) -> Option<Result<(IpAddr, &[u8]), DatagramDrop>> {
+        let query = self.query(place)?;
+        Some(query.admit().map(|address| (address, &query.buffer[..query.length])))
+    }
+
     #[inline(always)]
     fn source(&self, place: usize, length: socklen_t) -> Option<SocketAddr> {
         let length = length as usize;
@@ -561,6 +603,7 @@ impl Batch {
                 let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
                 Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
             } else if length >= size_of::<sockaddr_in6>() && family == libc::AF_INET6 {
+                cold_path();
                 let v6 = (*address).v6;
                 let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
                 Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
@@ -572,7 +615,9 @@ impl Batch {
 
     /// On a wildcard socket: prepares the received control message for the answer, which then leaves from the address that
     /// was asked. False if that was no unicast address of this host.
-    fn pin_local_address(&mut self, place: usize) -> bool {
+    // Not inlined, so that sockets of one address do not go around it.
+    #[inline(never)]
+    fn pin_local_address(&self, place: usize) -> bool {
         let s = self.storage.as_ptr();
         // SAFETY: `msg_control` and `msg_controllen` describe what the kernel wrote into `controls[place]`; CMSG_FIRSTHDR
         // is null if that is shorter than a header. The payload is read and written only where the level, type and length
@@ -768,6 +813,46 @@ mod tests {
         }
         assert_eq!(admit("192.0.2.1:53", true, false), Err(DatagramDrop::DestinationAddress));
         assert_eq!(admit("192.0.2.1:53", false, true), Err(DatagramDrop::Oversized));
+    }
+
+    #[test]
+    fn most_are_admitted_at_once_and_as_all_are() {
+        let (address, sockets) = bind_some(1);
+        let client = UdpSocket::bind(ANY_PORT).unwrap();
+        let mut batch = Batch::new(false);
+        receive_whole(&mut batch, &sockets[0], address, &client, &[vec![7; 40]]);
+        let mut at_once = 0;
+        for source in [
+            "0.0.0.0",
+            "0.0.0.1",
+            "127.0.0.1",
+            "223.255.255.255",
+            "224.0.0.0",
+            "239.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ] {
+            let source: Ipv4Addr = source.parse().unwrap();
+            for (port, truncated, control) in
+                [(0, false, false), (1, false, false), (256, true, false), (9, false, true)]
+            {
+                // SAFETY: no reference into the storage is alive.
+                unsafe {
+                    let s = batch.storage.as_ptr();
+                    (*s).addresses[0].v4.sin_addr.s_addr = u32::from(source).to_be();
+                    (*s).addresses[0].v4.sin_port = u16::to_be(port);
+                    (*s).receive[0].msg_hdr.msg_flags = if truncated { libc::MSG_TRUNC } else { 0 };
+                }
+                batch.control = control;
+                if let Some((address, message)) = batch.admitted(0) {
+                    assert!(!control);
+                    assert_eq!((address, message), (source, &[7; 40][..]));
+                    assert_eq!(batch.admitted_any(0), Some(Ok((source.into(), &[7; 40][..]))), "{source}:{port}");
+                    at_once += 1;
+                }
+            }
+        }
+        assert_eq!(at_once, 3);
     }
 
     #[test]

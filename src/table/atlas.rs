@@ -51,7 +51,7 @@ impl Atlas {
     /// What each cluster is to the client there, and for how many bits of its subnet, if it is one's, this is the same.
     #[inline(always)]
     pub(super) fn look_up(&self, origin: Origin<'_>) -> (&[Reach], u8) {
-        let (ordering, scope) = self.geography.look_up(*origin.address, origin.subnet, origin.begun);
+        let (ordering, scope) = self.geography.look_up(origin.address, origin.subnet, origin.begun);
         (self.reach(ordering), scope)
     }
 

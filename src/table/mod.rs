@@ -573,11 +573,16 @@ pub struct NameHash(u64);
 
 impl Snapshot<'_> {
     /// The zone that is closest above the name.
-    #[inline(always)]
     pub fn zone(&self, query: &Query) -> Option<ZoneIndex> {
+        self.find_zone(query).map(|(index, _)| index)
+    }
+
+    /// The same, with the zone itself.
+    #[inline(always)]
+    pub fn find_zone(&self, query: &Query) -> Option<(ZoneIndex, &Zone)> {
         for (n, zone) in self.table.zones.iter().enumerate() {
             if zone.holds(query) {
-                return Some(ZoneIndex(n));
+                return Some((ZoneIndex(n), zone));
             }
         }
         None
@@ -712,11 +717,11 @@ impl Snapshot<'_> {
 
     /// The view of a client. A query that speaks for others, by a client subnet, is external where the address decides.
     #[inline(always)]
-    pub fn view(&self, rule: ViewRule, client: IpAddr, speaks_for_others: bool) -> View {
+    pub fn view(&self, rule: ViewRule, client: &IpAddr, speaks_for_others: bool) -> View {
         match rule {
             ViewRule::Fixed(view) => view,
             ViewRule::BySource if speaks_for_others => View::External,
-            ViewRule::BySource => self.table.clients.cluster_of(client).map_or(View::External, View::Internal),
+            ViewRule::BySource => self.table.clients.cluster_of(*client).map_or(View::External, View::Internal),
         }
     }
 

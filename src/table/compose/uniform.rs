@@ -1,6 +1,8 @@
 //! The short way of services that are like most ([`Record::is_uniform`](super::Record::is_uniform)): no list of what is
 //! seen, no choice, one record of 16 octets for each candidate.
 
+use std::hint::cold_path;
+
 use super::super::FIXED;
 use super::super::Member;
 use super::super::random::{Draws, FewDraws, Random};
@@ -39,6 +41,7 @@ fn same(all: &[Item], from: usize, by: impl Fn(Item) -> u64) -> usize {
         Some(&last) if by(last) != by(all[from]) => {
             let mut count = 1;
             while by(all[from + count]) == by(all[from]) {
+                cold_path();
                 count += 1;
             }
             count
@@ -60,7 +63,10 @@ fn sort(all: &mut [Item]) {
             (*b, *c) = in_order(*b, *c);
             (*a, *b) = in_order(*a, *b);
         }
-        _ => sort_many(all),
+        _ => {
+            cold_path();
+            sort_many(all);
+        }
     }
 }
 
@@ -183,6 +189,7 @@ impl Sight<'_> {
             (any, every) = (any | load, every & load);
         }
         if !self.perspective.calm {
+            cold_path();
             (any, every) = sway(self.record, self.perspective.members, all, loads);
         }
         // With no load, or where all are overloaded, it has none.
