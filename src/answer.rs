@@ -166,6 +166,7 @@ impl Responder {
     ///
     /// The buffer has at least [`wire::MAX_UDP`] octets, or [`wire::MAX_STREAM`] on streams: what does not fit into it is
     /// truncated as if the client had asked for no more.
+    // Not inlined, as its halves are.
     #[inline(never)]
     pub fn answer(&mut self, table: &Snapshot<'_>, client: Client, buffer: &mut [u8], length: usize) -> Reply {
         self.read(0, table, client, &buffer[..length]);

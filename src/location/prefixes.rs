@@ -1,7 +1,6 @@
 //! Prefix → number, for whole routing tables. A look-up is few reads, most of them of one cache line each, and few branches
 //! that are hard to foresee: these cost more than what it computes.
 
-use std::hint::cold_path;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -74,10 +73,7 @@ impl PrefixMap {
     pub fn first_read(&self, address: IpAddr) -> *const u8 {
         match address.to_canonical() {
             IpAddr::V4(address) => self.v4.first_read(address.to_bits()),
-            IpAddr::V6(address) => {
-                cold_path();
-                self.upper.first_read((address.to_bits() >> 64) as u64)
-            }
+            IpAddr::V6(address) => self.upper.first_read((address.to_bits() >> 64) as u64),
         }
     }
 
@@ -90,10 +86,7 @@ impl PrefixMap {
                 let position = self.v4.second_read(address.to_bits());
                 (self.v4.word(position), Some(Begun(position)))
             }
-            IpAddr::V6(address) => {
-                cold_path();
-                (self.upper.second_read((address.to_bits() >> 64) as u64), None)
-            }
+            IpAddr::V6(address) => (self.upper.second_read((address.to_bits() >> 64) as u64), None),
         }
     }
 

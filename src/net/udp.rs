@@ -603,7 +603,6 @@ impl Batch {
                 let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
                 Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
             } else if length >= size_of::<sockaddr_in6>() && family == libc::AF_INET6 {
-                cold_path();
                 let v6 = (*address).v6;
                 let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
                 Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())

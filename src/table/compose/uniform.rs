@@ -41,7 +41,6 @@ fn same(all: &[Item], from: usize, by: impl Fn(Item) -> u64) -> usize {
         Some(&last) if by(last) != by(all[from]) => {
             let mut count = 1;
             while by(all[from + count]) == by(all[from]) {
-                cold_path();
                 count += 1;
             }
             count
