@@ -248,6 +248,11 @@ impl Protocol {
             Protocol::Sctp => "_sctp",
         }
     }
+
+    /// Whose label this is, in lower case.
+    pub fn of_label(label: &[u8]) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.label().as_bytes() == label)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -153,6 +153,7 @@ pub fn is_same(a: &[u8], b: &[u8]) -> bool {
 pub fn copy(from: &[u8], to: &mut [u8]) {
     assert_eq!(from.len(), to.len(), "one length");
     match from.len() {
+        33..=64 => copy_ends::<32>(from, to),
         17..=32 => copy_ends::<16>(from, to),
         8..=16 => copy_ends::<8>(from, to),
         _ => to.copy_from_slice(from),
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn names_are_the_same_in_every_octet() {
-        for length in 0..60 {
+        for length in 0..=80 {
             let name: Vec<u8> = (0..length).collect();
             assert!(is_same(&name, &name.clone()));
             for at in 0..name.len() {
@@ -276,7 +277,7 @@ mod tests {
 
     #[test]
     fn copies_are_whole() {
-        for length in 0..60 {
+        for length in 0..=80 {
             let name: Vec<u8> = (1..=length).collect();
             let mut target = vec![0; name.len()];
             copy(&name, &mut target);

@@ -7,7 +7,7 @@
 //! that has nothing to do with it, at 38 to 88 instructions a query.
 
 use super::Rcode;
-use crate::table::{A_RECORD, Random, Record, Sight, Snapshot, Vantage, Zone};
+use crate::table::{Random, Record, Snapshot, Vantage, Zone};
 use crate::wire::{self, Edns, HEADER, MAX_UDP, MIN_UDP, Query, Request, Subnet, class, pointer_to, rtype};
 
 /// OPT without options; the last octet is that of its length that these change.
@@ -74,15 +74,21 @@ impl Short<'_> {
         let most = most.min(buffer.len()) - opt;
         let room = buffer.get_mut(query.end..most)?;
         let Written { octets, rcode, counts } = match record {
-            Some(record) if query.qtype == rtype::A => {
+            Some(record) => {
                 let sight = table.sight(record, zone, vantage);
                 if !sight.is_uniform() {
                     return None;
                 }
-                let count = sight.write_uniform(room, random)?;
-                Written { octets: count * A_RECORD, rcode: Rcode::NoError, counts: [count as u16, 0, 0] }
+                match query.qtype {
+                    rtype::A | rtype::SRV => {
+                        // Before anything is drawn: the long way would draw it again.
+                        let port = if query.qtype == rtype::A { None } else { Some(port(query, record)?) };
+                        let (octets, counts) = sight.write_uniform(port, query, room, random)?;
+                        Written { octets, rcode: Rcode::NoError, counts }
+                    }
+                    _ => negative(query, zone, Rcode::NoData, zone.nodata_ttl(), room)?,
+                }
             }
-            Some(record) => other_type(query, zone, &table.sight(record, zone, vantage), room, random)?,
             None if all_heard && !zone.has_wildcards() => {
                 negative(query, zone, Rcode::NxDomain, zone.nxdomain_ttl(), room)?
             }
@@ -115,19 +121,11 @@ impl Short<'_> {
 // Functions, not inlined, so that A's way has the registers for itself. They take no `Short`: it would have to be put into memory
 // for every answer.
 
+/// That of which the question's name is, if it is of one.
 #[inline(never)]
-fn other_type(query: &Query, zone: &Zone, sight: &Sight<'_>, room: &mut [u8], random: &mut Random) -> Option<Written> {
-    if !sight.is_uniform() {
-        return None;
-    }
-    if query.qtype != rtype::SRV {
-        return negative(query, zone, Rcode::NoData, zone.nodata_ttl(), room);
-    }
-    let service = HEADER + query.suffix_at(zone.label_count() + SERVICE_LABELS);
+fn port(query: &Query, record: Record<'_>) -> Option<u16> {
     let [port, protocol] = query.first_labels();
-    let port = sight.uniform_port(port, protocol)?;
-    let (octets, count) = sight.write_uniform_targets(port, service, room, random)?;
-    Some(Written { octets, rcode: Rcode::NoError, counts: [count, 0, count] })
+    record.uniform_port(port, protocol)
 }
 
 /// RFC 2308.

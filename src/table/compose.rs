@@ -23,7 +23,6 @@ use crate::wire::{Writer, pointer_to, rtype};
 pub use alias::Chance;
 pub use sticky::client_number;
 use targets::{PortsAt, Wanted};
-pub use uniform::A_RECORD;
 pub use why::EXPLAIN;
 
 /// Most records of a run that is drawn by weight; a longer one is drawn as if all weighed the same.
@@ -441,7 +440,7 @@ impl<'a> Sight<'a> {
                 true => self.find_one(qtype, any, scratch, chance),
                 false => self.find_service(qtype, any, scratch),
             },
-            (Some(only), None, _) => match protocol(only) {
+            (Some(only), None, _) => match Protocol::of_label(only) {
                 Some(protocol) => {
                     let named = |port: &PortEntry<'_>| port.has_label() && port.protocol() == protocol;
                     match self.find_port(named, scratch) {
@@ -462,7 +461,7 @@ impl<'a> Sight<'a> {
                     None => Found::Missing,
                 },
             },
-            (Some(first), Some(last), None) => match protocol(last) {
+            (Some(first), Some(last), None) => match Protocol::of_label(last) {
                 Some(protocol) => self.find_named_port(first, protocol, qtype, any, scratch),
                 None => {
                     let pods = self.find_cluster(last, scratch).and_then(|at| scratch.seen[at].pods);
@@ -681,10 +680,6 @@ fn addresses(addresses: Addresses, of: Owner, qtype: u16, any: bool) -> Found {
         }
     }
     Found::NoData { pending: addresses.is_empty() }
-}
-
-fn protocol(label: &[u8]) -> Option<Protocol> {
-    Protocol::ALL.into_iter().find(|p| p.label().as_bytes() == label)
 }
 
 /// Writes as many records as `target` has room for, each run in an order that is drawn on the way. `SIZE` is that of a

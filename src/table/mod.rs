@@ -30,7 +30,7 @@ use ipnet::IpNet;
 pub use crate::location::Begun;
 pub use atlas::{Atlas, Cartographer, Layer, Origin, clients, inline_places};
 pub use compile::{Note, NoteKind, Outlook};
-pub use compose::{A_RECORD, Chance, EXPLAIN, Found, Scratch, Set, Sight, client_number};
+pub use compose::{Chance, EXPLAIN, Found, Scratch, Set, Sight, client_number};
 pub use explain::{Candidate, CandidateSight, ServiceSight};
 pub use random::Random;
 pub use ready::{Extra, Ready, RrSets};

@@ -37,7 +37,7 @@ use super::map::{Key, name_end, name_of, put_head};
 use crate::config::Mode;
 use crate::load::Shedding;
 use crate::model::{ClusterId, Label, Port, Protocol};
-use crate::names::{Name, split_name};
+use crate::names::{Name, is_same, split_name};
 use crate::ranking::{BothFamilies, Cut, Reach, Tier};
 
 /// Octets of a candidate.
@@ -343,6 +343,16 @@ impl<'a> Record<'a> {
     pub(super) fn uniform_ports(self) -> Ports<'a> {
         let each = 2 + 8 + if self.is_calm_and_uniform() { 0 } else { 2 };
         Ports { octets: self.0, at: name_end(self.0) + 2 + each * self.len() }
+    }
+
+    /// The number of the port `_port._proto` of a uniform service. `None`: there is none, or more than one, or the labels are of
+    /// another kind.
+    pub fn uniform_port(self, port: &[u8], protocol: &[u8]) -> Option<u16> {
+        let ports = self.uniform_ports();
+        let protocol = Protocol::of_label(protocol)?;
+        let name = port.strip_prefix(b"_").filter(|name| !name.is_empty())?;
+        let found = ports.into_iter().find(|port| is_same(port.name, name) && port.protocol() == protocol)?;
+        ports.has_distinct_names().then_some(found.number)
     }
 
     #[inline]

@@ -1,6 +1,6 @@
-//! SRV records and the addresses beside them (RFC 2782).
+//! SRV records and the addresses beside them (RFC 2782). Those of most services are written by the short way (`uniform.rs`).
 //!
-//! What the short way (`uniform.rs`) writes too is always inlined: as calls, it made its answers a fifth dearer.
+//! What writes one target is always inlined: left to the compiler, an answer of many takes a hundredth more.
 
 use super::super::ready::fixed;
 use super::super::record::{Host, PortEntry, address_size, flag};
@@ -54,22 +54,22 @@ struct Target<'a, 's> {
 }
 
 /// Priority, weight and port.
-pub(super) type Numbers = [u16; 3];
+type Numbers = [u16; 3];
 
 /// The labels of a target in front of `S.N.Z`.
 #[derive(Clone, Copy)]
-pub(super) struct Prefix<'a> {
-    pub host: Option<Host<'a>>,
+struct Prefix<'a> {
+    host: Option<Host<'a>>,
     /// In wire form. Empty: the target is the service's own name.
-    pub cluster: &'a [u8],
+    cluster: &'a [u8],
     /// The whole target, which is a name of somebody else.
-    pub alias: Option<&'a [u8]>,
+    alias: Option<&'a [u8]>,
 }
 
 impl Prefix<'_> {
     /// Octets.
     #[inline(always)]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.host.map_or(0, |host| 1 + host.label().len()) + self.cluster.len()
     }
 
@@ -87,7 +87,7 @@ impl Prefix<'_> {
 
     /// Writes a record whose owner is this name, with a pointer behind the labels. Returns what is left.
     #[inline(always)]
-    pub fn put_address<'o>(&self, out: &'o mut [u8], fixed: &[u8; FIXED], address: &[u8]) -> &'o mut [u8] {
+    fn put_address<'o>(&self, out: &'o mut [u8], fixed: &[u8; FIXED], address: &[u8]) -> &'o mut [u8] {
         let (block, rest) = self.put(out).split_at_mut(FIXED + address.len());
         block[..FIXED].copy_from_slice(fixed);
         block[FIXED..].copy_from_slice(address);
@@ -237,7 +237,7 @@ impl<'a> Sight<'a> {
 
     /// Octets of an SRV record.
     #[inline(always)]
-    pub(super) fn target_size(&self, name: &Prefix<'_>) -> usize {
+    fn target_size(&self, name: &Prefix<'_>) -> usize {
         match name.alias {
             None => FIXED + 6 + name.len() + self.record.name().len() + self.perspective.apex.len(),
             Some(alias) => FIXED + 6 + alias.len(),
@@ -246,7 +246,7 @@ impl<'a> Sight<'a> {
 
     /// Fills an SRV record of [that size](Sight::target_size). `fixed`: what it begins with, but for its length.
     #[inline(always)]
-    pub(super) fn put_target(
+    fn put_target(
         &self,
         record: &mut [u8],
         fixed: &mut [u8; FIXED],

@@ -8,15 +8,17 @@ use super::super::Member;
 use super::super::random::{Draws, FewDraws, Random};
 use super::super::ready::fixed;
 use super::super::record::{MOST_UNIFORM, Record};
-use super::targets::Prefix;
-use super::{SILENT_STEP, Sight};
+use super::{Perspective, SILENT_STEP, Sight};
 use crate::load::Shedding;
 use crate::model::ClusterId;
+use crate::names::copy;
 use crate::ranking::Tier;
-use crate::wire::{QUESTION_POINTER, pointer_to, rtype};
+use crate::wire::{HEADER, QUESTION_POINTER, Query, pointer_to, rtype};
 
 /// Octets of an A record whose owner is a pointer.
-pub const A_RECORD: usize = FIXED + 4;
+const A_RECORD: usize = FIXED + 4;
+/// Octets of an SRV record in front of its target.
+const SRV_HEAD: usize = FIXED + 6;
 
 // 12! is below 2³², which `FewDraws` asks for.
 const _: () = assert!(MOST_UNIFORM <= 12);
@@ -121,13 +123,28 @@ impl Sight<'_> {
         all
     }
 
-    /// Writes the best A records for the question's name, in the order that [`write`](Sight::write) would have drawn from the
-    /// same `random`. Returns how many; `None`: there is no room for all.
+    /// Writes the records that are asked for at the question's name, in the order that [`write`](Sight::write) would have drawn from the
+    /// same `random`: the best A records, or, with a `port`, the SRV records of that and behind them their targets' A records.
+    /// Returns how many octets that is, and how many records by section; `None`: there is no room for all.
+    ///
+    /// One function for both, as what they begin with is most of it: twice, it would be fetched twice for most batches.
     #[inline(always)]
-    pub fn write_uniform(&self, out: &mut [u8], random: &mut Random) -> Option<usize> {
+    pub fn write_uniform(
+        &self,
+        port: Option<u16>,
+        query: &Query,
+        out: &mut [u8],
+        random: &mut Random,
+    ) -> Option<(usize, [u16; 3])> {
         let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
         let calm = self.is_calm();
         let (all, best) = self.rank(calm, &mut all, &mut loads, random);
+        if let Some(port) = port {
+            let Perspective { members, ttl, apex, .. } = self.perspective;
+            let targets = Targets { record: self.record, members, ttl, apex: apex.len(), port };
+            let count = all.len() as u16;
+            return Some((targets.put(all, &loads, query, out)?, [count, 0, count]));
+        }
         let count = all.len().min(self.perspective.cut.addresses(best, false));
         let records = out.get_mut(..count * A_RECORD)?.as_chunks_mut().0;
         if has_equals(all) {
@@ -137,28 +154,16 @@ impl Sight<'_> {
             }
         }
         self.put_addresses(records, all);
-        Some(count)
+        Some((count * A_RECORD, [count as u16, 0, 0]))
     }
 
     /// As many records as there are, of the first items.
     #[inline(always)]
     fn put_addresses(&self, records: &mut [[u8; A_RECORD]], all: &[Item]) {
-        let mut head = [0; A_RECORD];
-        head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4));
-        let head = u128::from_le_bytes(head);
+        let head = fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4);
         for (record, item) in records.iter_mut().zip(all) {
-            *record = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
+            *record = address_record(head, item.address());
         }
-    }
-
-    /// The number of the port `_port._proto` of a [uniform](Sight::is_uniform) service. `None`: there is none, or more than
-    /// one, or the labels are of another kind.
-    pub fn uniform_port(&self, port: &[u8], protocol: &[u8]) -> Option<u16> {
-        let ports = self.record.uniform_ports();
-        let protocol = super::protocol(protocol)?;
-        let name = port.strip_prefix(b"_").filter(|name| !name.is_empty())?;
-        let found = ports.into_iter().find(|port| port.name == name && port.protocol() == protocol)?;
-        ports.has_distinct_names().then_some(found.number)
     }
 
     /// Its candidates in the order of their bands, as load makes these, and of their steps; and how many are in the first band.
@@ -203,47 +208,74 @@ impl Sight<'_> {
         }
         true
     }
+}
 
-    /// Writes the SRV records of that port for the question's name, and behind them the A records of their targets, which
-    /// are named by the question's name from `service` of the message on. Returns how many octets that is, and how many
-    /// records of each type; `None`: there is no room for all.
-    pub fn write_uniform_targets(
-        &self,
-        port: u16,
-        service: usize,
-        out: &mut [u8],
-        random: &mut Random,
-    ) -> Option<(usize, u16)> {
-        let (mut all, mut loads) = ([Item::default(); MOST_UNIFORM], Loads::default());
-        let (all, _) = self.rank(self.is_calm(), &mut all, &mut loads, random);
-        let ttl = self.perspective.ttl;
-        let (clusters, weight) = (self.record.uniform_clusters(), self.record.uniform_weight());
-        let name = |item: &Item| {
+/// An A record that begins with `head`.
+#[inline(always)]
+fn address_record(head: [u8; FIXED], address: u32) -> [u8; A_RECORD] {
+    let mut record = [0; A_RECORD];
+    record[..FIXED].copy_from_slice(&head);
+    (u128::from_le_bytes(record) | u128::from(address) << (8 * FIXED)).to_le_bytes()
+}
+
+/// The targets of a port. No sight: that would have to be put into memory for every answer.
+struct Targets<'a> {
+    record: Record<'a>,
+    members: &'a [Member],
+    /// Seconds.
+    ttl: u32,
+    /// Octets of the zone's name.
+    apex: usize,
+    port: u16,
+}
+
+impl Targets<'_> {
+    /// For the question's name, in the order of `all`: the SRV records, then the addresses. Returns how many octets that is; `None`:
+    /// there is no room for all.
+    #[inline(never)]
+    fn put(self, all: &[Item], loads: &Loads, query: &Query, out: &mut [u8]) -> Option<usize> {
+        let Targets { record, members, ttl, apex, port } = self;
+        let (clusters, weight) = (record.uniform_clusters(), record.uniform_weight());
+        // `S.N.Z`, with which every target ends, and the question's name does, too.
+        let name = query.name();
+        let at = name.len() - record.name().len() - apex;
+        let service = &name[at..];
+        let label = |item: &Item| {
             let cluster = ClusterId(u16::from_le_bytes(clusters[item.position()]));
-            Prefix { host: None, cluster: self.cluster_label(cluster), alias: None }
+            &*members[cluster.index()].wire
         };
         let room = out.len();
         let mut rest = out;
-        let mut head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
+        let head = fixed(QUESTION_POINTER, rtype::SRV, ttl, 0);
         let (mut priority, mut tier) = (0, all[0].tier());
-        for item in &*all {
-            let weight = loads.left_of(weight, *item);
+        for item in all {
             if item.tier() != tier {
                 (priority, tier) = (priority + 10, item.tier());
             }
-            let name = name(item);
-            let (record, others) = rest.split_at_mut_checked(self.target_size(&name))?;
-            self.put_target(record, &mut head, &name, [priority + item.step(), weight.max(1) as u16, port]);
+            let label = label(item);
+            let (record, others) = rest.split_at_mut_checked(SRV_HEAD + label.len() + service.len())?;
+            let (numbers, target) = record.split_at_mut(SRV_HEAD);
+            numbers[..10].copy_from_slice(&head[..10]);
+            let length = (6 + target.len()) as u16;
+            let weight = loads.left_of(weight, *item).max(1) as u16;
+            let said = [length, priority + item.step(), weight, port];
+            numbers[10..].copy_from_slice(said.map(u16::to_be_bytes).as_flattened());
+            // A target is not compressed (RFC 2782).
+            let (cluster, of) = target.split_at_mut(label.len());
+            copy(label, cluster);
+            copy(service, of);
             rest = others;
         }
-        let head = fixed(pointer_to(service), rtype::A, ttl, 4);
-        for item in &*all {
-            let name = name(item);
-            let (record, others) = rest.split_at_mut_checked(name.len() + A_RECORD)?;
-            name.put_address(record, &head, &item.address().to_le_bytes());
+        let head = fixed(pointer_to(HEADER + at), rtype::A, ttl, 4);
+        for item in all {
+            let label = label(item);
+            let (record, others) = rest.split_at_mut_checked(label.len() + A_RECORD)?;
+            let (owner, address) = record.split_at_mut(label.len());
+            copy(label, owner);
+            address.copy_from_slice(&address_record(head, item.address()));
             rest = others;
         }
-        Some((room - rest.len(), all.len() as u16))
+        Some(room - rest.len())
     }
 }
 
