@@ -4,6 +4,8 @@
 
 #[path = "../tests/support/mmdb.rs"]
 mod mmdb;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -12,9 +14,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use signpost::location::{Geography, Known, Site, Spot, World, read_database};
-use signpost::model::Region;
-use signpost::table::Random;
+use signpost::location::{self, Geography, Known, Site, Spot, read_database};
+use signpost::model::{Region, View};
+use signpost::table::{Atlas, Origin, Random, Reader};
+use support::World;
 
 const NETWORKS: usize = 500_000;
 const QUICK: usize = 50_000;
@@ -30,6 +33,8 @@ const REGIONS: [&str; 8] = [
     "ap-northeast-1",
     "ap-southeast-2",
 ];
+/// Look-ups that a worker has under way at once: a batch's.
+const BATCH: usize = 32;
 /// Addresses that are looked up in one round, and rounds, of which the fastest counts.
 const LOOKUPS: usize = 1 << 20;
 const ROUNDS: usize = 7;
@@ -53,7 +58,7 @@ fn main() -> ExitCode {
     let sites: Vec<Site> =
         regions.iter().map(|region| Site { region: Some(region), availability_zones: &[] }).collect();
     let (coordinates, distances) = (BTreeMap::new(), BTreeMap::new());
-    let world = World { coordinates: &coordinates, distances: &distances };
+    let world = location::World { coordinates: &coordinates, distances: &distances };
     let place = |known: Known| Some(Spot { coordinates: known.coordinates, ..Spot::default() });
 
     let start = Instant::now();
@@ -67,7 +72,7 @@ fn main() -> ExitCode {
     let read = start.elapsed();
     let found = places.len();
     let start = Instant::now();
-    let geography = Geography::build(&sites, &world, places);
+    let geography = Geography::build(&sites, &world, places.iter().cloned());
     let built = start.elapsed();
     println!("{count} networks ({found} leaves in a file of {:.1} MB), {CITIES} places", file.len() as f64 / 1e6);
     println!("read the file:                {:>7.0} ms", milliseconds(read));
@@ -75,16 +80,22 @@ fn main() -> ExitCode {
     println!("orders of 8 clusters:         {:>7}", geography.orderings().count());
     println!("memory:                       {:>7.1} MB", geography.octets() as f64 / 1e6);
 
+    // The same as a worker has it.
+    let clusters = REGIONS.iter().map(|region| support::cluster(region, region)).collect();
+    let mut world = World::new(support::config(clusters), "@ SOA ns1 hostmaster 1 3600 600 86400 180\n@ NS ns1\n");
+    world.publisher.set_atlas(Atlas::new(&world.config, Vec::new(), vec![places]));
+
     let of_networks: Vec<IpAddr> = (0..LOOKUPS).map(|_| inside(&networks, &mut random)).collect();
     let v4: Vec<IpAddr> = of_networks.iter().copied().filter(IpAddr::is_ipv4).collect();
     let v6: Vec<IpAddr> = of_networks.iter().copied().filter(IpAddr::is_ipv6).collect();
+    println!("ns a look-up                    one by one      {BATCH} under way, as a worker has them");
+    println!("                         by address  subnet  by address  subnet");
     for (what, addresses) in [("all", &of_networks), ("IPv4", &v4), ("IPv6", &v6)] {
-        let exact = fastest(addresses, |address| u64::from(geography.look_up(&address, false, None).0.0));
-        let subnet = fastest(addresses, |address| {
-            let (ordering, scope) = geography.look_up(&address, true, None);
-            u64::from(ordering.0) + u64::from(scope)
-        });
-        println!("look-up, {what:<5}      {exact:>5.1} ns by address, {subnet:>5.1} ns by subnet with its scope");
+        let [exact, subnet] =
+            [false, true].map(|subnet| fastest(addresses, |round| one_by_one(&geography, round, subnet)));
+        let [exact_in_batches, subnet_in_batches] =
+            [false, true].map(|subnet| fastest(addresses, |round| in_batches(&world.reader, round, subnet)));
+        println!("look-up, {what:<17} {exact:>9.1} {subnet:>7.1} {exact_in_batches:>11.1} {subnet_in_batches:>7.1}");
     }
     ExitCode::SUCCESS
 }
@@ -93,15 +104,45 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Nanoseconds of one look-up, each of another address.
-fn fastest(addresses: &[IpAddr], look_up: impl Fn(IpAddr) -> u64) -> f64 {
+/// Nanoseconds of a look-up. `look_up`: of all addresses; gives what cannot be had without that.
+fn fastest(addresses: &[IpAddr], look_up: impl Fn(&[IpAddr]) -> u64) -> f64 {
     let round = |_| {
         let start = Instant::now();
-        let sum: u64 = addresses.iter().map(|address| look_up(*address)).sum();
-        black_box(sum);
+        black_box(look_up(black_box(addresses)));
         start.elapsed().as_nanos() as f64 / addresses.len() as f64
     };
     (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
+}
+
+fn one_by_one(geography: &Geography, addresses: &[IpAddr], subnet: bool) -> u64 {
+    let one = |address| {
+        let (ordering, scope) = geography.look_up(address, subnet, None);
+        u64::from(ordering.0) + u64::from(scope)
+    };
+    addresses.iter().map(one).sum()
+}
+
+/// In the three steps of a worker, each for all addresses of a batch: what a look-up reads is on its way while others are
+/// looked at.
+fn in_batches(reader: &Reader, addresses: &[IpAddr], subnet: bool) -> u64 {
+    let mut begun = [None; BATCH];
+    let mut sum = 0;
+    for batch in addresses.chunks(BATCH) {
+        reader.with(|table| {
+            for address in batch {
+                table.prefetch_place(Origin::new(address, subnet));
+            }
+            for (begun, address) in begun.iter_mut().zip(batch) {
+                *begun = table.prefetch_order(Origin::new(address, subnet));
+            }
+            for (begun, address) in begun.iter().zip(batch) {
+                let vantage = table.vantage(View::External, Origin::new(address, subnet).with(*begun));
+                let found = vantage.reach().as_ptr().addr() as u64;
+                sum = u64::wrapping_add(sum, found + u64::from(vantage.scope()));
+            }
+        });
+    }
+    sum
 }
 
 /// Four of five are IPv4, nearly half of these /24 as in the Internet's routing table. IPv6 ones are of the five registries'
