@@ -71,8 +71,9 @@ fn main() -> ExitCode {
     };
     let read = start.elapsed();
     let found = places.len();
+    let layer = places.clone();
     let start = Instant::now();
-    let geography = Geography::build(&sites, &world, places.iter().cloned());
+    let geography = Geography::build(&sites, &world, places);
     let built = start.elapsed();
     println!("{count} networks ({found} leaves in a file of {:.1} MB), {CITIES} places", file.len() as f64 / 1e6);
     println!("read the file:                {:>7.0} ms", milliseconds(read));
@@ -83,7 +84,7 @@ fn main() -> ExitCode {
     // The same as a worker has it.
     let clusters = REGIONS.iter().map(|region| support::cluster(region, region)).collect();
     let mut world = World::new(support::config(clusters), "@ SOA ns1 hostmaster 1 3600 600 86400 180\n@ NS ns1\n");
-    world.publisher.set_atlas(Atlas::new(&world.config, Vec::new(), vec![places]));
+    world.publisher.set_atlas(Atlas::new(&world.config, Vec::new(), vec![layer]));
 
     let of_networks: Vec<IpAddr> = (0..LOOKUPS).map(|_| inside(&networks, &mut random)).collect();
     let v4: Vec<IpAddr> = of_networks.iter().copied().filter(IpAddr::is_ipv4).collect();
