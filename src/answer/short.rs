@@ -74,21 +74,17 @@ impl Short<'_> {
         let most = most.min(buffer.len()) - opt;
         let room = buffer.get_mut(query.end..most)?;
         let Written { octets, rcode, counts } = match record {
-            Some(record) => {
-                let sight = table.sight(record, zone, vantage);
-                if !sight.is_uniform() {
-                    return None;
+            Some(record) if !record.is_uniform() => return None,
+            Some(record) => match query.qtype {
+                rtype::A | rtype::SRV => {
+                    // Before anything is drawn: the long way would draw it again.
+                    let port = if query.qtype == rtype::A { None } else { Some(port(query, record)?) };
+                    let sight = table.sight(record, zone, vantage);
+                    let (octets, counts) = sight.write_uniform(port, query, room, random)?;
+                    Written { octets, rcode: Rcode::NoError, counts }
                 }
-                match query.qtype {
-                    rtype::A | rtype::SRV => {
-                        // Before anything is drawn: the long way would draw it again.
-                        let port = if query.qtype == rtype::A { None } else { Some(port(query, record)?) };
-                        let (octets, counts) = sight.write_uniform(port, query, room, random)?;
-                        Written { octets, rcode: Rcode::NoError, counts }
-                    }
-                    _ => negative(query, zone, Rcode::NoData, zone.nodata_ttl(), room)?,
-                }
-            }
+                _ => negative(query, zone, Rcode::NoData, zone.nodata_ttl(), room)?,
+            },
             None if all_heard && !zone.has_wildcards() => {
                 negative(query, zone, Rcode::NxDomain, zone.nxdomain_ttl(), room)?
             }

@@ -296,7 +296,7 @@ impl<'a> Record<'a> {
     /// ingress address and one IPv4 clusterIP and nothing else, and weighs as much and has the ports of the others; no
     /// address is in it twice. So every view sees every candidate with one address, and only their order is left to find.
     #[inline]
-    pub(super) fn is_uniform(self) -> bool {
+    pub fn is_uniform(self) -> bool {
         self.0[1] & !WITH_LOAD == UNIFORM_SERVICE
     }
 

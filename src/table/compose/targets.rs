@@ -46,6 +46,9 @@ impl Wanted<'_> {
     }
 }
 
+/// Octets of an SRV record in front of its target.
+pub(super) const SRV_HEAD: usize = FIXED + 6;
+
 /// One SRV record.
 struct Target<'a, 's> {
     seen: &'s Seen,
@@ -54,11 +57,11 @@ struct Target<'a, 's> {
 }
 
 /// Priority, weight and port.
-type Numbers = [u16; 3];
+pub(super) type Numbers = [u16; 3];
 
 /// The labels of a target in front of `S.N.Z`.
 #[derive(Clone, Copy)]
-struct Prefix<'a> {
+pub(super) struct Prefix<'a> {
     host: Option<Host<'a>>,
     /// In wire form. Empty: the target is the service's own name.
     cluster: &'a [u8],
@@ -66,16 +69,22 @@ struct Prefix<'a> {
     alias: Option<&'a [u8]>,
 }
 
-impl Prefix<'_> {
+impl<'a> Prefix<'a> {
+    /// `label`: in wire form.
+    #[inline(always)]
+    pub(super) fn of_cluster(label: &'a [u8]) -> Prefix<'a> {
+        Prefix { host: None, cluster: label, alias: None }
+    }
+
     /// Octets.
     #[inline(always)]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.host.map_or(0, |host| 1 + host.label().len()) + self.cluster.len()
     }
 
     /// Returns what is left.
     #[inline(always)]
-    fn put<'o>(&self, out: &'o mut [u8]) -> &'o mut [u8] {
+    pub(super) fn put<'o>(&self, out: &'o mut [u8]) -> &'o mut [u8] {
         let out = match self.host {
             Some(host) => put_label(out, host.label()),
             None => out,
@@ -87,12 +96,23 @@ impl Prefix<'_> {
 
     /// Writes a record whose owner is this name, with a pointer behind the labels. Returns what is left.
     #[inline(always)]
-    fn put_address<'o>(&self, out: &'o mut [u8], fixed: &[u8; FIXED], address: &[u8]) -> &'o mut [u8] {
+    pub(super) fn put_address<'o>(&self, out: &'o mut [u8], fixed: &[u8; FIXED], address: &[u8]) -> &'o mut [u8] {
         let (block, rest) = self.put(out).split_at_mut(FIXED + address.len());
         block[..FIXED].copy_from_slice(fixed);
         block[FIXED..].copy_from_slice(address);
         rest
     }
+}
+
+/// What an SRV record of that size has in front of its target. `fixed`: what it begins with, but for its length. Returns the target's room.
+#[inline(always)]
+pub(super) fn put_srv_head<'o>(record: &'o mut [u8], fixed: &[u8; FIXED], numbers: Numbers) -> &'o mut [u8] {
+    let (head, target) = record.split_at_mut(SRV_HEAD);
+    head[..10].copy_from_slice(&fixed[..10]);
+    let [priority, weight, port] = numbers;
+    let said = [(6 + target.len()) as u16, priority, weight, port];
+    head[10..].copy_from_slice(said.map(u16::to_be_bytes).as_flattened());
+    target
 }
 
 #[inline(always)]
@@ -213,10 +233,10 @@ impl<'a> Sight<'a> {
         owner: usize,
         scratch: &Scratch,
     ) -> bool {
-        let mut fixed = fixed(pointer_to(owner), rtype::SRV, self.ttl_of(choice), 0);
+        let fixed = fixed(pointer_to(owner), rtype::SRV, self.ttl_of(choice), 0);
         let (mut length, mut fits) = (0, true);
         // What is the same in all of them is looked up once.
-        let bare = self.target_size(&Prefix { host: None, cluster: &[], alias: None });
+        let bare = self.target_size(&Prefix::of_cluster(&[]));
         self.targets(wanted, choice, scratch, |target| {
             let size = match target.name.alias {
                 None => bare + target.name.len(),
@@ -227,7 +247,7 @@ impl<'a> Sight<'a> {
                 return false;
             }
             match writer.reserve_records(Section::Answer, size, 1) {
-                Some(record) => self.put_target(record, &mut fixed, &target.name, target.numbers),
+                Some(record) => self.put_target(record, &fixed, &target.name, target.numbers),
                 None => fits = false,
             }
             fits
@@ -239,26 +259,15 @@ impl<'a> Sight<'a> {
     #[inline(always)]
     fn target_size(&self, name: &Prefix<'_>) -> usize {
         match name.alias {
-            None => FIXED + 6 + name.len() + self.record.name().len() + self.perspective.apex.len(),
-            Some(alias) => FIXED + 6 + alias.len(),
+            None => SRV_HEAD + name.len() + self.record.name().len() + self.perspective.apex.len(),
+            Some(alias) => SRV_HEAD + alias.len(),
         }
     }
 
     /// Fills an SRV record of [that size](Sight::target_size). `fixed`: what it begins with, but for its length.
     #[inline(always)]
-    fn put_target(
-        &self,
-        record: &mut [u8],
-        fixed: &mut [u8; FIXED],
-        name: &Prefix<'_>,
-        [priority, weight, port]: Numbers,
-    ) {
-        fixed[10..].copy_from_slice(&((record.len() - FIXED) as u16).to_be_bytes());
-        let (head, target) = record.split_at_mut(FIXED + 6);
-        head[..FIXED].copy_from_slice(fixed);
-        head[12..14].copy_from_slice(&priority.to_be_bytes());
-        head[14..16].copy_from_slice(&weight.to_be_bytes());
-        head[16..18].copy_from_slice(&port.to_be_bytes());
+    fn put_target(&self, record: &mut [u8], fixed: &[u8; FIXED], name: &Prefix<'_>, numbers: Numbers) {
+        let target = put_srv_head(record, fixed, numbers);
         // A target is not compressed (RFC 2782).
         if let Some(alias) = name.alias {
             return target.copy_from_slice(alias);

@@ -8,6 +8,7 @@ use super::super::Member;
 use super::super::random::{Draws, FewDraws, Random};
 use super::super::ready::fixed;
 use super::super::record::{MOST_UNIFORM, Record};
+use super::targets::{Prefix, SRV_HEAD, put_srv_head};
 use super::{Perspective, SILENT_STEP, Sight};
 use crate::load::Shedding;
 use crate::model::ClusterId;
@@ -17,8 +18,6 @@ use crate::wire::{HEADER, QUESTION_POINTER, Query, pointer_to, rtype};
 
 /// Octets of an A record whose owner is a pointer.
 const A_RECORD: usize = FIXED + 4;
-/// Octets of an SRV record in front of its target.
-const SRV_HEAD: usize = FIXED + 6;
 
 // 12! is below 2³², which `FewDraws` asks for.
 const _: () = assert!(MOST_UNIFORM <= 12);
@@ -98,12 +97,6 @@ fn draw_of(weights: &[u32], total: u32, draws: &mut Draws<'_>) -> usize {
 }
 
 impl Sight<'_> {
-    /// Whether the other methods here are for this service. It has nothing but A and SRV, in every view.
-    #[inline(always)]
-    pub fn is_uniform(&self) -> bool {
-        self.record.is_uniform()
-    }
-
     /// It is uniform, and load has no say in its answers.
     #[inline(always)]
     fn is_calm(&self) -> bool {
@@ -123,7 +116,7 @@ impl Sight<'_> {
         all
     }
 
-    /// Writes the records that are asked for at the question's name, in the order that [`write`](Sight::write) would have drawn from the
+    /// Of a [uniform](Record::is_uniform) service, writes the records that are asked for at the question's name, in the order that [`write`](Sight::write) would have drawn from the
     /// same `random`: the best A records, or, with a `port`, the SRV records of that and behind them their targets' A records.
     /// Returns how many octets that is, and how many records by section; `None`: there is no room for all.
     ///
@@ -160,9 +153,11 @@ impl Sight<'_> {
     /// As many records as there are, of the first items.
     #[inline(always)]
     fn put_addresses(&self, records: &mut [[u8; A_RECORD]], all: &[Item]) {
-        let head = fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4);
+        let mut head = [0; A_RECORD];
+        head[..FIXED].copy_from_slice(&fixed(QUESTION_POINTER, rtype::A, self.perspective.ttl, 4));
+        let head = u128::from_le_bytes(head);
         for (record, item) in records.iter_mut().zip(all) {
-            *record = address_record(head, item.address());
+            *record = (head | u128::from(item.address()) << (8 * FIXED)).to_le_bytes();
         }
     }
 
@@ -210,14 +205,6 @@ impl Sight<'_> {
     }
 }
 
-/// An A record that begins with `head`.
-#[inline(always)]
-fn address_record(head: [u8; FIXED], address: u32) -> [u8; A_RECORD] {
-    let mut record = [0; A_RECORD];
-    record[..FIXED].copy_from_slice(&head);
-    (u128::from_le_bytes(record) | u128::from(address) << (8 * FIXED)).to_le_bytes()
-}
-
 /// The targets of a port. No sight: that would have to be put into memory for every answer.
 struct Targets<'a> {
     record: Record<'a>,
@@ -240,9 +227,9 @@ impl Targets<'_> {
         let name = query.name();
         let at = name.len() - record.name().len() - apex;
         let service = &name[at..];
-        let label = |item: &Item| {
+        let prefix = |item: &Item| {
             let cluster = ClusterId(u16::from_le_bytes(clusters[item.position()]));
-            &*members[cluster.index()].wire
+            Prefix::of_cluster(&members[cluster.index()].wire)
         };
         let room = out.len();
         let mut rest = out;
@@ -252,27 +239,19 @@ impl Targets<'_> {
             if item.tier() != tier {
                 (priority, tier) = (priority + 10, item.tier());
             }
-            let label = label(item);
-            let (record, others) = rest.split_at_mut_checked(SRV_HEAD + label.len() + service.len())?;
-            let (numbers, target) = record.split_at_mut(SRV_HEAD);
-            numbers[..10].copy_from_slice(&head[..10]);
-            let length = (6 + target.len()) as u16;
             let weight = loads.left_of(weight, *item).max(1) as u16;
-            let said = [length, priority + item.step(), weight, port];
-            numbers[10..].copy_from_slice(said.map(u16::to_be_bytes).as_flattened());
+            let prefix = prefix(item);
+            let (record, others) = rest.split_at_mut_checked(SRV_HEAD + prefix.len() + service.len())?;
+            let target = put_srv_head(record, &head, [priority + item.step(), weight, port]);
             // A target is not compressed (RFC 2782).
-            let (cluster, of) = target.split_at_mut(label.len());
-            copy(label, cluster);
-            copy(service, of);
+            copy(service, prefix.put(target));
             rest = others;
         }
         let head = fixed(pointer_to(HEADER + at), rtype::A, ttl, 4);
         for item in all {
-            let label = label(item);
-            let (record, others) = rest.split_at_mut_checked(label.len() + A_RECORD)?;
-            let (owner, address) = record.split_at_mut(label.len());
-            copy(label, owner);
-            address.copy_from_slice(&address_record(head, item.address()));
+            let prefix = prefix(item);
+            let (record, others) = rest.split_at_mut_checked(prefix.len() + A_RECORD)?;
+            prefix.put_address(record, &head, &item.address().to_le_bytes());
             rest = others;
         }
         Some(room - rest.len())
