@@ -21,9 +21,17 @@ pub struct PrefixMap {
     lower: Box<[Range<u128>]>,
 }
 
-/// How far a look-up has come: in which of the words of IPv4 it goes on.
+/// How far a look-up has come.
 #[derive(Debug, Clone, Copy)]
-pub struct Begun(u32);
+pub struct Begun(At);
+
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// The position of a word of IPv4.
+    V4(u32),
+    /// A word of IPv6.
+    V6(u32),
+}
 
 impl Default for PrefixMap {
     fn default() -> Self {
@@ -59,34 +67,42 @@ impl PrefixMap {
             IpAddr::V4(address) => self.v4.look_up(address.to_bits()),
             IpAddr::V6(address) => {
                 let address = address.to_bits();
-                let (value, depth) = self.upper.look_up((address >> 64) as u64);
-                // A /64 with several numbers is no part of a larger block with one.
-                let lower = if !self.lower.is_empty() && depth == 64 { self.in_lower(address) } else { None };
-                lower.unwrap_or((value, depth))
+                self.with_lower(address, self.upper.look_up(upper_half(address)))
             }
         }
     }
 
-    /// What [`look_up`](PrefixMap::look_up) reads first of all, for who wants to have it fetched ahead: in a large table it
-    /// is in no cache.
+    /// `found`: of the address's upper half.
+    #[inline]
+    fn with_lower(&self, address: u128, found: (u16, u8)) -> (u16, u8) {
+        // A /64 with several numbers is no part of a larger block with one.
+        let lower = if !self.lower.is_empty() && found.1 == 64 { self.in_lower(address) } else { None };
+        lower.unwrap_or(found)
+    }
+
+    /// What [`look_up`](PrefixMap::look_up) reads first of what is in no cache if the table is large, for who wants to have it
+    /// fetched ahead.
     #[inline]
     pub fn first_read(&self, address: IpAddr) -> *const u8 {
         match address.to_canonical() {
             IpAddr::V4(address) => self.v4.first_read(address.to_bits()),
-            IpAddr::V6(address) => self.upper.first_read((address.to_bits() >> 64) as u64),
+            IpAddr::V6(address) => self.upper.first_read(upper_half(address.to_bits())),
         }
     }
 
     /// What it reads then, and most often last; to know this, the first is read. With what was found by that for
     /// [`look_up_from`](PrefixMap::look_up_from).
     #[inline]
-    pub fn second_read(&self, address: IpAddr) -> (*const u8, Option<Begun>) {
+    pub fn second_read(&self, address: IpAddr) -> (*const u8, Begun) {
         match address.to_canonical() {
             IpAddr::V4(address) => {
                 let position = self.v4.second_read(address.to_bits());
-                (self.v4.word(position), Some(Begun(position)))
+                (self.v4.word(position), Begun(At::V4(position)))
             }
-            IpAddr::V6(address) => (self.upper.second_read((address.to_bits() >> 64) as u64), None),
+            IpAddr::V6(address) => {
+                let (read, word) = self.upper.second_read(upper_half(address.to_bits()));
+                (read, Begun(At::V6(word)))
+            }
         }
     }
 
@@ -94,8 +110,11 @@ impl PrefixMap {
     /// address.
     #[inline(always)]
     pub fn look_up_from(&self, begun: Option<Begun>, address: &IpAddr) -> (u16, u8) {
-        // What most need is that word alone, and not the address, which it would take long to read.
-        let found = begun.and_then(|Begun(position)| self.v4.said_at(position));
+        // What most of IPv4 need is that word alone, and not the address, which it would take long to read.
+        let found = match begun {
+            Some(Begun(At::V4(position))) => self.v4.said_at(position),
+            _ => None,
+        };
         found.unwrap_or_else(|| self.look_up_further(begun, address))
     }
 
@@ -103,7 +122,11 @@ impl PrefixMap {
     #[inline(never)]
     fn look_up_further(&self, begun: Option<Begun>, address: &IpAddr) -> (u16, u8) {
         match (begun, address.to_canonical()) {
-            (Some(Begun(position)), IpAddr::V4(address)) => self.v4.look_up_from(position, address.to_bits()),
+            (Some(Begun(At::V4(position))), IpAddr::V4(address)) => self.v4.look_up_from(position, address.to_bits()),
+            (Some(Begun(At::V6(word))), IpAddr::V6(address)) => {
+                let address = address.to_bits();
+                self.with_lower(address, self.upper.look_up_from(word, upper_half(address)))
+            }
             _ => self.look_up(*address),
         }
     }
@@ -121,6 +144,11 @@ impl PrefixMap {
     pub fn octets(&self) -> usize {
         self.v4.octets() + self.upper.octets() + size_of_val(&*self.lower)
     }
+}
+
+/// The first 64 bits.
+fn upper_half(address: u128) -> u64 {
+    (address >> 64) as u64
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +206,7 @@ fn halves(all: &[Range<u128>]) -> (Vec<Range<u64>>, Vec<Range<u128>>) {
     let (mut upper, mut lower) = (Vec::new(), Vec::<Range<u128>>::new());
     let mut before = 0;
     for (n, &Range { first, value }) in all.iter().enumerate() {
-        let half = (first >> 64) as u64;
+        let half = upper_half(first);
         let begin = u128::from(half) << 64;
         if first > begin {
             if lower.last().is_none_or(|last| last.first < begin) {
@@ -256,12 +284,11 @@ mod tests {
     fn assert_reads(map: &PrefixMap, address: IpAddr) {
         let foretold = match address.to_canonical() {
             IpAddr::V4(address) => map.v4.is_foretold(address.to_bits()),
-            IpAddr::V6(address) => map.upper.is_foretold((address.to_bits() >> 64) as u64),
+            IpAddr::V6(address) => map.upper.is_foretold(upper_half(address.to_bits())),
         };
         assert!(foretold, "{address}");
         let (_, begun) = map.second_read(address);
-        assert_eq!(begun.is_some(), address.is_ipv4(), "{address}");
-        assert_eq!(map.look_up_from(begun, &address), map.look_up(address), "{address}");
+        assert_eq!(map.look_up_from(Some(begun), &address), map.look_up(address), "{address}");
     }
 
     fn map(list: &[(&str, u16)], most: (u8, u8)) -> PrefixMap {

@@ -50,30 +50,40 @@ impl Runs {
 
     #[inline]
     pub(super) fn look_up(&self, address: u64) -> (u16, u8) {
-        let found = self.range(address);
+        let (mut word, mut rest) = self.start(address);
+        while word & TABLE != 0 {
+            (word, rest) = self.step(word, rest);
+        }
+        self.in_run(word, address)
+    }
+
+    /// The same from that word on, which [`second_read`](Runs::second_read) said of this address.
+    #[inline]
+    pub(super) fn look_up_from(&self, word: u32, address: u64) -> (u16, u8) {
+        if word & TABLE == 0 { self.in_run(word, address) } else { self.look_up(address) }
+    }
+
+    /// It is in one of the ranges from that on.
+    #[inline]
+    fn in_run(&self, from: u32, address: u64) -> (u16, u8) {
+        let from = from as usize;
+        let before = |entry: &Entry| usize::from({ entry.last } < address);
+        let found = from + self.all[from..from + RUN].iter().map(before).sum::<usize>();
         let Entry { last, value } = self.all[found];
         let before = self.all.get(found.wrapping_sub(1)).map(|before| before.last);
         (value, depth(address, before, last.checked_add(1)))
     }
 
+    /// The first table's word of an address, and what is left of it then.
     #[inline]
-    fn range(&self, address: u64) -> usize {
-        let mut word = *self.first(address);
-        let mut rest = address << self.root;
-        while word & TABLE != 0 {
-            let bits = width(word);
-            word = *self.inner(word, rest);
-            rest <<= bits;
-        }
-        let from = word as usize;
-        let before = |entry: &Entry| usize::from({ entry.last } < address);
-        from + self.all[from..from + RUN].iter().map(before).sum::<usize>()
+    fn start(&self, address: u64) -> (u32, u64) {
+        (self.tables[(address >> (u64::BITS - self.root)) as usize], address << self.root)
     }
 
-    /// The word of the first table.
+    /// The same of the table that `word` leads to, with `rest` of the address.
     #[inline]
-    fn first(&self, address: u64) -> &u32 {
-        &self.tables[(address >> (u64::BITS - self.root)) as usize]
+    fn step(&self, word: u32, rest: u64) -> (u32, u64) {
+        (*self.inner(word, rest), rest << width(word))
     }
 
     /// The word of the table that `word` leads to; `rest`: what is left of the address there.
@@ -82,33 +92,49 @@ impl Runs {
         &self.tables[table_at(word) + (rest >> (u64::BITS - width(word))) as usize]
     }
 
-    /// The word that a look-up reads first.
+    /// What is read behind a word: the ranges that are compared, or the word of one more table.
     #[inline]
-    pub(super) fn first_read(&self, address: u64) -> *const u8 {
-        (&raw const *self.first(address)).cast()
+    fn next_read(&self, (word, rest): (u32, u64)) -> *const u8 {
+        match word & TABLE {
+            0 => (&raw const self.all[word as usize]).cast(),
+            _ => (&raw const *self.inner(word, rest)).cast(),
+        }
     }
 
-    /// What it reads then: most often the ranges that it compares.
+    /// What a look-up reads first that is in no cache: of the first table few lines are in use, and they are read here.
     #[inline]
-    pub(super) fn second_read(&self, address: u64) -> *const u8 {
-        match *self.first(address) {
-            word if word & TABLE == 0 => (&raw const self.all[word as usize]).cast(),
-            word => (&raw const *self.inner(word, address << self.root)).cast(),
+    pub(super) fn first_read(&self, address: u64) -> *const u8 {
+        self.next_read(self.start(address))
+    }
+
+    /// What it reads then, most often last, and the word that says so, for [`look_up_from`](Runs::look_up_from).
+    #[inline]
+    pub(super) fn second_read(&self, address: u64) -> (*const u8, u32) {
+        let (mut word, mut rest) = self.start(address);
+        if word & TABLE != 0 {
+            (word, rest) = self.step(word, rest);
         }
+        (self.next_read((word, rest)), word)
     }
 
     /// Whether it reads what it says.
     #[cfg(test)]
     pub(super) fn is_foretold(&self, address: u64) -> bool {
         let place = |read: *const u8, start: usize, size| read.addr().wrapping_sub(start) / size;
-        let word_at = |read| self.tables.get(place(read, self.tables.as_ptr().addr(), size_of::<u32>()));
-        let found = self.range(address);
-        let is_run = |run: usize| (run..=run + RUN).contains(&found);
-        let second = self.second_read(address);
-        match word_at(self.first_read(address)) {
-            Some(word) if word & TABLE == 0 => is_run(place(second, self.all.as_ptr().addr(), size_of::<Entry>())),
-            Some(_) => word_at(second).is_some_and(|word| word & TABLE != 0 || is_run(*word as usize)),
-            None => false,
+        let run_at = |read| place(read, self.all.as_ptr().addr(), size_of::<Entry>());
+        let word_at = |read| self.tables.get(place(read, self.tables.as_ptr().addr(), size_of::<u32>())).copied();
+        let holds = |run: usize| {
+            let before = run.checked_sub(1).is_some_and(|before| address <= self.all[before].last);
+            !before && self.all[run..=run + RUN].iter().any(|entry| address <= { entry.last })
+        };
+        let (first, (second, said)) = (self.first_read(address), self.second_read(address));
+        match self.start(address).0 {
+            word if word & TABLE == 0 => first == second && word == said && holds(run_at(second)),
+            _ if said & TABLE == 0 => word_at(first) == Some(said) && holds(run_at(second)),
+            _ => {
+                word_at(first) == Some(said)
+                    && word_at(second).is_some_and(|word| word & TABLE != 0 || holds(word as usize))
+            }
         }
     }
 

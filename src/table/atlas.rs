@@ -63,7 +63,7 @@ impl Atlas {
 
     /// For what it reads then; gives what was found by that.
     #[inline]
-    pub(super) fn prefetch_second(&self, origin: Origin<'_>) -> Option<Begun> {
+    pub(super) fn prefetch_second(&self, origin: Origin<'_>) -> Begun {
         let (read, begun) = self.geography.prefixes(origin.subnet).second_read(*origin.address);
         prefetch(read);
         begun

@@ -633,10 +633,7 @@ impl Snapshot<'_> {
     /// gives says the vantage how far it got: see [`Origin::with`].
     #[inline]
     pub fn prefetch_order(&self, origin: Origin<'_>) -> Option<Begun> {
-        match self.anywhere {
-            None => self.atlas.prefetch_second(origin),
-            Some(_) => None,
-        }
+        self.anywhere.is_none().then(|| self.atlas.prefetch_second(origin))
     }
 
     /// The service `name`, which is `S.N` in wire form; see [`Sight`].
